@@ -1,4 +1,4 @@
-"""Where files live and how they are written: paths count from the repository root, and no half-written file is ever seen."""
+"""Where files live and how they are written: paths count from the repository root; nobody sees a half-written file."""
 
 import os
 import uuid
@@ -42,6 +42,6 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""Reading and writing what is known about person images: key points (CSV), masks and LIP parsing (PNG), truth (CSV).
+
+The file formats are those that public person re-ID work uses, so rendered and real data go through the same readers.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from reidlib.files import atomic_path
+
+LIP_LABELS = (
+    "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants",
+    "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
+)  # fmt: skip
+# label of each LIP class in a mirrored picture: arms, legs and shoes change sides
+LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18)
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read a ':'-separated key-point file `name:keypoints_y:keypoints_x` (JSON lists of 18 numbers, -1 = missing).
+
+    Returns:
+        float32 [18,3] (x, y, visible) for each name, in pixels of the stored image; missing = (-1, -1, 0).
+
+    Raises:
+        ValueError: on another header or on lists that do not hold 18 numbers, with file and line.
+    """
+    out = {}
+    with Path(path).open(newline="") as file:
+        rows = csv.reader(file, delimiter=":")
+        header = next(rows, None)
+        if header != ["name", "keypoints_y", "keypoints_x"]:
+            raise ValueError(f"{path} must start with the header name:keypoints_y:keypoints_x, got {header}")
+        for line, row in enumerate(rows, start=2):
+            try:
+                name, y, x = row[0], json.loads(row[1]), json.loads(row[2])
+                points = np.array([x, y, np.ones(18)], dtype=np.float32).T  # [18,3]
+            except (IndexError, ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {line}: two JSON lists of 18 numbers expected, got {row}") from error
+            missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
+            points[missing] = (-1, -1, 0)
+            out[name] = points
+    return out
+
+
+def write_keypoints(path: str | os.PathLike, names: Sequence[str], keypoints: np.ndarray) -> None:
+    """Write key points [N,18,3] (x, y, visible) in the format of `read_keypoints`, rounded to whole pixels.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> points = np.full((1, 18, 3), 5.0); points[0, 0] = (-1, -1, 0)
+    >>> write_keypoints(Path(folder.name) / "points.csv", ["0002_c1s1_000451_03.jpg"], points)
+    >>> read_keypoints(Path(folder.name) / "points.csv")["0002_c1s1_000451_03.jpg"][:2].tolist()
+    [[-1.0, -1.0, 0.0], [5.0, 5.0, 1.0]]
+    >>> folder.cleanup()
+    """
+    keypoints = np.asarray(keypoints)
+    if keypoints.shape != (len(names), 18, 3):
+        raise ValueError(f"keypoints must be [{len(names)}, 18, 3] for {len(names)} names, got {keypoints.shape}")
+    whole = np.rint(keypoints[..., :2]).astype(int)
+    whole[keypoints[..., 2] == 0] = -1
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        file.write("name:keypoints_y:keypoints_x\n")
+        for name, points in zip(names, whole, strict=True):
+            file.write(f"{name}:{json.dumps(points[:, 1].tolist())}:{json.dumps(points[:, 0].tolist())}\n")
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """Read a person mask as uint8 [H,W], 0..255, soft edges kept; the first channel where the file has several."""
+    with Image.open(path) as picture:
+        if picture.mode == "1":
+            picture = picture.convert("L")
+        elif picture.mode == "P":
+            picture = picture.convert("RGB")
+        pixels = np.asarray(picture)
+    pixels = pixels if pixels.ndim == 2 else pixels[..., 0]
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{path}: a mask must have 8 bits a channel, got {pixels.dtype}")
+    return pixels
+
+
+def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
+    """Write a mask uint8 [H,W] as a grey PNG."""
+    _check_plane(mask, "mask")
+    with atomic_path(path) as temporary:
+        Image.fromarray(mask).save(temporary)
+
+
+def read_parsing(path: str | os.PathLike) -> np.ndarray:
+    """Read LIP labels uint8 [H,W] from a PNG that stores them as palette indices or as grey values.
+
+    Raises:
+        ValueError: if the picture has colour channels or a label above 19.
+    """
+    with Image.open(path) as picture:
+        if picture.mode not in ("P", "L"):
+            raise ValueError(f"{path}: parsing must be a palette or grey PNG of labels, got mode {picture.mode}")
+        labels = np.asarray(picture)
+    if labels.max(initial=0) >= len(LIP_LABELS):
+        raise ValueError(f"{path}: LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {labels.max()}")
+    return labels
+
+
+def write_parsing(path: str | os.PathLike, labels: np.ndarray) -> None:
+    """Write LIP labels uint8 [H,W] as a palette PNG (open it in any viewer and the classes have colours)."""
+    _check_plane(labels, "parsing")
+    if labels.max(initial=0) >= len(LIP_LABELS):
+        raise ValueError(f"LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {labels.max()}")
+    picture = Image.fromarray(labels)
+    picture.putpalette(lip_palette().tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary)
+
+
+def lip_palette() -> np.ndarray:
+    """Return a colour for each LIP class, uint8 [20,3]: the bit-shuffled palette that segmentation tools share.
+
+    >>> lip_palette()[:3].tolist()
+    [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    """
+    palette = np.zeros((len(LIP_LABELS), 3), dtype=np.uint8)
+    for label in range(len(LIP_LABELS)):
+        for bit in range(8):  # three bits of the label at a time go to the high bits of red, green and blue
+            for channel in range(3):
+                palette[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
+    return palette
+
+
+def find_beside(folder: Path, names: Sequence[str]) -> list[Path | None] | None:
+    """Find the annotation picture of each image in `folder`: NAME.png or NAME.jpg, with or without the image's .jpg.
+
+    Returns:
+        One path (or None) for each name; None altogether where the folder is missing.
+    """
+    if not folder.is_dir():
+        return None
+    found = {}
+    for entry in sorted(os.scandir(folder), key=lambda e: (not e.name.endswith(".png"), e.name)):
+        if entry.name.lower().endswith(SUFFIXES) and entry.name[0] != ".":
+            found.setdefault(bare_name(entry.name), Path(entry.path))  # the .png wins over a .jpg
+    return [found.get(bare_name(name)) for name in names]
+
+
+def bare_name(name: str) -> str:
+    """Take every picture extension off a file name.
+
+    >>> bare_name("0002_c1s1_000451_03.jpg.png")
+    '0002_c1s1_000451_03'
+    """
+    while name.lower().endswith(SUFFIXES):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def read_truth(path: Path) -> pd.DataFrame | None:
+    """Read a renderer's truth table (comma-separated, a `name` column), or return None where there is none."""
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    if "name" not in table.columns:
+        raise ValueError(f"{path} must have a column `name`, got {list(table.columns)}")
+    return table
+
+
+def _check_plane(plane: np.ndarray, name: str) -> None:
+    if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.ndim != 2:
+        received = f"{plane.dtype} {plane.shape}" if isinstance(plane, np.ndarray) else type(plane).__name__
+        raise ValueError(f"{name} must be a uint8 array [H,W], got {received}")

@@ -1,0 +1,294 @@
+r"""Augmentation of whole batches on the device, with one random draw for each image; and the one place of pixel scaling.
+
+Every operation is `operation(batch, generator, ...) -> batch` on the dictionary that `PersonImages.batch` gives. It
+returns a new dictionary, moves image, key points, masks and parsing alike, and keeps images uint8, so that networks
+normalise at their own door. The two images of a pair (`images`, `target_images`) undergo the same draw. Draws come from
+a CPU generator whatever the device, so the same seed augments alike everywhere.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reidlib.datasets import annotations, poses
+from reidlib.datasets.benchmark import check_size
+
+Batch = dict[str, Tensor]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREFIXES = ("", "target_")  # the images of a batch, and their partners where it is a batch of pairs
+PLANES = ("images", "masks", "parsing")
+
+
+def normalise(images: Tensor, mode: str = "imagenet") -> Tensor:
+    r"""Scale uint8 pixels to what networks take: `"imagenet"` $(p/255-\mu)/\sigma$, or `"signed"` $2p/255-1$.
+
+    Args:
+        images: uint8 [...,3,H,W].
+        mode: `"imagenet"` for embedders and DG-Net, `"signed"` for generators (tanh's range).
+
+    Returns:
+        float32 of the same shape.
+
+    >>> normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), "signed").flatten().tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"normalise takes uint8 images, got {images.dtype} (already normalised?)")
+    mean, std = _scale(mode, images.device)
+    return images.float().sub_(mean).div_(std)
+
+
+def denormalise(images: Tensor, mode: str = "imagenet") -> Tensor:
+    """Turn a network's pixels back to uint8, rounded and clamped: the inverse of `normalise`.
+
+    >>> pixels = torch.arange(0, 255, 23, dtype=torch.uint8).reshape(1, 3, 2, 2)
+    >>> bool((denormalise(normalise(pixels)) == pixels).all())
+    True
+    """
+    if not images.is_floating_point():
+        raise TypeError(f"denormalise takes floating point images, got {images.dtype}")
+    mean, std = _scale(mode, images.device)
+    return (images.detach().float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+
+def compose(*operations: Callable[..., Batch]) -> Callable[[Batch, torch.Generator], Batch]:
+    """Return one augmentation that applies these in order (`functools.partial` sets their options)."""
+
+    def augment(batch: Batch, generator: torch.Generator) -> Batch:
+        for operation in operations:
+            batch = operation(batch, generator)
+        return batch
+
+    return augment
+
+
+def reid_augmentation(recipe: str = "bag_of_tricks") -> Callable[[Batch, torch.Generator], Batch]:
+    """Return a published training augmentation.
+
+    - `"none"`: nothing.
+    - `"flip"`: horizontal flip, p = 0.5.
+    - `"softmax"`: torchreid's, with which the thesis trained: enlarge and crop (p = 0.5), flip.
+    - `"bag_of_tricks"`: flip, pad by 10 of 256 and crop, random erasing (p = 0.5).
+
+    >>> batch = {"images": torch.zeros(4, 3, 64, 32, dtype=torch.uint8)}
+    >>> reid_augmentation("bag_of_tricks")(batch, torch.Generator().manual_seed(0))["images"].shape
+    torch.Size([4, 3, 64, 32])
+    """
+    recipes = {
+        "none": (),
+        "flip": (flip,),
+        "softmax": (enlarge_crop, flip),
+        "bag_of_tricks": (flip, pad_crop, erase),
+    }
+    if recipe not in recipes:
+        raise ValueError(f"recipe must be one of {', '.join(recipes)}; got {recipe!r}")
+    return compose(*recipes[recipe])
+
+
+def flip(batch: Batch, generator: torch.Generator, *, p: float = 0.5) -> Batch:
+    """Mirror each image with probability p; left and right joints and LIP arms, legs and shoes change names."""
+    n, _, width = _size(batch)
+    chosen = (torch.rand(n, generator=generator) < p).to(batch["images"].device)
+    swap = torch.tensor(annotations.LIP_FLIPPED, dtype=torch.uint8, device=chosen.device)
+    columns = torch.arange(width, device=chosen.device)
+    columns = torch.where(chosen[:, None], width - 1 - columns, columns)  # [B,W]
+    out = _gather_pixels(batch, None, columns)
+    for prefix in PREFIXES:
+        if prefix + "parsing" in out:
+            labels = out[prefix + "parsing"]
+            out[prefix + "parsing"] = torch.where(chosen[:, None, None], swap[labels.long()], labels)
+        if prefix + "keypoints" in out:
+            points = out[prefix + "keypoints"]
+            out[prefix + "keypoints"] = torch.where(chosen[:, None, None], poses.flip_keypoints(points, width), points)
+    return out
+
+
+def pad_crop(batch: Batch, generator: torch.Generator, *, pad: int | None = None) -> Batch:
+    """Pad by `pad` pixels of zeros on every side and cut the old size out at a random place, uniformly.
+
+    `pad` is 10 at height 256 by default, in proportion (2 at 64x32). Masks are padded with 0, parsing with background;
+    joints that leave the image are missing.
+    """
+    n, height, width = _size(batch)
+    pad = round(10 * height / 256) if pad is None else pad
+    draw = torch.randint(2 * pad + 1, (2, n), generator=generator) - pad  # where the cut begins, in the image's pixels
+    return crop(batch, draw[0], draw[1], (height, width))
+
+
+def enlarge_crop(batch: Batch, generator: torch.Generator, *, p: float = 0.5, factor: float = 1.125) -> Batch:
+    """With probability p enlarge an image by `factor` and cut the old size out at a random place (torchreid's)."""
+    n, height, width = _size(batch)
+    chosen = (torch.rand(n, generator=generator) < p).nonzero().flatten()
+    larger = (round(height * factor), round(width * factor))
+    top, left = (torch.randint(l - s + 1, (n,), generator=generator) for l, s in zip(larger, (height, width)))
+    if len(chosen) == 0:
+        return dict(batch)
+    rows = chosen.to(batch["images"].device)
+    part = {name: batch[name][rows] for name in _spatial(batch)}
+    part = crop(resize(part, larger), top[chosen], left[chosen], (height, width))
+    return batch | {name: batch[name].index_copy(0, rows, tensor) for name, tensor in part.items()}
+
+
+def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -> Batch:
+    """Cut one window of `image_size` out of each image; what lies outside the image is 0.
+
+    Args:
+        batch: with images uint8 [B,3,H,W].
+        top: int64 [B], row at which each window begins; may be negative.
+        left: int64 [B], column likewise.
+        image_size: (height, width) of the windows.
+    """
+    device = batch["images"].device
+    top, left = top.to(device), left.to(device)
+    rows = top[:, None] + torch.arange(image_size[0], device=device)  # [B,h]
+    columns = left[:, None] + torch.arange(image_size[1], device=device)  # [B,w]
+    out = _gather_pixels(batch, rows, columns)
+    for prefix in PREFIXES:
+        if prefix + "keypoints" in out:
+            points = out[prefix + "keypoints"].clone()
+            points[..., 0] -= left[:, None]
+            points[..., 1] -= top[:, None]
+            out[prefix + "keypoints"] = _drop_outside(points, out[prefix + "keypoints"], image_size)
+    return out
+
+
+def resize(batch: Batch, image_size: tuple[int, int]) -> Batch:
+    """Resize the batch: images and masks antialiased bilinear, parsing by the nearest label, key points in proportion."""
+    _, height, width = _size(batch)
+    size = check_size(image_size)
+    if size == (height, width):
+        return dict(batch)
+    out = dict(batch)
+    scale = torch.tensor([size[1] / width, size[0] / height], device=batch["images"].device)
+    for prefix in PREFIXES:
+        for name in (prefix + "images", prefix + "masks"):
+            if name in out:
+                plane = out[name].float() if out[name].dim() == 4 else out[name].float()[:, None]
+                plane = F.interpolate(plane, size, mode="bilinear", antialias=True).round().clamp(0, 255)
+                out[name] = (plane if out[name].dim() == 4 else plane[:, 0]).to(torch.uint8)
+        if prefix + "parsing" in out:
+            labels = out[prefix + "parsing"][:, None].float()
+            out[prefix + "parsing"] = F.interpolate(labels, size, mode="nearest-exact")[:, 0].to(torch.uint8)
+        if prefix + "keypoints" in out:
+            points = out[prefix + "keypoints"].clone()
+            points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5  # whole coordinates are pixel centres
+            out[prefix + "keypoints"] = poses.clear_missing(points, points[..., 2] > 0)
+    return out
+
+
+def erase(
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    p: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.4),
+    aspect: tuple[float, float] = (0.3, 3.33),
+    fill: tuple[float, float, float] = tuple(255 * m for m in IMAGENET_MEAN),
+) -> Batch:
+    """Fill one random rectangle of each image with probability p (random erasing; of pairs, in the first images only).
+
+    `fill` is a colour in pixels of 0..255. Its default, ImageNet's mean, is 0 after `normalise` (to within rounding,
+    0.01); some published code fills with the mean's own values after normalisation, which is another colour. Key
+    points, masks and parsing stay: they say where the person is, not what can be seen.
+    """
+    n, height, width = _size(batch)
+    boxes = erase_boxes(n, (height, width), generator, p=p, area=area, aspect=aspect).to(batch["images"].device)
+    y, x = (torch.arange(s, device=boxes.device) for s in (height, width))
+    inside_y = (y >= boxes[:, 0:1]) & (y < boxes[:, 0:1] + boxes[:, 2:3])  # [B,H]
+    inside_x = (x >= boxes[:, 1:2]) & (x < boxes[:, 1:2] + boxes[:, 3:4])  # [B,W]
+    inside = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
+    colour = torch.tensor(fill, device=boxes.device).round().clamp(0, 255).to(torch.uint8)[:, None, None]
+    return batch | {"images": torch.where(inside, colour, batch["images"])}
+
+
+def erase_boxes(
+    n: int,
+    image_size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    p: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.4),
+    aspect: tuple[float, float] = (0.3, 3.33),
+    tries: int = 100,
+) -> Tensor:
+    r"""Draw the rectangles of random erasing.
+
+    With area $a$ uniform in `area` (of the image) and aspect $r$ uniform in `aspect`: $h=\sqrt{a r}$, $w=\sqrt{a/r}$,
+    rounded. The first of `tries` draws with 0 < h < H and 0 < w < W counts; the place is uniform. Zhong et al., "Random
+    Erasing Data Augmentation", 2017.
+
+    Returns:
+        int64 [n,4]: top, left, height, width; height and width 0 where nothing is to be erased.
+    """
+    height, width = image_size
+    chosen = torch.rand(n, generator=generator) < p
+    draws = torch.rand(4, n, tries, generator=generator)
+    a = (area[0] + (area[1] - area[0]) * draws[0]) * height * width
+    r = aspect[0] + (aspect[1] - aspect[0]) * draws[1]
+    h, w = (a * r).sqrt().round(), (a / r).sqrt().round()
+    fits = (h > 0) & (w > 0) & (h < height) & (w < width)  # [n,tries]
+    first = fits.int().argmax(dim=1, keepdim=True)
+    h, w, at_y, at_x = (t.gather(1, first)[:, 0] for t in (h, w, draws[2], draws[3]))
+    top, left = (at_y * (height - h + 1)).floor(), (at_x * (width - w + 1)).floor()
+    return torch.stack([top, left, h, w], dim=1).long() * (chosen & fits.any(dim=1))[:, None]
+
+
+def _scale(mode: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation in pixels of 0..255, [3,1,1]."""
+    if mode == "signed":
+        mean, std = (0.5,) * 3, (0.5,) * 3
+    elif mode == "imagenet":
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    else:
+        raise ValueError(f'mode must be "imagenet" or "signed", got {mode!r}')
+    return tuple(255 * torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
+
+
+def _size(batch: Batch) -> tuple[int, int, int]:
+    images = batch["images"]
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise ValueError(f"augmentation takes uint8 images [B,3,H,W], got {images.dtype} {list(images.shape)}")
+    return images.shape[0], images.shape[2], images.shape[3]
+
+
+def _spatial(batch: Batch) -> list[str]:
+    """Names of what moves with the pixels."""
+    return [prefix + name for prefix in PREFIXES for name in (*PLANES, "keypoints") if prefix + name in batch]
+
+
+def _gather_pixels(batch: Batch, rows: Tensor | None, columns: Tensor | None) -> Batch:
+    """Rebuild every plane from these rows [B,h] and columns [B,w] of each image; 0 where they lie outside it."""
+    out = dict(batch)
+    for name in _spatial(batch):
+        if name.endswith("keypoints"):
+            continue
+        plane = batch[name] if batch[name].dim() == 4 else batch[name][:, None]
+        for dim, index in ((2, rows), (3, columns)):
+            if index is not None:
+                plane = _take(plane, dim, index)
+        out[name] = plane if batch[name].dim() == 4 else plane[:, 0]
+    return out
+
+
+def _take(plane: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Take these rows (dim 2) or columns (dim 3), another list for each image [B,k], of uint8 [B,C,H,W]."""
+    n, channels, height, width = plane.shape
+    size = plane.shape[dim]
+    shape = [n, 1, 1, 1]
+    shape[dim] = index.shape[1]
+    valid = ((index >= 0) & (index < size)).view(shape)
+    index = index.clamp(0, size - 1).view(shape)
+    shape = [n, channels, height, width]
+    shape[dim] = index.shape[dim]
+    return plane.gather(dim, index.expand(shape)) * valid
+
+
+def _drop_outside(points: Tensor, before: Tensor, image_size: tuple[int, int]) -> Tensor:
+    height, width = image_size
+    x, y = points[..., 0], points[..., 1]
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    return poses.clear_missing(points, inside & (before[..., 2] > 0))

@@ -1,0 +1,264 @@
+"""Decode a data set once: a folder of memory-mapped uint8 arrays, found again by what the files look like.
+
+The key is a hash of every file's name, size and time of change, of the image size and of this module's version, so a
+changed file makes a new cache. A cache is built under a temporary name and renamed when it is whole: two processes may
+build the same one at once, and a killed one leaves nothing that could be mistaken for a cache.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from reidlib.datasets import annotations
+from reidlib.files import resolve
+
+VERSION = 1  # raise it when decoding changes
+CHUNK = 64  # images a thread decodes before it comes back
+ASPECT_TOLERANCE = 0.02  # a mask whose height/width differs from its image's by more belongs to another image
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on broken files
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one subset; masks and parsing have one entry for each image (None where the file is missing)."""
+
+    images: list[Path]
+    keypoints: Path | None = None
+    masks: list[Path | None] | None = None
+    parsing: list[Path | None] | None = None
+
+    def paths(self) -> list[Path]:
+        """Every file that the decoded arrays depend on."""
+        return [p for p in (*self.images, self.keypoints, *(self.masks or ()), *(self.parsing or ())) if p is not None]
+
+
+class Arrays(NamedTuple):
+    """The decoded arrays of one subset. `kept` lists the images that could be read, None where that is all."""
+
+    images: Tensor
+    keypoints: Tensor | None
+    masks: Tensor | None
+    parsing: Tensor | None
+    kept: Tensor | None
+
+
+def decode(
+    files: Mapping[str, Files],
+    *,
+    name: str,
+    folder: Path,
+    image_size: tuple[int, int],
+    cache: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> dict[str, Arrays]:
+    """Return the decoded arrays of each subset, from the cache where nothing has changed since it was built.
+
+    Images are resized to `image_size` with an antialiased bilinear filter; masks likewise, so their edges stay soft;
+    parsing by the nearest label; key points move along (pixel centres at whole coordinates).
+
+    What is wrong with the files is said in warnings, at every load: an image that cannot be decoded is left out
+    (`kept`); where an image lacks its mask or parsing, or that file cannot be used (broken, or its height/width is
+    more than 2 % off the image's), the subset comes without masks or without parsing.
+
+    Args:
+        files: the files of each subset.
+        name: the data set's name, which starts the cache folder's name.
+        folder: the data set's own folder; the cache must not lie in it.
+        image_size: (height, width).
+        cache: folder for caches; default `data/.cache` of the repository.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if the cache would lie inside the data set, or no image of a subset can be read.
+    """
+    root = resolve("data/.cache" if cache is None else cache)
+    if root.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the cache {root} must not lie inside the data set {folder}; pass another cache=")
+    prefix = f"{name}-{image_size[0]}x{image_size[1]}-"
+    target = root / f"{prefix}{_key(files, folder, image_size)}"
+    if not (target / "index.json").is_file():
+        _build(files, target, folder, image_size, progress)
+        _remove_outdated(root, prefix, target, folder)
+    index = json.loads((target / "index.json").read_text())
+    for message in index["warnings"]:
+        warnings.warn(message, stacklevel=3)
+    return {subset: _open(target, subset, index["subsets"][subset]) for subset in files}
+
+
+def _key(files: Mapping[str, Files], folder: Path, image_size: tuple[int, int]) -> str:
+    digest = hashlib.sha256(f"{VERSION} {image_size[0]} {image_size[1]}".encode())
+    for subset in sorted(files):
+        for path in files[subset].paths():
+            stat = path.stat()
+            line = f"{subset} {os.path.relpath(path, folder)} {stat.st_size} {stat.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _build(files: Mapping[str, Files], target: Path, folder: Path, image_size: tuple[int, int], progress: bool) -> None:
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir(parents=True)
+    try:
+        index = {"folder": str(folder.resolve()), "subsets": {}, "warnings": []}
+        total = sum(len(f.images) for f in files.values())
+        # where nobody watches a terminal, a line now and then is enough
+        pause = 0.2 if sys.stderr.isatty() else 10
+        with tqdm(total=total, desc="decoding", unit="image", disable=not progress, mininterval=pause) as bar:
+            for subset, subset_files in files.items():
+                facts, problems = _build_subset(subset_files, temporary, subset, image_size, bar.update)
+                index["subsets"][subset] = facts
+                index["warnings"] += problems
+        (temporary / "index.json").write_text(json.dumps(index))
+        try:
+            temporary.rename(target)
+        except OSError:  # another process was quicker: its arrays are the same
+            if not (target / "index.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _build_subset(
+    files: Files, out: Path, subset: str, image_size: tuple[int, int], done: Callable[[int], object]
+) -> tuple[dict, list[str]]:
+    """Decode one subset into `out`; return what `_open` needs to know and the warnings."""
+    n, (height, width) = len(files.images), image_size
+    kinds = {"images": files.images, "masks": files.masks, "parsing": files.parsing}
+    arrays = {
+        kind: np.lib.format.open_memmap(
+            out / f"{subset}.{kind}.npy", "w+", np.uint8, (n, 3, height, width) if kind == "images" else (n, height, width)
+        )
+        for kind, paths in kinds.items()
+        if paths is not None
+    }
+    stored = np.zeros((n, 2))  # width, height of each file
+    problems: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
+
+    def decode_chunk(rows: range) -> int:
+        for i in rows:
+            try:
+                arrays["images"][i], stored[i] = _decode_image(files.images[i], width, height)
+            except UNREADABLE as error:
+                problems["images"][i] = f"{files.images[i]} ({_short(error)})"
+                continue
+            for kind in ("masks", "parsing"):
+                if kind not in arrays:
+                    continue
+                try:
+                    arrays[kind][i] = _decode_plane(kind, kinds[kind][i], files.images[i], stored[i], width, height)
+                except UNREADABLE as error:
+                    problems[kind][i] = _short(error)
+        return len(rows)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # PIL decodes outside Python's lock
+        for count in pool.map(decode_chunk, [range(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]):
+            done(count)
+    for array in arrays.values():
+        array.flush()
+    if len(problems["images"]) == n:
+        raise ValueError(f"none of the {n} images of {subset} can be read, for example {problems['images'][0]}")
+    messages = []
+    for kind, consequence in (("images", "are left out"), ("masks", "no masks"), ("parsing", "no parsing")):
+        if problems[kind]:
+            listed = [problems[kind][i] for i in sorted(problems[kind])]
+            more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+            said = consequence if kind == "images" else f"cannot be used, so this subset has {consequence}"
+            messages.append(f"{subset}: {len(listed)} {kind} {said}: {'; '.join(listed[:5])}{more}")
+    keypoints, message = _read_keypoints(files, subset, stored, width, height)
+    if keypoints is not None:
+        np.save(out / f"{subset}.keypoints.npy", keypoints)
+    kept = [i for i in range(n) if i not in problems["images"]] if problems["images"] else None
+    usable = [kind for kind in arrays if kind == "images" or not problems[kind]]
+    facts = {"arrays": usable + (["keypoints"] if keypoints is not None else []), "kept": kept}
+    return facts, messages + ([message] if message else [])
+
+
+def _decode_image(path: Path, width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
+    with Image.open(path) as picture:
+        stored = picture.size
+        picture.draft("RGB", (2 * width, 2 * height))  # JPEG decodes a large picture small; twice our size is kept
+        pixels = picture.convert("RGB")
+    if pixels.size != (width, height):
+        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(pixels).transpose(2, 0, 1), stored  # [3,H,W]
+
+
+def _decode_plane(
+    kind: str, path: Path | None, image: Path, stored: np.ndarray, width: int, height: int
+) -> np.ndarray:
+    if path is None:
+        raise ValueError(f"{image.name} has none")
+    plane = (annotations.read_mask if kind == "masks" else annotations.read_parsing)(path)
+    own, of_image = plane.shape[0] / plane.shape[1], stored[1] / stored[0]
+    if abs(own / of_image - 1) > ASPECT_TOLERANCE:
+        raise ValueError(
+            f"{path} is {plane.shape[0]}x{plane.shape[1]} but its image is {int(stored[1])}x{int(stored[0])}"
+        )
+    if plane.shape == (height, width):
+        return plane
+    how = Image.Resampling.BILINEAR if kind == "masks" else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(plane).resize((width, height), how))
+
+
+def _read_keypoints(
+    files: Files, subset: str, stored: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray | None, str | None]:
+    """Return float32 [n,18,3] in pixels of the resized images (None where no image has a row), and a warning or None."""
+    if files.keypoints is None:
+        return None, None
+    rows = annotations.read_keypoints(files.keypoints)
+    names = [path.name for path in files.images]
+    known = np.array([name in rows for name in names])
+    if not known.any():
+        return None, None
+    missing = np.tile(np.array([-1, -1, 0], np.float32), (18, 1))
+    points = np.stack([rows.get(name, missing) for name in names])
+    scale = np.array([width, height]) / np.maximum(stored, 1)[:, None]  # [n,1,2]
+    # pixel centres lie at whole coordinates; clamped, so that a resized joint stays on the image
+    moved = ((points[..., :2] + 0.5) * scale - 0.5).clip(0, [width - 1, height - 1])
+    points[..., :2] = np.where(points[..., 2:] > 0, moved, -1)
+    message = None
+    if not known.all():
+        without = [name for name, k in zip(names, known, strict=True) if not k]
+        message = f"{subset}: {len(without)} images have no row in {files.keypoints} and so no joints, e.g. {without[0]}"
+    return points.astype(np.float32), message
+
+
+def _open(target: Path, subset: str, facts: dict) -> Arrays:
+    """Map the arrays. Copy-on-write, because torch wants writable memory: no write ever reaches the files."""
+    arrays: dict[str, Tensor | None] = {}
+    for kind in ("images", "keypoints", "masks", "parsing"):
+        path = target / f"{subset}.{kind}.npy"
+        arrays[kind] = torch.from_numpy(np.load(path, mmap_mode="c")) if kind in facts["arrays"] else None
+    kept = facts["kept"]
+    return Arrays(**arrays, kept=None if kept is None else torch.tensor(kept))
+
+
+def _remove_outdated(root: Path, prefix: str, current: Path, folder: Path) -> None:
+    """Delete caches of the same folder and size that were made before its files changed."""
+    for other in sorted(root.glob(f"{prefix}*")):
+        try:
+            same = other != current and json.loads((other / "index.json").read_text())["folder"] == str(folder.resolve())
+        except (OSError, ValueError, KeyError):
+            continue
+        if same:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _short(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,93 @@
+r"""`camera_pair`: the thesis's DataSplit, which images of two cameras show the same walk of the same person.
+
+Two images are a pair when identity and sequence agree. What has no partner is what a generator is used for: images of
+camera A whose (identity, sequence) never occurs in B are moved to B; those among them whose identity never occurs in B
+at all are the "new IDs". Source: Kolbeinsson, master's thesis, 2019, chapter on the data split.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reidlib.datasets.person_images import PersonImages
+
+
+class CameraPair(NamedTuple):
+    """Indices into the training set: pairs, and what to generate from. All int64, in the set's order."""
+
+    train_pairs: Tensor  # [P,2] (index in camera a, index in camera b)
+    generate_from_a: Tensor  # images of a to be moved to b
+    generate_from_b: Tensor
+    new_ids_from_a: Tensor  # those of generate_from_a whose identity camera b never saw
+    new_ids_from_b: Tensor
+
+
+def camera_pair(train: PersonImages, a: int, b: int) -> CameraPair:
+    """Split the images of cameras `a` and `b` into training pairs and images to generate from.
+
+    Junk and distractors (pid below 1) have no identity and take no part.
+
+    Raises:
+        ValueError: if a and b are the same camera, a camera has no images, or no identity is in both.
+
+    >>> images = torch.zeros(3, 3, 8, 4, dtype=torch.uint8)
+    >>> train = PersonImages(images, pids=[1, 1, 2], camids=[1, 2, 1], sequences=[1, 1, 1])
+    >>> pair = camera_pair(train, 1, 2)
+    >>> pair.train_pairs.tolist(), pair.generate_from_a.tolist()
+    ([[0, 1]], [2])
+    """
+    return split(train.pids, train.camids, train.sequences, a, b)
+
+
+def split(
+    pids: Tensor | Sequence[int], camids: Tensor | Sequence[int], sequences: Tensor | Sequence[int], a: int, b: int
+) -> CameraPair:
+    """Do the work of `camera_pair` on numbers alone (file names are enough to count pairs).
+
+    >>> split([1, 1, 2], [1, 2, 1], [1, 1, 1], 1, 2).new_ids_from_a.tolist()
+    [2]
+    """
+    pids, camids, sequences = (np.asarray(values) for values in (pids, camids, sequences))
+    if a == b:
+        raise ValueError(f"a camera pair needs two cameras, got {a} twice")
+    of_a, of_b = (np.flatnonzero((camids == camera) & (pids > 0)) for camera in (a, b))
+    for camera, members in ((a, of_a), (b, of_b)):
+        if len(members) == 0:
+            raise ValueError(f"camera {camera} has no images; the set's cameras are {np.unique(camids).tolist()}")
+    if not np.isin(pids[of_a], pids[of_b]).any():
+        raise ValueError(f"no identity is in both camera {a} and camera {b}, so there is nothing to pair")
+    key = pids.astype(np.int64) * (sequences.max() + 2) + sequences + 1  # one number for each (identity, sequence)
+    by_key: dict[int, list[int]] = {}
+    for j in of_b.tolist():
+        by_key.setdefault(int(key[j]), []).append(j)
+    pairs = [(i, j) for i in of_a.tolist() for j in by_key.get(int(key[i]), ())]
+    alone_a, alone_b = of_a[~np.isin(key[of_a], key[of_b])], of_b[~np.isin(key[of_b], key[of_a])]
+    new_a, new_b = alone_a[~np.isin(pids[alone_a], pids[of_b])], alone_b[~np.isin(pids[alone_b], pids[of_a])]
+    return CameraPair(
+        torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2), *map(torch.from_numpy, (alone_a, alone_b, new_a, new_b))
+    )
+
+
+def random_targets(train: PersonImages, a: int, b: int, *, per_source: int = 10, seed: int = 0) -> Tensor:
+    """Pair every image of camera `a` with `per_source` distinct images of camera `b`, whoever they show.
+
+    Drawn once, uniformly without replacement for each source; fewer where camera b has fewer. These are the pairs of
+    the thesis's model 4, which needs no identities in b.
+
+    Returns:
+        int64 [P,2]: (index in a, index in b).
+
+    Raises:
+        ValueError: if a camera has no images.
+    """
+    of_a, of_b = ((train.camids == camera).nonzero().flatten().numpy() for camera in (a, b))
+    for camera, members in ((a, of_a), (b, of_b)):
+        if len(members) == 0:
+            raise ValueError(f"camera {camera} has no images; the set's cameras are {train.camids.unique().tolist()}")
+    rng = np.random.default_rng(seed)
+    count = min(per_source, len(of_b))
+    targets = np.stack([rng.choice(of_b, count, replace=False) for _ in of_a])  # [n_a, count]
+    return torch.from_numpy(np.stack([np.repeat(of_a, count), targets.reshape(-1)], axis=1))

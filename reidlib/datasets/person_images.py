@@ -1,0 +1,419 @@
+"""`PersonImages`: person crops as plain tensors, with who, where, key points, masks and parsing beside them.
+
+The pixels are never copied to make a smaller or a larger set. They lie in *parts* (one memory-mapped array for each
+subset that was read, one for each batch of generated images) and a set is an index into its parts, so `select` keeps
+a new index, `extend` keeps a longer list of parts, and `batch` gathers just the rows that are asked for.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+JOINTS = 18  # OpenPose order, see reidlib.datasets.poses
+ANNOTATIONS = ("keypoints", "masks", "parsing")
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Pixels that lie together in one place, and the annotations that belong to them."""
+
+    images: Tensor  # uint8 [n,3,H,W], may be memory-mapped
+    keypoints: Tensor | None = None  # float32 [n,18,3]
+    masks: Tensor | None = None  # uint8 [n,H,W]
+    parsing: Tensor | None = None  # uint8 [n,H,W]
+
+    def tensors(self) -> dict[str, Tensor]:
+        pairs = {name: getattr(self, name) for name in ("images", *ANNOTATIONS)}
+        return {name: tensor for name, tensor in pairs.items() if tensor is not None}
+
+
+class PersonImages:
+    r"""A set of person images: pixels, identity, camera and whatever else is known about each of them.
+
+    Args:
+        images: uint8 [N,3,H,W], RGB; may be memory-mapped (it is read, never written).
+        pids: int64 [N], the data set's own identity numbers; -1 junk, 0 distractor, -2 generated without a label.
+        camids: int64 [N], the data set's own camera numbers; -1 where it names no cameras.
+        sequences: int64 [N]; default -1, "none".
+        names: N file names; default the running number.
+        keypoints: float32 [N,18,3], OpenPose order, (x, y, visible) in pixels of these images; missing = (-1, -1, 0).
+        masks: uint8 [N,H,W], the person's mask from 0 to 255, soft edges kept.
+        parsing: uint8 [N,H,W], LIP labels 0..19.
+        is_generated: bool [N]; default False.
+        info: a DataFrame of N rows with anything else (attributes, yaw, frame).
+
+    Attributes of the same names give these back for the images of this set, in its order. Numbers and names are
+    kept as they are; `images`, `masks`, `parsing` and `keypoints` of a *view* (what `select` or `extend` made) are
+    gathered, and so copied, at each access: use `batch` on large sets. Where an annotation is missing for any image of
+    the set, the attribute is None (key points: None only where no image has them, see `extend`).
+
+    Raises:
+        TypeError, ValueError: on a wrong type, shape or length, with what was received and what is accepted.
+
+    >>> images = torch.zeros(3, 3, 64, 32, dtype=torch.uint8)
+    >>> people = PersonImages(images, pids=[7, 7, 9], camids=[1, 2, 1])
+    >>> len(people.select(pids=7)), people.select(camids=[1]).pids.tolist(), people.image_size
+    (2, [7, 9], (64, 32))
+    >>> people.batch([2, 0])["pids"].tolist()
+    [9, 7]
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        pids: Tensor | Sequence[int],
+        camids: Tensor | Sequence[int],
+        *,
+        sequences: Tensor | Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+        keypoints: Tensor | None = None,
+        masks: Tensor | None = None,
+        parsing: Tensor | None = None,
+        is_generated: Tensor | Sequence[bool] | None = None,
+        info: pd.DataFrame | None = None,
+    ) -> None:
+        n, height, width = _check_images(images)
+        _check_tensor("keypoints", keypoints, torch.float32, (n, JOINTS, 3))
+        _check_tensor("masks", masks, torch.uint8, (n, height, width))
+        _check_tensor("parsing", parsing, torch.uint8, (n, height, width))
+        self._parts = (_Part(images, keypoints, masks, parsing),)
+        self._rows: Tensor | None = None  # int64 [N] rows of the parts laid end to end; None: all of them, in order
+        self._length = n
+        self.pids = _numbers("pids", pids, n)
+        self.camids = _numbers("camids", camids, n)
+        self.sequences = _numbers("sequences", [-1] * n if sequences is None else sequences, n)
+        self.is_generated = _flags("is_generated", is_generated, n)
+        self.names = [f"{i:06d}" for i in range(n)] if names is None else [str(name) for name in names]
+        if len(self.names) != n:
+            raise ValueError(f"names must have one entry for each of the {n} images, got {len(self.names)}")
+        if info is not None and len(info) != n:
+            raise ValueError(f"info must have one row for each of the {n} images, got {len(info)} rows")
+        self.info = None if info is None else info.reset_index(drop=True)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        has = "".join(f", {name}" for name in ANNOTATIONS if self.has(name))
+        fakes = int(self.is_generated.sum())
+        identities = int(self.pids[self.pids > 0].unique().numel())
+        return (
+            f"PersonImages({len(self)} images {height}x{width}, {identities} identities, "
+            f"{self.camids.unique().numel()} cameras{has}{f', {fakes} generated' if fakes else ''})"
+        )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return tuple(self._parts[0].images.shape[-2:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels lie (those of the first part)."""
+        return self._parts[0].images.device
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [N,3,H,W]; a copy where this set is a view of another."""
+        return self._whole("images")
+
+    @property
+    def keypoints(self) -> Tensor | None:
+        """float32 [N,18,3] (x, y, visible), or None."""
+        return self._whole("keypoints") if self.has("keypoints") else None
+
+    @property
+    def masks(self) -> Tensor | None:
+        """uint8 [N,H,W] from 0 to 255, or None; a copy where this set is a view of another."""
+        return self._whole("masks") if self.has("masks") else None
+
+    @property
+    def parsing(self) -> Tensor | None:
+        """uint8 [N,H,W] LIP labels, or None; a copy where this set is a view of another."""
+        return self._whole("parsing") if self.has("parsing") else None
+
+    def has(self, annotation: str) -> bool:
+        """Say whether this set has `"keypoints"`, `"masks"` or `"parsing"`, without reading them."""
+        if annotation not in ANNOTATIONS:
+            raise ValueError(f"annotation must be one of {', '.join(ANNOTATIONS)}; got {annotation!r}")
+        present = [getattr(part, annotation) is not None for part in self._parts]
+        return any(present) if annotation == "keypoints" else all(present)
+
+    def select(
+        self,
+        *,
+        pids: int | Iterable[int] | None = None,
+        camids: int | Iterable[int] | None = None,
+        indices: Tensor | Sequence[int] | Sequence[bool] | None = None,
+    ) -> "PersonImages":
+        """Return the images that meet every condition given, as a view: no pixel is copied.
+
+        Args:
+            pids: keep these identities.
+            camids: keep these cameras.
+            indices: positions in this set (their order is kept, repeats too), or N booleans.
+
+        Raises:
+            IndexError: if an index is not in [0, N).
+        """
+        chosen = torch.arange(len(self)) if indices is None else self._positions(indices)
+        for values, wanted in ((self.pids, pids), (self.camids, camids)):
+            if wanted is not None:
+                chosen = chosen[torch.isin(values[chosen], _wanted(wanted))]
+        return self._view(chosen)
+
+    def batch(self, indices: Tensor | Sequence[int], device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """Gather these images, in this order, onto `device`.
+
+        Returns:
+            `images` uint8 [B,3,H,W]; `pids`, `camids`, `sequences`, `indices` int64 [B]; `is_generated` bool [B]; and
+            `keypoints` float32 [B,18,3], `masks` uint8 [B,H,W], `parsing` uint8 [B,H,W] where the set has them.
+
+        Raises:
+            IndexError: if an index is not in [0, N).
+        """
+        chosen = self._positions(indices)
+        rows = chosen if self._rows is None else self._rows[chosen]
+        out = {name: self._gather(name, rows, device) for name in ("images", *ANNOTATIONS) if self._holds(name)}
+        for name in ("pids", "camids", "sequences", "is_generated"):
+            out[name] = getattr(self, name)[chosen].to(device)
+        return out | {"indices": chosen.to(device)}
+
+    def to(self, device: str | torch.device) -> "PersonImages":
+        """Return this set with its pixels and annotations on `device` (of a view: only the images it shows).
+
+        Raises:
+            MemoryError: if they do not fit, with the bytes needed and the bytes free. Use `batch(indices, device)` then.
+        """
+        device = torch.device(device)
+        names = [name for name in ("images", *ANNOTATIONS) if self._holds(name)]
+        per_row = [sum(t[:1].numel() * t.element_size() for t in part.tensors().values()) for part in self._parts]
+        needed, free = len(self) * max(per_row), free_memory(device)
+        if free is not None and needed > free:
+            raise MemoryError(
+                f"{len(self)} images need {needed / 1e9:.2f} GB on {device}, where {free / 1e9:.2f} GB are free; "
+                f"leave them where they are and use batch(indices, device), or load a smaller image_size"
+            )
+        everything = torch.arange(len(self)) if self._rows is None else self._rows
+        moved = self._copy()
+        moved._parts = (_Part(**{name: self._gather(name, everything, device) for name in names}),)
+        moved._rows = None
+        return moved
+
+    def with_labels(self, **labels: Tensor | Sequence[int] | int) -> "PersonImages":
+        """Return the same pixels with other `pids`, `camids`, `sequences` or `is_generated` (N values, or one for all).
+
+        >>> fakes = PersonImages(torch.zeros(2, 3, 8, 4, dtype=torch.uint8), [3, 4], [1, 1])
+        >>> fakes.with_labels(pids=-2, is_generated=True).pids.tolist()
+        [-2, -2]
+        """
+        out = self._copy()
+        for name, values in labels.items():
+            if name not in ("pids", "camids", "sequences", "is_generated"):
+                raise TypeError(f"with_labels takes pids, camids, sequences, is_generated; got {name!r}")
+            values = [values] * len(self) if isinstance(values, int) else values
+            setattr(out, name, (_flags if name == "is_generated" else _numbers)(name, values, len(self)))
+        return out
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each image: name, pid, camid, sequence, is_generated, then the columns of `info`."""
+        columns = {
+            "name": self.names,
+            "pid": self.pids.numpy(),
+            "camid": self.camids.numpy(),
+            "sequence": self.sequences.numpy(),
+            "is_generated": self.is_generated.numpy(),
+        }
+        table = pd.DataFrame(columns)
+        if self.info is not None:
+            table = table.join(self.info[[c for c in self.info.columns if c not in columns]])
+        return table
+
+    def _holds(self, name: str) -> bool:
+        return name == "images" or self.has(name)
+
+    def _positions(self, indices: Tensor | Sequence[int]) -> Tensor:
+        """Return indices (or N booleans) as int64 positions in this set, checked."""
+        chosen = torch.as_tensor(indices).cpu()
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (len(self),):
+                raise IndexError(f"a boolean index must have {len(self)} entries, got shape {tuple(chosen.shape)}")
+            return chosen.nonzero().flatten()
+        if chosen.numel() == 0:
+            return torch.zeros(0, dtype=torch.int64)
+        if chosen.dim() != 1 or chosen.is_floating_point():
+            raise IndexError(f"indices must be a list of integers, got {chosen.dtype} of shape {tuple(chosen.shape)}")
+        if chosen.min() < 0 or chosen.max() >= len(self):
+            raise IndexError(f"indices must be in [0, {len(self)}), got {int(chosen.min())} to {int(chosen.max())}")
+        return chosen.long()
+
+    def _copy(self) -> "PersonImages":
+        out = object.__new__(PersonImages)
+        out.__dict__.update(self.__dict__)
+        return out
+
+    def _view(self, chosen: Tensor) -> "PersonImages":
+        """Return the images at these positions, and keep only the parts that they lie in."""
+        out = self._copy()
+        out._length = len(chosen)
+        for name in ("pids", "camids", "sequences", "is_generated"):
+            setattr(out, name, getattr(self, name)[chosen])
+        out.names = [self.names[i] for i in chosen.tolist()]
+        out.info = None if self.info is None else self.info.iloc[chosen.numpy()].reset_index(drop=True)
+        out._rows = chosen if self._rows is None else self._rows[chosen]
+        if len(self._parts) > 1 and len(chosen):
+            out._parts, out._rows = _only_used(self._parts, out._rows)
+        return out
+
+    def _whole(self, name: str) -> Tensor:
+        if self._rows is None and len(self._parts) == 1:
+            return getattr(self._parts[0], name)
+        rows = torch.arange(len(self)) if self._rows is None else self._rows
+        return self._gather(name, rows, self.device)
+
+    def _gather(self, name: str, rows: Tensor, device: str | torch.device) -> Tensor:
+        """Bring these rows of the parts together, in order."""
+        if len(self._parts) == 1:
+            source = getattr(self._parts[0], name)
+            return source.index_select(0, rows.to(source.device)).to(device)
+        part_of, row_of = _locate(self._parts, rows)
+        shape = next(getattr(p, name).shape[1:] for p in self._parts if getattr(p, name) is not None)
+        dtype = torch.float32 if name == "keypoints" else torch.uint8
+        out = torch.empty((len(rows), *shape), dtype=dtype, device=device)
+        for i, part in enumerate(self._parts):
+            here, source = (part_of == i).nonzero().flatten(), getattr(part, name)
+            if len(here) == 0:
+                continue
+            if source is None:  # only key points come here: the images of this part have none
+                out[here.to(device)] = torch.tensor([-1.0, -1.0, 0.0], device=device)
+            else:
+                out[here.to(device)] = source.index_select(0, row_of[here].to(source.device)).to(device)
+        return out
+
+
+def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") -> PersonImages:
+    """Put sets one after another, without copying a pixel: the result keeps a list of their parts.
+
+    What only some of the sets know: images of a set without key points get missing joints; masks and parsing are
+    dropped unless every image has them (`select` the images that have them, and they are back); the columns of `info`
+    are united and hold NaN where nothing is known. With `missing="error"` a set that lacks an annotation of another is
+    an error that names it.
+
+    Raises:
+        ValueError: if the sets differ in image size; with `missing="error"` if they differ in annotations.
+
+    >>> real = PersonImages(torch.zeros(2, 3, 8, 4, dtype=torch.uint8), [1, 2], [1, 1])
+    >>> fakes = PersonImages(torch.ones(2, 3, 8, 4, dtype=torch.uint8), [1, 2], [2, 2], is_generated=[True, True])
+    >>> extend(real, fakes).is_generated.tolist()
+    [False, False, True, True]
+    """
+    sets = (first, *others)
+    for i, other in enumerate(sets):
+        if not isinstance(other, PersonImages):
+            raise TypeError(f"extend takes PersonImages, got {type(other).__name__} at position {i}")
+    if len({s.image_size for s in sets}) > 1:
+        raise ValueError(f"all sets must have one image size (height, width), got {[s.image_size for s in sets]}")
+    if missing not in ("drop", "error"):
+        raise ValueError(f'missing must be "drop" or "error", got {missing!r}')
+    if missing == "error":
+        for name in ANNOTATIONS:
+            without = [i for i, s in enumerate(sets) if not s.has(name)]
+            if 0 < len(without) < len(sets):
+                raise ValueError(f"the sets at positions {without} have no {name}, the others have")
+    filled = [s for s in sets if len(s)] or [first]  # an empty set must not take annotations away from the others
+    parts: list[_Part] = []
+    rows = []
+    for s in filled:
+        own = torch.arange(len(s)) if s._rows is None else s._rows
+        part_of, row_of = _locate(s._parts, own)
+        parts += [part for part in s._parts if not any(part is known for known in parts)]
+        starts = _starts(parts)
+        start_of = torch.stack([starts[next(i for i, k in enumerate(parts) if k is part)] for part in s._parts])
+        rows.append(start_of[part_of] + row_of)
+    out = first._copy()
+    out._parts, out._rows = tuple(parts), torch.cat(rows)
+    out._length = len(out._rows)
+    for name in ("pids", "camids", "sequences", "is_generated"):
+        setattr(out, name, torch.cat([getattr(s, name) for s in filled]))
+    out.names = [name for s in filled for name in s.names]
+    if any(s.info is not None for s in filled):
+        tables = [pd.DataFrame(index=range(len(s))) if s.info is None else s.info for s in filled]
+        out.info = pd.concat(tables, ignore_index=True)
+    return out
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes free on a device, or None where it cannot be asked."""
+    if device.type == "cpu":
+        import psutil  # comes with accelerate; only this function needs it
+
+        return psutil.virtual_memory().available
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
+def _starts(parts: Sequence[_Part]) -> Tensor:
+    """Row at which each part starts when they are laid end to end."""
+    lengths = torch.tensor([len(part.images) for part in parts])
+    return lengths.cumsum(0) - lengths
+
+
+def _locate(parts: Sequence[_Part], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the part of each row and the row inside that part."""
+    starts = _starts(parts)
+    part_of = torch.searchsorted(starts, rows, right=True) - 1
+    return part_of, rows - starts[part_of]
+
+
+def _only_used(parts: tuple[_Part, ...], rows: Tensor) -> tuple[tuple[_Part, ...], Tensor]:
+    """Leave out the parts that no row lies in (so that a view has the annotations that all its images have)."""
+    part_of, row_of = _locate(parts, rows)
+    used = part_of.unique()
+    kept = tuple(parts[i] for i in used.tolist())
+    return kept, _starts(kept)[torch.searchsorted(used, part_of)] + row_of
+
+
+def _check_images(images: Tensor) -> tuple[int, int, int]:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__} (torch.from_numpy makes one)")
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be uint8 [N,3,H,W], got {images.dtype} {list(images.shape)}")
+    return images.shape[0], images.shape[2], images.shape[3]
+
+
+def _check_tensor(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor is None:
+        return
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or None, got {type(tensor).__name__}")
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must be {dtype} {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
+
+
+def _numbers(name: str, values: Tensor | Sequence[int], n: int) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
+        raise TypeError(f"{name} must be whole numbers, got {tensor.dtype}")
+    if tuple(tensor.shape) != (n,):
+        raise ValueError(f"{name} must have one number for each of the {n} images, got shape {list(tensor.shape)}")
+    return tensor.to("cpu", torch.int64, copy=True)
+
+
+def _wanted(values: int | Iterable[int]) -> Tensor:
+    if isinstance(values, Iterable) and not hasattr(values, "__array__"):
+        values = [int(v) for v in values]  # a set, a range, a dictionary's keys
+    return torch.as_tensor(values).cpu().long().reshape(-1)
+
+
+def _flags(name: str, values: Tensor | Sequence[bool] | None, n: int) -> Tensor:
+    tensor = torch.zeros(n, dtype=torch.bool) if values is None else torch.as_tensor(values, dtype=torch.bool)
+    if tuple(tensor.shape) != (n,):
+        raise ValueError(f"{name} must have one flag for each of the {n} images, got shape {list(tensor.shape)}")
+    return tensor.to("cpu", copy=True)

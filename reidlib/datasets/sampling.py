@@ -1,0 +1,276 @@
+"""Batches for training: which images, in which order, augmented how; all a pure function of the step and the seed.
+
+`Batches` is called with the step's number and gives that step's batch. Nothing depends on what was asked before, so a
+run that resumes at step 700 sees what it would have seen, and each of several processes can take its own share.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reidlib.datasets.person_images import PersonImages
+
+Augment = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How an epoch is cut into batches.
+
+    Attributes:
+        steps: batches in an epoch.
+        draw: one epoch's batches from a generator: `steps` index tensors, [B], or [B,2] for pairs.
+        unit: rows of a batch that belong together and go to one process (K for PxK batches).
+    """
+
+    steps: int
+    draw: Callable[[torch.Generator], list[Tensor]]
+    unit: int = 1
+
+
+class Batches:
+    """The batches of a training run: `batches(step)` gives one, `len(batches)` is the number of steps in an epoch.
+
+    Args:
+        images: where they are gathered from.
+        sampler: what `uniform_batches`, `pk_batches` or `pair_batches` made.
+        augment: called as `augment(batch, generator)`; see `reidlib.datasets.augment`.
+        device: where the batch is gathered to and augmented.
+        seed: the order of epoch e depends on (seed, e), the augmentation of step s on (seed, s, rank).
+        labels: int64 [N] class of each image; default `class_labels(images.pids)`.
+
+    A batch is what `PersonImages.batch` gives, with `labels` int64 added. For pairs the keys are those of the first
+    images, and each has a twin named `target_...` with the second ones.
+
+    >>> people = PersonImages(torch.zeros(10, 3, 8, 4, dtype=torch.uint8), pids=[5] * 6 + [9] * 4, camids=[1] * 10)
+    >>> batches = Batches(people, uniform_batches(10, 4), seed=1)
+    >>> len(batches), sorted(i for step in range(3) for i in batches(step)["indices"].tolist())
+    (3, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    >>> batches.n_classes, bool((batches(4)["labels"] == batches(4)["pids"].eq(9)).all())
+    (2, True)
+    """
+
+    def __init__(
+        self,
+        images: PersonImages,
+        sampler: Sampler,
+        *,
+        augment: Augment | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        labels: Tensor | None = None,
+    ) -> None:
+        self.images, self.sampler, self.augment = images, sampler, augment
+        self.device, self.seed = torch.device(device), seed
+        self.labels = class_labels(images.pids) if labels is None else labels.long()
+        if self.labels.shape != (len(images),):
+            raise ValueError(f"labels must be [{len(images)}], one for each image, got {list(self.labels.shape)}")
+        self.rank, self.world = 0, 1
+        self._epoch: tuple[int, list[Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return self.sampler.steps
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes that the labels need."""
+        return int(self.labels.max()) + 1
+
+    def shard(self, rank: int, world: int) -> "Batches":
+        """Return one process's share: a piece of every global batch, so all processes take the same steps.
+
+        The pieces of a batch are neighbouring runs of whole units (identities, for PxK); together they are the batch,
+        so over all processes an epoch shows what it shows to one.
+
+        Raises:
+            ValueError: if rank is not in [0, world), or a batch has fewer units than there are processes.
+        """
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must be in [0, {world}), got {rank}")
+        units = min(len(rows) for rows in self._rows_of_epoch(0)) // self.sampler.unit
+        if units < world:
+            raise ValueError(
+                f"the smallest batch has {units} units of {self.sampler.unit} rows, too few for {world} processes"
+            )
+        out = object.__new__(Batches)
+        out.__dict__.update(self.__dict__, rank=rank, world=world)
+        return out
+
+    def rows(self, step: int) -> Tensor:
+        """Return the indices of this process's images at a step: int64 [B], or [B,2] for pairs."""
+        epoch, position = divmod(step, len(self))
+        rows = self._rows_of_epoch(epoch)[position]
+        if self.world == 1:
+            return rows
+        units = rows.split(self.sampler.unit)
+        cuts = np.array_split(np.arange(len(units)), self.world)[self.rank]
+        return torch.cat([units[i] for i in cuts])
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        rows = self.rows(step)
+        if rows.dim() == 1:
+            batch = self._gather(rows)
+        else:
+            batch = self._gather(rows[:, 0])
+            batch |= {f"target_{name}": tensor for name, tensor in self._gather(rows[:, 1]).items()}
+        if self.augment is not None:
+            batch = self.augment(batch, generator(self.seed, 1, step, self.rank))
+        return batch
+
+    def _gather(self, rows: Tensor) -> dict[str, Tensor]:
+        return self.images.batch(rows, self.device) | {"labels": self.labels[rows].to(self.device)}
+
+    def _rows_of_epoch(self, epoch: int) -> list[Tensor]:
+        if self._epoch is None or self._epoch[0] != epoch:  # only a memory of the last answer
+            self._epoch = (epoch, self.sampler.draw(generator(self.seed, 0, epoch)))
+        return self._epoch[1]
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """Return a CPU generator seeded by several numbers, so that neighbouring seeds and steps share nothing.
+
+    >>> torch.rand(1, generator=generator(0, 1)) == torch.rand(1, generator=generator(0, 1))
+    tensor([True])
+    """
+    seed = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(seed[0]) << 31 ^ int(seed[1]))
+
+
+def class_labels(pids: Tensor) -> Tensor:
+    """Number the identities 0..K-1 in sorted pid order; negative pids (junk, unlabelled) get -1.
+
+    >>> class_labels(torch.tensor([7, 2, -2, 7])).tolist()
+    [1, 0, -1, 1]
+    """
+    known = pids[pids >= 0].unique()  # sorted
+    labels = torch.searchsorted(known, pids)
+    return torch.where(pids >= 0, labels, torch.full_like(labels, -1))
+
+
+def uniform_batches(n: int, batch_size: int, *, drop_last: bool = False) -> Sampler:
+    """Shuffle n images and cut them into batches; each image is seen once an epoch.
+
+    An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so there is no tiny last batch (on
+    which batch normalisation fails). With `drop_last` every batch has exactly `batch_size` images and up to
+    batch_size - 1 images, others each epoch, are left out.
+
+    >>> [len(rows) for rows in uniform_batches(10, 4).draw(generator(0))]
+    [4, 3, 3]
+    """
+    _check_positive(n=n, batch_size=batch_size)
+    steps = n // batch_size if drop_last else -(-n // batch_size)
+    if steps == 0:
+        raise ValueError(f"{n} images make no batch of {batch_size}")
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        order = torch.randperm(n, generator=generator)
+        return list((order[: steps * batch_size] if drop_last else order).tensor_split(steps))
+
+    return Sampler(steps, draw)
+
+
+def pk_batches(pids: Tensor, p: int, k: int) -> Sampler:
+    r"""Draw batches of P identities with K images each.
+
+    A pass: each identity's images are shuffled and cut into chunks of K (an identity with fewer than K is filled by
+    drawing with replacement; a remainder shorter than K is dropped); while at least P identities have chunks left, P of
+    them are drawn and give one chunk each. How many batches a pass makes depends on the draw, so an epoch has the
+    number that one fixed pass made, and a pass that makes fewer is followed by another. Negative pids take no part.
+
+    Raises:
+        ValueError: if there are fewer than P identities.
+
+    >>> pids = torch.tensor([1] * 5 + [2] * 4 + [3] * 2)
+    >>> [len(rows) for rows in pk_batches(pids, p=2, k=4).draw(generator(0))]
+    [8]
+    """
+    _check_positive(p=p, k=k)
+    groups = [(pids == pid).nonzero().flatten() for pid in pids[pids >= 0].unique()]
+    if len(groups) < p:
+        raise ValueError(f"P x K batches need at least P = {p} identities, got {len(groups)}")
+    steps = len(_pk_pass(groups, p, k, generator(0)))
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        batches = _pk_pass(groups, p, k, generator)
+        while len(batches) < steps:
+            batches += _pk_pass(groups, p, k, generator)
+        return batches[:steps]
+
+    return Sampler(steps, draw, unit=k)
+
+
+def _pk_pass(groups: Sequence[Tensor], p: int, k: int, generator: torch.Generator) -> list[Tensor]:
+    chunks = []  # of each identity, those that are left
+    for members in groups:
+        n = len(members)
+        order = torch.randint(n, (k,), generator=generator) if n < k else torch.randperm(n, generator=generator)
+        chunks.append([members[order[i : i + k]] for i in range(0, len(order) - k + 1, k)])
+    batches, left = [], list(range(len(groups)))
+    while len(left) >= p:
+        drawn = [left[i] for i in torch.randperm(len(left), generator=generator)[:p].tolist()]
+        batches.append(torch.cat([chunks[i].pop() for i in drawn]))
+        left = [i for i in left if chunks[i]]
+    return batches
+
+
+def same_identity_pairs(
+    pids: Tensor, camids: Tensor | None = None, cross_camera: bool = False, usable: Tensor | None = None
+) -> Tensor:
+    """List all ordered pairs (i, j), i != j, of images of one identity; junk and distractors (pid < 1) have none.
+
+    Args:
+        pids: int64 [N].
+        camids: int64 [N], needed for `cross_camera`.
+        cross_camera: only pairs from two cameras.
+        usable: bool [N], images that may take part (for example `poses.has_torso(keypoints)`).
+
+    Returns:
+        int64 [P,2], sorted.
+
+    >>> same_identity_pairs(torch.tensor([4, 4, 8, 4])).tolist()
+    [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0], [3, 1]]
+    """
+    allowed = pids > 0 if usable is None else (pids > 0) & usable
+    order = torch.argsort(pids, stable=True)
+    order = order[allowed[order]]
+    _, counts = pids[order].unique_consecutive(return_counts=True)
+    pairs = [torch.zeros(0, 2, dtype=torch.int64)]
+    for members in order.split(counts.tolist()):
+        first, second = torch.meshgrid(members, members, indexing="ij")
+        pairs.append(torch.stack([first, second], dim=-1)[first != second])
+    found = torch.cat(pairs)
+    if cross_camera:
+        if camids is None:
+            raise ValueError("cross_camera pairs need camids")
+        found = found[camids[found[:, 0]] != camids[found[:, 1]]]
+    return found[torch.argsort(found[:, 0], stable=True)]
+
+
+def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None = None) -> Sampler:
+    """Shuffle a list of pairs [P,2] into batches; the two images of a pair stay together.
+
+    Args:
+        pairs: int64 [P,2], from `same_identity_pairs` or a `camera_pair`'s `train_pairs`.
+        batch_size: pairs in a batch; batches differ by one pair at most, as in `uniform_batches`.
+        pairs_per_epoch: draw only so many, others each epoch (pose-transfer work takes 4,000); default all.
+    """
+    if pairs.dim() != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
+        raise ValueError(f"pairs must be [P,2] with P > 0, got {list(pairs.shape)}")
+    _check_positive(batch_size=batch_size)
+    count = len(pairs) if pairs_per_epoch is None else min(pairs_per_epoch, len(pairs))
+    _check_positive(pairs_per_epoch=count)
+    steps = -(-count // batch_size)
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        return list(pairs[torch.randperm(len(pairs), generator=generator)[:count]].tensor_split(steps))
+
+    return Sampler(steps, draw)
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be a positive integer, got {number!r}")

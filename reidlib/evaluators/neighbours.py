@@ -1,0 +1,112 @@
+"""Nearest neighbours in feature space: rank lists for figures, and searches that never hold the whole matrix."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
+
+
+class Neighbours(NamedTuple):
+    """The k nearest gallery images of each query, nearest first: int64 [Q, k] and distances [Q, k]."""
+
+    indices: Tensor
+    distances: Tensor
+
+
+def nearest_neighbours(
+    query_features: Array | None,
+    gallery_features: Array | None,
+    k: int,
+    *,
+    distance: str | Distance = "euclidean",
+    exclude: Array | None = None,
+    shape: tuple[int, int] | None = None,
+) -> Neighbours:
+    """Find the k nearest gallery images of each query, in chunks; equal distances keep gallery order.
+
+    Args:
+        query_features, gallery_features: [Q, D] and [G, D]; None with a callable, which then needs `shape`.
+        k: number of neighbours, 1 to G.
+        distance: "euclidean" (not squared), "cosine" (1 - cos), or a callable from int64 row numbers [q] to [q, G].
+        exclude: bool [Q, G] or int64 [Q]: images a query must not find. Integers name one image each (-1: none), as
+            for features searched among themselves: `exclude=torch.arange(len(features))`.
+        shape: (Q, G), only where a callable stands instead of features.
+
+    Returns:
+        Neighbours(indices, distances); an excluded image that had to fill up the k has distance inf.
+
+    Raises:
+        ValueError: for shapes that do not fit, k out of range, or NaN distances.
+
+    >>> found = nearest_neighbours(torch.tensor([[0.0]]), torch.tensor([[3.0], [1.0], [-1.0]]), 2)
+    >>> found.indices.tolist(), found.distances.tolist()
+    ([[1, 2]], [[1.0, 1.0]])
+    """
+    if callable(distance):
+        if shape is None:
+            raise ValueError("a callable distance needs shape=(number of queries, number of gallery images)")
+        n_queries, n_gallery = shape
+        blocks = custom_blocks(distance, n_gallery)
+    else:
+        query_features = as_features("query_features", query_features)
+        gallery_features = as_features("gallery_features", gallery_features)
+        n_queries, n_gallery = len(query_features), len(gallery_features)
+        blocks = ranking_blocks(query_features, gallery_features, distance)
+    if not 1 <= k <= n_gallery:
+        raise ValueError(f"k={k}: accepted are 1 to {n_gallery}, the size of the gallery")
+    excluded = None if exclude is None else _check_exclude(torch.as_tensor(exclude), n_queries, n_gallery)
+    found = []
+    for start, stop in row_chunks(n_queries, n_gallery):
+        block = blocks(start, stop)
+        if excluded is not None:
+            block = _leave_out(block, excluded[start:stop].to(block.device))
+        values, indices = _smallest(block, k)
+        if not callable(distance):
+            values = _true_distances(query_features[start:stop], gallery_features, indices, values, distance)
+        found.append((indices, values))
+    return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _check_exclude(exclude: Tensor, n_queries: int, n_gallery: int) -> Tensor:
+    is_mask = exclude.dtype == torch.bool and exclude.shape == (n_queries, n_gallery)
+    is_index = exclude.dtype == torch.int64 and exclude.shape == (n_queries,)
+    if not (is_mask or is_index):
+        raise ValueError(
+            f"exclude must be bool [{n_queries}, {n_gallery}] or int64 [{n_queries}]; "
+            f"got {exclude.dtype} {tuple(exclude.shape)}"
+        )
+    if is_index and not (int(exclude.min()) >= -1 and int(exclude.max()) < n_gallery):
+        raise ValueError(f"exclude names images {int(exclude.min())} to {int(exclude.max())} of {n_gallery}")
+    return exclude
+
+
+def _leave_out(block: Tensor, exclude: Tensor) -> Tensor:
+    if exclude.dtype == torch.bool:
+        return block.masked_fill(exclude, torch.inf)
+    named = (exclude >= 0).nonzero().squeeze(1)
+    return block.index_put((named, exclude[named]), block.new_tensor(torch.inf))
+
+
+def _smallest(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k smallest of each row by (value, column): values and columns [q, k]."""
+    values, indices = block.topk(k, dim=1, largest=False)
+    crowded = (block <= values.max(1, keepdim=True).values).sum(1) > k  # a tie reaches beyond the k: take the first
+    if crowded.any():
+        values[crowded], indices[crowded] = (x[:, :k] for x in block[crowded].sort(dim=1, stable=True))
+    indices, order = indices.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, stable=True)
+    return values, indices.gather(1, order)
+
+
+def _true_distances(query: Tensor, gallery: Tensor, indices: Tensor, values: Tensor, distance: str) -> Tensor:
+    """Turn the values that rank into distances, from differences, so that equal vectors are 0 apart."""
+    found = torch.empty_like(values)
+    for column in range(indices.shape[1]):  # one neighbour at a time: [q, D] and no more
+        near = gallery[indices[:, column].to(gallery.device)].to(query)
+        if distance == "cosine":
+            found[:, column] = 1 - torch.nn.functional.cosine_similarity(query, near, dim=1)
+        else:
+            found[:, column] = (query - near).norm(dim=1)
+    return torch.where(values == torch.inf, values, found)

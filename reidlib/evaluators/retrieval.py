@@ -1,0 +1,303 @@
+r"""Retrieval scores of re-identification: CMC, mAP by both rules, mINP, under the usual protocols.
+
+No library has the camera rule and both AP rules, so this is our own code. It never sorts a gallery: the rank of a
+match is one plus the number of gallery images that beat it, and counting those costs little beside the distances.
+Queries go through in chunks, so memory stays bounded by the features and one block of distances.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
+from reidlib.evaluators.scores import AP_RULES, CAMERA_RULES, DIVISORS, RetrievalScores
+
+
+def evaluate_retrieval(
+    query_features: Array | None,
+    gallery_features: Array | None,
+    *,
+    query_pids: Array,
+    query_camids: Array,
+    gallery_pids: Array,
+    gallery_camids: Array,
+    distance: str | Distance = "euclidean",
+    ap: str = "plain",
+    camera_rule: str = "cross_camera",
+    gallery_shots: int | None = None,
+    repeats: int = 10,
+    seed: int = 0,
+    divisor: str = "valid",
+    max_rank: int = 50,
+) -> RetrievalScores:
+    r"""Rank the gallery for each query and score the ranks of the query's matches.
+
+    With $r_i \in \{0, 1\}$ the filtered ranking of one query, $R = \sum_i r_i$ and hit number $k$ at rank $i_k$:
+
+    $$\text{CMC}(k) = [i_1 \le k], \qquad \text{mINP: } R / i_R,$$
+    $$\text{AP}_\text{plain} = \frac{1}{R} \sum_k \frac{k}{i_k}, \qquad
+      \text{AP}_\text{trapezoid} = \frac{1}{R} \sum_k \frac{1}{2}\Big(\frac{k}{i_k} + \frac{k-1}{i_k-1}\Big)$$
+
+    where the trapezoid's second fraction is 1 for a hit at rank 1 (precision starts at 1). The trapezoid is the
+    original Market-1501 code's rule and never the higher one. All values are fractions in [0, 1].
+
+    Gallery images with pid -1 (junk) never count; pid 0 (distractors) stay as wrong answers. Equal distances keep
+    gallery order: this is exact on the distances as computed. "euclidean" ranks by ‖g‖² - 2 q·g in float32 (float64
+    if both features are), which is the squared distance less a constant of the query; "cosine" by -q·g of the
+    normalised features. float32 rounding makes ties and can swap neighbours closer than about 1e-7 ‖g‖².
+
+    Args:
+        query_features, gallery_features: [Q, D] and [G, D], tensors (any device) or arrays; None with a callable.
+        query_pids, query_camids, gallery_pids, gallery_camids: integers [Q], [Q], [G], [G].
+        distance: "euclidean", "cosine", or a callable that takes the int64 row numbers [q] of some queries and
+            returns their block [q, G] of distances (smaller is nearer, negative allowed, NaN refused).
+        ap: "plain" or "trapezoid".
+        camera_rule: "cross_camera" drops gallery images with both the query's pid and its camera (Market-1501);
+            "separate_views" drops all images of the query's camera (CUHK03); "none" drops junk only, so a query
+            that lies in the gallery itself must be left out of it.
+        gallery_shots: 1 keeps one random image of each identity, drawn anew for each of `repeats` rounds and shared
+            by all queries of a round (so that chunks and shards change nothing); None keeps all.
+        divisor: "valid" averages over the queries that have a match; "all" counts the others as zero.
+        max_rank: length of the CMC curve; the curve is flat where the gallery is shorter.
+
+    Raises:
+        ValueError: for shapes that do not fit, unknown rules, NaN distances, pids below -1, or missing cameras.
+
+    >>> scores = evaluate_retrieval(
+    ...     torch.tensor([[0.0]]), torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]]),
+    ...     query_pids=torch.tensor([5]), query_camids=torch.tensor([1]),
+    ...     gallery_pids=torch.tensor([5, 7, -1, 0, 5]), gallery_camids=torch.tensor([1, 1, 2, 3, 2]))
+    >>> scores.first_hits.tolist(), round(scores.mAP, 4)  # kept: 7, 0, 5
+    ([[3]], 0.3333)
+    """
+    _check_choice("ap", ap, AP_RULES)
+    _check_choice("camera_rule", camera_rule, CAMERA_RULES)
+    _check_choice("divisor", divisor, DIVISORS)
+    if gallery_shots not in (None, 1):
+        raise ValueError(f"gallery_shots={gallery_shots!r}: accepted are None (all images) and 1 (one per identity)")
+    if repeats < 1 or max_rank < 1:
+        raise ValueError(f"repeats={repeats}, max_rank={max_rank}: both must be at least 1")
+    query = _Ids.of("query", query_pids, query_camids)
+    gallery = _Ids.of("gallery", gallery_pids, gallery_camids)
+    if camera_rule != "none" and (query.camids < 0).any():
+        raise ValueError(f'queries without a camera (camid {query.camids.min()}) need camera_rule="none"')
+    kept = np.flatnonzero(gallery.pids != -1)  # junk never counts
+    if not len(kept):
+        raise ValueError(f"all {len(gallery.pids)} gallery images are junk (pid -1)")
+    gallery = _Ids(gallery.pids[kept], gallery.camids[kept])
+    if callable(distance):
+        blocks = custom_blocks(distance, len(gallery_pids))
+        kept_columns = torch.from_numpy(kept) if len(kept) < len(gallery_pids) else None
+    else:
+        query_features = as_features("query_features", query_features, len(query.pids))
+        gallery_features = as_features("gallery_features", gallery_features, len(gallery_pids))
+        if len(kept) < len(gallery_pids):
+            gallery_features = gallery_features[torch.from_numpy(kept).to(gallery_features.device)]
+        blocks, kept_columns = ranking_blocks(query_features, gallery_features, distance), None
+    rounds = list(_rounds(gallery, sorted(set(query.camids.tolist())), camera_rule, gallery_shots, repeats, seed))
+    parts = []
+    for start, stop in row_chunks(len(query.pids), len(gallery_pids)):
+        block = blocks(start, stop)  # [q, G]
+        if kept_columns is not None:
+            block = block[:, kept_columns.to(block.device)]
+        chunk = _Ids(query.pids[start:stop], query.camids[start:stop])
+        parts.append(np.stack([_score_chunk(block, chunk, gallery, camera_rule, faced) for faced in rounds], 1))
+    values = np.concatenate(parts)  # [Q, rounds, 4]
+    return RetrievalScores(
+        average_precisions=torch.from_numpy(values[..., AP_RULES.index(ap)].copy()),
+        first_hits=torch.from_numpy(values[..., 2].astype(np.int64)),
+        inverse_negative_penalties=torch.from_numpy(values[..., 3].copy()),
+        ap=ap,
+        camera_rule=camera_rule,
+        distance=distance if isinstance(distance, str) else "custom",
+        gallery_shots=gallery_shots,
+        divisor=divisor,
+        max_rank=max_rank,
+    )
+
+
+def pool_queries(
+    features: Array, pids: Array, camids: Array, *, mode: str = "mean", normalise: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Pool the features of all images of one (identity, camera) into one query: Market-1501's multi-query.
+
+    $$f_{(p, c)} = \text{normalise}\big(\operatorname{mean\,|\,max}_{i:\, p_i = p,\, c_i = c} f_i\big)$$
+
+    Hand it the features of `bench.multi_query` (Market-1501's gt_bbox) and give the three results to
+    `evaluate_retrieval` as the queries. Images with pid -1 or 0 are left out; pooling gallery images instead is not
+    multi-query. Without gt_bbox there is nothing to pool, and `None` is refused.
+
+    Args:
+        features: [N, D].  pids, camids: integers [N].
+        mode: "mean" or "max" (element-wise).
+        normalise: scale each pooled feature to length 1.
+
+    Returns:
+        features [M, D], pids [M], camids [M], in order of (pid, camid).
+
+    >>> pool_queries(torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 5.0]]), torch.tensor([3, 3, 3]),
+    ...              torch.tensor([1, 1, 2]), normalise=False)[0].tolist()
+    [[1.0, 1.0], [0.0, 5.0]]
+    """
+    if features is None:
+        raise ValueError("multi-query needs the features of the hand-drawn boxes (bench.multi_query); got None")
+    _check_choice("mode", mode, ("mean", "max"))
+    features, ids = torch.as_tensor(features), _Ids.of("multi-query", pids, camids)
+    if features.ndim != 2 or len(features) != len(ids.pids):
+        raise ValueError(
+            f"features must be [{len(ids.pids)}, D] beside {len(ids.pids)} pids; got {tuple(features.shape)}"
+        )
+    kept = np.flatnonzero(ids.pids > 0)
+    pairs, group = np.unique(np.stack([ids.pids[kept], ids.camids[kept]], 1), axis=0, return_inverse=True)
+    chosen = features[torch.from_numpy(kept).to(features.device)]
+    index = torch.from_numpy(group.reshape(-1, 1)).to(features.device).expand_as(chosen)
+    pooled = torch.zeros(len(pairs), features.shape[1], dtype=features.dtype, device=features.device)
+    pooled = pooled.scatter_reduce(0, index, chosen, reduce="mean" if mode == "mean" else "amax", include_self=False)
+    if normalise:
+        pooled = torch.nn.functional.normalize(pooled, dim=1)
+    pairs = torch.from_numpy(pairs)
+    return pooled, pairs[:, 0].clone(), pairs[:, 1].clone()
+
+
+class _Ids(NamedTuple):
+    """Who and where, on the CPU: two int64 arrays of one length."""
+
+    pids: np.ndarray
+    camids: np.ndarray
+
+    @staticmethod
+    def of(name: str, pids: Array, camids: Array) -> "_Ids":
+        arrays = []
+        for what, values in (("pids", pids), ("camids", camids)):
+            array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+            if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
+                raise ValueError(f"{name} {what} must be integers [N], N > 0; got {array.dtype} {array.shape}")
+            arrays.append(array.astype(np.int64))
+        if len(arrays[0]) != len(arrays[1]):
+            raise ValueError(f"{name}: {len(arrays[0])} pids beside {len(arrays[1])} camids")
+        if arrays[0].min() < -1:
+            raise ValueError(f"{name} pid {arrays[0].min()}: images without an identity (-2) cannot be scored")
+        return _Ids(*arrays)
+
+
+def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
+
+
+class _Round(NamedTuple):
+    """What queries face in one round: gallery columns by query camera, and the random order of a single-shot draw."""
+
+    columns: dict[int, np.ndarray]
+    priority: np.ndarray | None
+
+
+def _rounds(
+    gallery: _Ids, cameras: list[int], camera_rule: str, shots: int | None, repeats: int, seed: int
+) -> Iterator[_Round | None]:
+    """Give what the queries of each camera face in each round; None where all face the whole gallery."""
+    n = len(gallery.pids)
+    if shots is None and camera_rule != "separate_views":
+        yield None
+        return
+    generator = np.random.default_rng(seed)
+    for _ in range(repeats if shots else 1):
+        # the first image of an identity in a random order is a uniform draw, whatever the camera rule has left
+        order = generator.permutation(n) if shots else np.arange(n)
+        columns = {}
+        for camera in cameras:
+            faced = order[gallery.camids[order] != camera] if camera_rule == "separate_views" else order
+            if shots:
+                faced = faced[np.unique(gallery.pids[faced], return_index=True)[1]]
+            columns[camera] = np.sort(faced)
+        yield _Round(columns, np.argsort(order) if shots else None)
+
+
+def _score_chunk(block: Tensor, query: _Ids, gallery: _Ids, camera_rule: str, faced: _Round | None) -> np.ndarray:
+    """Score one block [q, G] of distances in one round: plain AP, trapezoid AP, first hit, INP, each [q, 4]."""
+    if faced is None:
+        return _score_rows(block, None, *_own_images(query, gallery, camera_rule))
+    result = np.empty((len(query.pids), 4))
+    for camera in np.unique(query.camids).tolist():
+        rows = np.flatnonzero(query.camids == camera)
+        own, is_match = _own_images(_Ids(query.pids[rows], query.camids[rows]), gallery, camera_rule)
+        if faced.priority is not None:  # of the matches, only the drawn one counts
+            priority = np.where(is_match, faced.priority[own], len(gallery.pids))
+            is_match &= priority == priority.min(1, keepdims=True)
+        sub_block = block[torch.from_numpy(rows).to(block.device)]
+        result[rows] = _score_rows(sub_block, faced.columns[camera], own, is_match)
+    return result
+
+
+def _own_images(query: _Ids, gallery: _Ids, camera_rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """List each query's gallery images of its own identity [q, R] (padded with -1) and which of them are matches."""
+    order = np.argsort(gallery.pids, kind="stable")  # by identity, then gallery order
+    low, high = (np.searchsorted(gallery.pids[order], query.pids, side=side) for side in ("left", "right"))
+    steps = np.arange(max(1, (high - low).max()))
+    is_own = steps < (high - low)[:, None]
+    own = np.where(is_own, order[np.where(is_own, low[:, None] + steps, 0)], -1)
+    if camera_rule != "none":
+        is_own = is_own & (gallery.camids[own] != query.camids[:, None])
+    return own, is_own
+
+
+def _score_rows(block: Tensor, columns: np.ndarray | None, own: np.ndarray, is_match: np.ndarray) -> np.ndarray:
+    """Score rows that face the same columns; without a match: NaN, NaN, 0, NaN."""
+    scores = np.tile([np.nan, np.nan, 0.0, np.nan], (len(own), 1))
+    valid = is_match.any(1)
+    if not valid.any():
+        return scores
+    # own images by (distance, gallery order): the padding lies last and a stable sort keeps it there
+    distances = block.gather(1, torch.from_numpy(np.maximum(own, 0)).to(block.device)).cpu().numpy()
+    distances = np.where(own < 0, np.inf, distances).astype(distances.dtype)
+    by_distance = np.argsort(distances, axis=1, kind="stable")
+    own, is_match, distances = (np.take_along_axis(x, by_distance, 1) for x in (own, is_match, distances))
+    if columns is None:
+        place, is_faced = own, own >= 0
+    else:
+        block = block[:, torch.from_numpy(columns).to(block.device)]
+        place = np.searchsorted(columns, own)
+        is_faced = columns[np.minimum(place, len(columns) - 1)] == own
+    count = _count_before_cpu if block.device.type == "cpu" else _count_before
+    before = count(block, distances, place, is_match)
+    before -= is_faced.cumsum(1) - is_faced  # now only images of other identities
+    k = is_match.cumsum(1)  # hit number
+    rank = np.where(is_match, before + k, 1)
+    precision = k / rank
+    previous = np.where(rank > 1, (k - 1) / np.maximum(rank - 1, 1), 1.0)
+    n_matches = np.maximum(k[:, -1], 1)
+    # summed one by one: a pairwise sum would depend on the padding, and so on the other queries of the chunk
+    plain = np.where(is_match, precision, 0).cumsum(1)[:, -1] / n_matches
+    trapezoid = np.where(is_match, precision + previous, 0).cumsum(1)[:, -1] / (2 * n_matches)
+    last = rank.max(1)  # ranks grow along the row; 1 stands where there is no match
+    first = np.where(is_match, rank, last[:, None]).min(1)
+    scores[valid] = np.stack([plain, trapezoid, first, n_matches / last], 1)[valid]
+    return scores
+
+
+def _count_before_cpu(block: Tensor, distances: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Count, for each wanted entry, the images of its row that are nearer, or as near and earlier in the gallery.
+
+    One comparison and one count over a row that stays in the cache: 3-4 µs for 20,000 images, a fiftieth of sorting.
+    """
+    rows = block.numpy()
+    before = np.zeros(place.shape, np.int64)
+    for i, j in np.argwhere(wanted).tolist():
+        row, limit, at = rows[i], distances[i, j], place[i, j]
+        before[i, j] = np.count_nonzero(row[:at] <= limit) + np.count_nonzero(row[at:] < limit)
+    return before
+
+
+def _count_before(block: Tensor, distances: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The same count in whole-block operations, for a GPU."""
+    limits = torch.from_numpy(distances).to(block.device)
+    places = torch.from_numpy(place).to(block.device)
+    column = torch.arange(block.shape[1], device=block.device)
+    before = torch.zeros(place.shape, dtype=torch.int64, device=block.device)
+    for j in np.flatnonzero(wanted.any(0)).tolist():
+        limit, at = limits[:, j : j + 1], places[:, j : j + 1]
+        before[:, j] = ((block < limit) | ((block == limit) & (column < at))).sum(1)
+    return before.cpu().numpy()

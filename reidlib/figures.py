@@ -1,0 +1,223 @@
+"""Figures that every notebook shares: grids of people, ranked lists, curves, and the truth drawn over an image.
+
+Each function takes plain tensors or tables and returns a matplotlib figure, so a notebook shows and saves it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import colors
+from matplotlib.figure import Figure
+from torch import Tensor
+
+RIGHT, WRONG, SAME_CAMERA, QUERY = "#2a9d3a", "#d1343b", "#9a9a9a", "#1f5fb4"
+LIP_NAMES = (
+    "background hat hair glove sunglasses upper-clothes dress coat socks pants jumpsuits scarf skirt face left-arm "
+    "right-arm left-leg right-leg left-shoe right-shoe"
+).split()
+LIP_COLOURS = [(0.13, 0.14, 0.17)] + [plt.get_cmap("tab20")(i % 20)[:3] for i in range(19)]
+
+
+def style() -> None:
+    """Set the look of every figure of a notebook: light grid, readable sizes, high resolution."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 150,
+            "savefig.bbox": "tight",
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def to_pictures(images: Tensor) -> np.ndarray:
+    """Turn uint8 images [N,3,H,W], or floats in [0, 1], into what matplotlib draws, uint8 [N,H,W,3].
+
+    >>> to_pictures(torch.ones(2, 3, 4, 2)).shape, to_pictures(torch.ones(1, 3, 4, 2)).max().item()
+    ((2, 4, 2, 3), 255)
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be [N,3,H,W], got {tuple(images.shape)}")
+    if images.dtype != torch.uint8:
+        if images.min() < -1e-4 or images.max() > 1 + 1e-4:
+            raise ValueError(f"float images must lie in [0, 1], got [{images.min():.2f}, {images.max():.2f}]")
+        images = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return images.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def image_grid(
+    images: Tensor,
+    columns: int = 12,
+    *,
+    titles: Sequence[str] | None = None,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    borders: Sequence[str | None] | None = None,
+    height: float = 1.3,
+) -> Figure:
+    """Draw images [N,3,H,W] row by row, with optional titles, labels and coloured borders (one an image).
+
+    Args:
+        height: of one image, in inches.
+
+    >>> len(image_grid(torch.zeros(5, 3, 8, 4, dtype=torch.uint8), columns=3).axes)
+    6
+    """
+    pictures = to_pictures(images)
+    rows = -(-len(pictures) // columns)
+    width = height * pictures.shape[2] / pictures.shape[1]
+    title_room = 0.22 * (1 + max(t.count("\n") for t in titles)) if titles else 0.0
+    left = 0.09 * max(map(len, row_labels)) + 0.1 if row_labels else 0.0
+    top = 0.3 if column_labels else 0.0
+    size = (columns * (width + 0.06) + left, rows * (height + 0.06 + title_room) + top)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for i, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        if i >= len(pictures):
+            axis.axis("off")
+            continue
+        axis.imshow(pictures[i], aspect="auto")
+        border = borders[i] if borders else None
+        for spine in axis.spines.values():
+            spine.set(visible=border is not None, color=border or "none", linewidth=2.5)
+        if titles and titles[i]:
+            axis.set_title(titles[i], fontsize=7.5, pad=2)
+        if column_labels and i < columns:
+            axis.set_title(column_labels[i], fontsize=9, pad=4)
+        if row_labels and i % columns == 0:
+            axis.set_ylabel(row_labels[i // columns], rotation=0, ha="right", va="center", fontsize=9)
+    figure.subplots_adjust(
+        left=left / size[0],
+        right=1,
+        bottom=0,
+        top=1 - (top + title_room) / size[1],
+        wspace=0.06,
+        hspace=0.05 + title_room / height,
+    )
+    return figure
+
+
+def rank_list(
+    queries: Tensor,
+    gallery: Tensor,
+    ranking: Tensor,
+    *,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    titles: Sequence[str] | None = None,
+    height: float = 1.3,
+) -> Figure:
+    """Draw each query and its ranked gallery images: green frames are the right person, red ones are not.
+
+    Args:
+        queries: uint8 [Q,3,H,W].
+        gallery: uint8 [G,3,H,W].
+        ranking: gallery indices [Q,k], best first, without the images the protocol ignores.
+    """
+    k = ranking.shape[1]
+    shown = torch.stack([torch.cat([queries[i : i + 1], gallery[ranking[i]]]) for i in range(len(queries))]).flatten(
+        0, 1
+    )
+    right = (gallery_pids[ranking] == query_pids[:, None]).tolist()
+    borders = [c for row in right for c in [QUERY, *(RIGHT if hit else WRONG for hit in row)]]
+    labels = ["query", *(f"{rank}" for rank in range(1, k + 1))]
+    return image_grid(shown, k + 1, borders=borders, column_labels=labels, row_labels=titles, height=height)
+
+
+def learning_curves(curves: Mapping[str, pd.Series], *, xlabel: str, ylabel: str, title: str = "") -> Figure:
+    """Draw one line a name; the index of each series is its x (steps or images seen)."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.4))
+    for name, curve in curves.items():
+        axis.plot(curve.index, curve.to_numpy(), marker="o" if len(curve) < 15 else None, markersize=3.5, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if len(curves) > 1:
+        axis.legend()
+    return figure
+
+
+def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str = "") -> Figure:
+    """Draw CMC curves in percent, each a tensor [max_rank] of fractions."""
+    figure, axis = plt.subplots(figsize=(5.6, 3.6))
+    for name, cmc in curves.items():
+        values = np.asarray(cmc)[:max_rank] * 100
+        axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
+    axis.set(xlabel="rank k", ylabel="CMC(k), percent", ylim=(0, 101), title=title)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def bars(table: pd.DataFrame, *, ylabel: str, title: str = "", errors: pd.DataFrame | None = None) -> Figure:
+    """Draw grouped bars: one group a row, one colour a column, with the value on top."""
+    figure, axis = plt.subplots(figsize=(max(4.5, 0.55 * table.size + 1.5), 3.4))
+    table.plot.bar(
+        ax=axis, rot=0 if max(map(len, map(str, table.index))) < 12 else 20, width=0.8, yerr=errors, capsize=2
+    )
+    for container in [c for c in axis.containers if hasattr(c, "patches")]:
+        axis.bar_label(container, fmt="%.1f", fontsize=7, padding=2)
+    axis.set(ylabel=ylabel, xlabel="", title=title)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def draw_keypoints(axis: plt.Axes, keypoints: Tensor, limbs: Sequence[tuple[int, int]], size: float = 9) -> None:
+    """Draw the visible key points [18,3] and the limbs between them over an image; the person's right side is warm."""
+    right, left = "#ff8c1a", "#3db7ff"
+    side = {**dict.fromkeys((2, 3, 4, 8, 9, 10, 14, 16), right), **dict.fromkeys((5, 6, 7, 11, 12, 13, 15, 17), left)}
+    points = keypoints.cpu().numpy()
+    for a, b in limbs:
+        if points[a, 2] > 0 and points[b, 2] > 0:
+            axis.plot(points[[a, b], 0], points[[a, b], 1], color=side.get(b, side.get(a, "white")), linewidth=1.6)
+    seen = points[:, 2] > 0
+    dots = [side.get(i, "white") for i in np.flatnonzero(seen)]
+    axis.scatter(points[seen, 0], points[seen, 1], s=size, c=dots, edgecolors="black", linewidths=0.4, zorder=3)
+
+
+def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *, height: float = 1.6) -> Figure:
+    """Draw a batch of the data contract in four rows: image, key points, person mask, parsing labels.
+
+    Args:
+        batch: `images`, `keypoints`, `masks` and `parsing` of `PersonImages.batch`.
+    """
+    pictures = to_pictures(batch["images"])
+    n, aspect = len(pictures), pictures.shape[2] / pictures.shape[1]
+    figure, axes = plt.subplots(4, n, figsize=(n * (height * aspect + 0.06) + 0.9, 4 * (height + 0.06)), squeeze=False)
+    labels = colors.ListedColormap(LIP_COLOURS)
+    for i in range(n):
+        axes[0, i].imshow(pictures[i])
+        axes[1, i].imshow(pictures[i])
+        draw_keypoints(axes[1, i], batch["keypoints"][i], limbs)
+        axes[2, i].imshow(batch["masks"][i].cpu(), cmap="gray", vmin=0, vmax=255)
+        axes[3, i].imshow(batch["parsing"][i].cpu(), cmap=labels, vmin=0, vmax=19)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], xlim=(-0.5, pictures.shape[2] - 0.5), ylim=(pictures.shape[1] - 0.5, -0.5))
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    for axis, label in zip(axes[:, 0], ("image", "key points", "mask", "parsing"), strict=True):
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    return figure
+
+
+def embedding_map(points: np.ndarray, groups: Sequence, *, title: str = "", legend: str = "") -> Figure:
+    """Draw 2-D points (t-SNE, PCA) coloured by group."""
+    names = sorted(set(groups))
+    figure, axis = plt.subplots(figsize=(5.2, 4.6))
+    palette = plt.get_cmap("tab20" if len(names) > 10 else "tab10")
+    for i, name in enumerate(names):
+        chosen = np.asarray([g == name for g in groups])
+        axis.scatter(*points[chosen].T, s=14, color=palette(i % palette.N), label=str(name), alpha=0.85, linewidths=0)
+    axis.set(xticks=[], yticks=[], title=title)
+    axis.grid(False)
+    axis.legend(title=legend, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(names) // 16)
+    return figure

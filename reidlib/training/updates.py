@@ -1,0 +1,227 @@
+"""`update(name, loss)`: what each author's trainer repeats, in one place."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+@dataclass
+class MethodOptimizer:
+    """One entry of `method.optimizers()`, checked."""
+
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float] | LRScheduler | None
+    calls: int = 0
+    loss: Tensor | float = 0.0
+
+    def set_rate(self, step: int) -> None:
+        """Set the learning rates that a function of the step gives."""
+        if self.schedule is not None and not isinstance(self.schedule, LRScheduler):
+            factor = float(self.schedule(step))
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+
+def check_optimizers(method: nn.Module) -> dict[str, MethodOptimizer]:
+    """Read `method.optimizers()` and refuse what could not train, be saved or be resumed."""
+    own = {id(p) for p in method.parameters()}
+    entries = {}
+    for name, entry in method.optimizers().items():
+        parameters, optimizer, schedule = entry
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = list(parameters)
+        if {id(p) for p in parameters} != {id(p) for p in stepped}:
+            raise ValueError(
+                f"optimizers()[{name!r}]: its list names {len(parameters)} parameters and its optimizer steps "
+                f"{len(stepped)} others; give both the same list (a generator is used up by the first)"
+            )
+        if not {id(p) for p in stepped} <= own:
+            raise ValueError(f"optimizers()[{name!r}] steps parameters that are not in the method's own parameters()")
+        if isinstance(schedule, ReduceLROnPlateau) or not (
+            schedule is None or isinstance(schedule, LRScheduler) or callable(schedule)
+        ):
+            raise TypeError(
+                f"optimizers()[{name!r}]: schedule must be None, step -> factor, or an LRScheduler, got {schedule!r}"
+            )
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        entries[name] = MethodOptimizer(stepped, optimizer, schedule)
+    if not entries:
+        raise ValueError("method.optimizers() names no optimizer")
+    return entries
+
+
+class Update:
+    """The `update(name, loss)` of a step: backward, accumulation, averaging, finite check, optimizer, schedule."""
+
+    def __init__(self, accelerator: Any, entries: dict[str, MethodOptimizer], device: torch.device) -> None:
+        self.accelerator, self.entries, self.device = accelerator, entries, device
+        self.failure: str | None = None
+        self.piece, self.pieces, self.share = 0, 1, 1.0
+
+    def begin(self, piece: int, pieces: int, share: float) -> None:
+        """Start piece `piece` of `pieces`; `share` is its part of the batch's images."""
+        self.piece, self.pieces, self.share = piece, pieces, share
+        for entry in self.entries.values():
+            entry.calls = 0
+            if piece == 0:
+                entry.loss = 0.0
+
+    def __call__(self, name: str, loss: Tensor, *, retain_graph: bool = False) -> None:
+        """Take one optimizer step of `name` down the scalar `loss`."""
+        if name not in self.entries:
+            raise ValueError(f"update({name!r}, ...): the method's optimizers are {', '.join(sorted(self.entries))}")
+        if not isinstance(loss, Tensor) or loss.ndim:
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"update({name!r}, loss): loss must be a tensor holding one number, got {got}")
+        if self.failure:
+            return  # this step is lost already; the method only runs on to name its other losses
+        entry = self.entries[name]
+        entry.calls += 1
+        if self.pieces > 1 and entry.calls > 1:
+            raise ValueError(f"update({name!r}) is called twice a step, which accumulation={self.pieces} cannot split")
+        # backward and optimizer outside autocast: double backward and foreach kernels must not be cast
+        with torch.autocast(self.device.type, enabled=False):
+            trainable = [p for p in entry.parameters if p.requires_grad]
+            (loss.float() * self.share).backward(inputs=trainable, retain_graph=retain_graph)
+            entry.loss = entry.loss + loss.detach().float() * self.share
+            if self.piece == self.pieces - 1:
+                self._step(name, entry, trainable)
+
+    def _step(self, name: str, entry: MethodOptimizer, trainable: list[nn.Parameter]) -> None:
+        if self.accelerator.num_processes > 1:
+            self._average(entry, trainable)
+        gradients = [p.grad for p in trainable if p.grad is not None]
+        if not gradients:
+            raise ValueError(f"update({name!r}, loss): the loss reaches none of the parameters of {name!r}")
+        norm = nn.utils.get_total_norm(gradients).float()
+        loss_value, norm_value = torch.stack([entry.loss, norm.to(entry.loss.device)]).tolist()
+        if not np.isfinite(loss_value) or not np.isfinite(norm_value):
+            self.failure = f"update({name!r}): loss {loss_value:g}, norm of its gradients {norm_value:g}"
+        else:
+            entry.optimizer.step()
+            if isinstance(entry.schedule, LRScheduler):
+                entry.schedule.step()
+        entry.optimizer.zero_grad(set_to_none=True)
+        entry.loss = 0.0
+
+    def _average(self, entry: MethodOptimizer, trainable: list[nn.Parameter]) -> None:
+        """Average gradients and loss over the processes in one message; a gradient that nobody has stays None."""
+        zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
+        has = torch.tensor([p.grad is not None for p in trainable], dtype=torch.float32, device=self.device)
+        flat = torch.cat([g.flatten().float() for g in zeros] + [has, entry.loss.reshape(1)])
+        flat = self.accelerator.reduce(flat, "mean")
+        parts = flat.split([p.numel() for p in trainable] + [len(trainable), 1])
+        for parameter, gradient, anybody in zip(trainable, parts, parts[-2].tolist(), strict=False):
+            parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if anybody else None
+        entry.loss = parts[-1].squeeze()
+
+    def share_state(self, method: nn.Module) -> None:
+        """Give every process the weights and buffers of process 0."""
+        if self.accelerator.num_processes > 1:
+            self._share(list(method.state_dict().values()), mean=False)
+
+    @torch.no_grad()
+    def average_buffers(self, method: nn.Module) -> None:
+        """Average the running statistics of training normalisations; other floating buffers follow process 0."""
+        if self.accelerator.num_processes == 1:
+            return
+        statistics = {}
+        for module in method.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training and module.track_running_stats:
+                statistics |= {id(b): b for b in (module.running_mean, module.running_var) if b is not None}
+        others = [b for b in method.buffers() if id(b) not in statistics and b.is_floating_point()]
+        self._share(list(statistics.values()), mean=True)
+        self._share(others, mean=False)
+
+    @torch.no_grad()
+    def _share(self, tensors: list[Tensor], *, mean: bool) -> None:
+        """Make `tensors` the same everywhere, in one message for each dtype."""
+        for dtype in sorted({t.dtype for t in tensors}, key=str):
+            same = [t for t in tensors if t.dtype == dtype]
+            flat = torch.cat([t.flatten() for t in same])
+            if mean:
+                flat = self.accelerator.reduce(flat, "mean")
+            else:
+                torch.distributed.broadcast(flat, src=0)
+            for tensor, values in zip(same, flat.split([t.numel() for t in same]), strict=True):
+                tensor.copy_(values.view_as(tensor))
+
+
+@contextmanager
+def accelerate_for(device: torch.device, precision: str) -> Iterator[Any]:
+    """Give an Accelerator of this device type and precision, and put accelerate's own global state back afterwards.
+
+    accelerate keeps one state a process and refuses a second precision; two calls of `fit` may want two.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import AutocastKwargs
+
+    states = [AcceleratorState] if int(os.environ.get("WORLD_SIZE", 1)) > 1 else [AcceleratorState, PartialState]
+    before = [dict(state._shared_state) for state in states]
+    for state in states:
+        state._shared_state.clear()
+    try:
+        # autocast caches the casted weights of its whole block, so a network used again after its own optimizer
+        # stepped inside the block would still see the old weights: no cache
+        yield Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
+        )
+    finally:
+        for state, old in zip(states, before, strict=True):
+            state._shared_state.clear()
+            state._shared_state.update(old)
+
+
+@contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Ask cuDNN and torch for kernels that repeat their numbers, inside the block only."""
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+@contextmanager
+def postponed_sigint() -> Iterator[threading.Event]:
+    """Give an event that the first SIGINT sets instead of raising; the second raises KeyboardInterrupt at once.
+
+    Outside the main thread, where Python takes no signals, the event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def on_sigint(signum: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)

@@ -1,0 +1,62 @@
+"""Nearest neighbours against a stable sort of the whole matrix."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reidlib.evaluators import distances, nearest_neighbours
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), q=st.integers(1, 7), g=st.integers(1, 20), levels=st.integers(1, 4), data=st.data())
+def test_equals_a_stable_sort(seed, q, g, levels, data):
+    rng = np.random.default_rng(seed)
+    k = data.draw(st.integers(1, g))
+    query, gallery = (torch.from_numpy(rng.integers(0, levels, (n, 2))).float() for n in (q, g))
+    matrix = ((query[:, None] - gallery[None]) ** 2).sum(-1)
+    want = matrix.sort(dim=1, stable=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distances, "_BLOCK_ELEMENTS", 30)
+        patch.setattr(distances, "_LEAST_ROWS", 2)
+        found = nearest_neighbours(query, gallery, k)
+        custom = nearest_neighbours(None, None, k, distance=lambda rows: matrix[rows], shape=(q, g))
+    assert torch.equal(found.indices, want.indices[:, :k])
+    torch.testing.assert_close(found.distances, want.values[:, :k].sqrt())
+    assert torch.equal(custom.indices, found.indices) and torch.equal(custom.distances, want.values[:, :k])
+
+
+def test_excluding_oneself_by_number_and_by_mask(rng):
+    features = torch.from_numpy(rng.normal(size=(20, 5))).float()
+    by_number = nearest_neighbours(features, features, 3, exclude=torch.arange(20))
+    by_mask = nearest_neighbours(features, features, 3, exclude=torch.eye(20, dtype=torch.bool))
+    assert torch.equal(by_number.indices, by_mask.indices)
+    assert torch.equal(by_number.indices, nearest_neighbours(features, features, 4).indices[:, 1:])
+    everything = nearest_neighbours(features[:2], features[:2], 2, exclude=torch.tensor([-1, 1]))
+    assert everything.indices.tolist() == [[0, 1], [0, 1]]
+    assert everything.distances[1, 1] == torch.inf and everything.distances[0, 0] == 0
+
+
+def test_cosine_is_one_minus_cos():
+    found = nearest_neighbours(
+        torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0], [-1.0, 0.0], [5.0, 0.0]]), 3, distance="cosine"
+    )
+    assert found.indices.tolist() == [[2, 0, 1]]
+    assert found.distances.tolist() == [[0.0, 1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(k=0), "k=0"),
+        (dict(k=21), "1 to 20"),
+        (dict(k=1, exclude=torch.zeros(3, dtype=torch.bool)), "exclude must be"),
+        (dict(k=1, exclude=torch.full((4,), 20)), "20 to 20 of 20"),
+        (dict(k=1, distance="manhattan"), "manhattan"),
+        (dict(k=1, distance=lambda rows: rows), "shape="),
+    ],
+)
+def test_bad_input_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        nearest_neighbours(torch.zeros(4, 2), torch.zeros(20, 2), **options)

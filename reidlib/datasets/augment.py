@@ -1,4 +1,4 @@
-r"""Augmentation of whole batches on the device, with one random draw for each image; and the one place of pixel scaling.
+"""Augmentation of whole batches on the device, one random draw for each image; and the one place of pixel scaling.
 
 Every operation is `operation(batch, generator, ...) -> batch` on the dictionary that `PersonImages.batch` gives. It
 returns a new dictionary, moves image, key points, masks and parsing alike, and keeps images uint8, so that networks
@@ -6,9 +6,7 @@ normalise at their own door. The two images of a pair (`images`, `target_images`
 a CPU generator whatever the device, so the same seed augments alike everywhere.
 """
 
-import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +122,8 @@ def enlarge_crop(batch: Batch, generator: torch.Generator, *, p: float = 0.5, fa
     n, height, width = _size(batch)
     chosen = (torch.rand(n, generator=generator) < p).nonzero().flatten()
     larger = (round(height * factor), round(width * factor))
-    top, left = (torch.randint(l - s + 1, (n,), generator=generator) for l, s in zip(larger, (height, width)))
+    top = torch.randint(larger[0] - height + 1, (n,), generator=generator)
+    left = torch.randint(larger[1] - width + 1, (n,), generator=generator)
     if len(chosen) == 0:
         return dict(batch)
     rows = chosen.to(batch["images"].device)
@@ -157,7 +156,7 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -
 
 
 def resize(batch: Batch, image_size: tuple[int, int]) -> Batch:
-    """Resize the batch: images and masks antialiased bilinear, parsing by the nearest label, key points in proportion."""
+    """Resize the batch: images and masks antialiased bilinear, parsing by nearest label, key points in proportion."""
     _, height, width = _size(batch)
     size = check_size(image_size)
     if size == (height, width):

@@ -139,10 +139,9 @@ def _build_subset(
     """Decode one subset into `out`; return what `_open` needs to know and the warnings."""
     n, (height, width) = len(files.images), image_size
     kinds = {"images": files.images, "masks": files.masks, "parsing": files.parsing}
+    shapes = {"images": (n, 3, height, width), "masks": (n, height, width), "parsing": (n, height, width)}
     arrays = {
-        kind: np.lib.format.open_memmap(
-            out / f"{subset}.{kind}.npy", "w+", np.uint8, (n, 3, height, width) if kind == "images" else (n, height, width)
-        )
+        kind: np.lib.format.open_memmap(out / f"{subset}.{kind}.npy", "w+", np.uint8, shapes[kind])
         for kind, paths in kinds.items()
         if paths is not None
     }
@@ -218,7 +217,7 @@ def _decode_plane(
 def _read_keypoints(
     files: Files, subset: str, stored: np.ndarray, width: int, height: int
 ) -> tuple[np.ndarray | None, str | None]:
-    """Return float32 [n,18,3] in pixels of the resized images (None where no image has a row), and a warning or None."""
+    """Return float32 [n,18,3] in pixels of the resized images, None where no image has a row; and a warning or None."""
     if files.keypoints is None:
         return None, None
     rows = annotations.read_keypoints(files.keypoints)
@@ -235,7 +234,7 @@ def _read_keypoints(
     message = None
     if not known.all():
         without = [name for name, k in zip(names, known, strict=True) if not k]
-        message = f"{subset}: {len(without)} images have no row in {files.keypoints} and so no joints, e.g. {without[0]}"
+        message = f"{subset}: {len(without)} images have no row in {files.keypoints}, so no joints, e.g. {without[0]}"
     return points.astype(np.float32), message
 
 
@@ -251,9 +250,9 @@ def _open(target: Path, subset: str, facts: dict) -> Arrays:
 
 def _remove_outdated(root: Path, prefix: str, current: Path, folder: Path) -> None:
     """Delete caches of the same folder and size that were made before its files changed."""
-    for other in sorted(root.glob(f"{prefix}*")):
+    for other in sorted(path for path in root.glob(f"{prefix}*") if path != current):
         try:
-            same = other != current and json.loads((other / "index.json").read_text())["folder"] == str(folder.resolve())
+            same = json.loads((other / "index.json").read_text())["folder"] == str(folder.resolve())
         except (OSError, ValueError, KeyError):
             continue
         if same:

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from reidlib.datasets import annotations, cache as caching
+from reidlib.datasets import annotations
+from reidlib.datasets import cache as caching
 from reidlib.datasets.benchmark import Benchmark
 from reidlib.datasets.person_images import PersonImages
 from reidlib.files import resolve

@@ -6,7 +6,7 @@ a new index, `extend` keeps a longer list of parts, and `batch` gathers just the
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -187,7 +187,7 @@ class PersonImages:
         """Return this set with its pixels and annotations on `device` (of a view: only the images it shows).
 
         Raises:
-            MemoryError: if they do not fit, with the bytes needed and the bytes free. Use `batch(indices, device)` then.
+            MemoryError: if they do not fit, with the bytes needed and the bytes free.
         """
         device = torch.device(device)
         names = [name for name in ("images", *ANNOTATIONS) if self._holds(name)]

@@ -128,11 +128,11 @@ def skeleton_images(keypoints: Tensor, image_size: tuple[int, int], *, radius: f
     for limb, (a, b) in enumerate(LIMBS):
         middle = (keypoints[:, a, :2] + keypoints[:, b, :2]) / 2
         along = (keypoints[:, b, :2] - keypoints[:, a, :2]) / 2
-        half = along.norm(dim=1).clamp_min(1e-6)  # half the limb's length
+        half = along.norm(dim=1).clamp_min(0.5)  # half the limb's length
         unit = (along / half[:, None])[..., None, None]  # [B,2,1,1]
         dx, dy = x - middle[:, 0, None, None], y - middle[:, 1, None, None]  # [B,H,W]
         u, v = dx * unit[:, 0] + dy * unit[:, 1], dy * unit[:, 0] - dx * unit[:, 1]
-        inside = (u / half.clamp_min(radius)[:, None, None]) ** 2 + (v / radius) ** 2 <= 1
+        inside = (u / half[:, None, None]) ** 2 + (v / radius) ** 2 <= 1
         canvas = paint(inside & (found[:, a] & found[:, b])[:, None, None], palette[limb], 0.5)
     return canvas.round().to(torch.uint8)
 

@@ -57,7 +57,7 @@ def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[i
         query, gallery = (torch.nn.functional.normalize(x, dim=1) for x in (query, gallery))
         bias, factor = gallery.new_zeros(len(gallery)), -1.0
     else:
-        bias, factor = torch.cat([(part * part).sum(1) for part in gallery.split(4096)]), -2.0
+        bias, factor = torch.cat([(part * part).sum(1) for part in gallery.split(256)]), -2.0
     buffer = query.new_empty(0)
 
     def block(start: int, stop: int) -> Tensor:

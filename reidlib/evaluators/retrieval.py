@@ -284,10 +284,15 @@ def _count_before_cpu(block: Tensor, distances: np.ndarray, place: np.ndarray, w
     One comparison and one count over a row that stays in the cache: 3-4 µs for 20,000 images, a fiftieth of sorting.
     """
     rows = block.numpy()
+    beaten_by = np.empty(rows.shape[1], bool)
+    counts = []
+    for i, limit, at in zip(np.nonzero(wanted)[0].tolist(), distances[wanted], place[wanted].tolist(), strict=True):
+        row = rows[i]
+        np.less_equal(row[:at], limit, out=beaten_by[:at])
+        np.less(row[at:], limit, out=beaten_by[at:])
+        counts.append(np.count_nonzero(beaten_by))
     before = np.zeros(place.shape, np.int64)
-    for i, j in np.argwhere(wanted).tolist():
-        row, limit, at = rows[i], distances[i, j], place[i, j]
-        before[i, j] = np.count_nonzero(row[:at] <= limit) + np.count_nonzero(row[at:] < limit)
+    before[wanted] = counts
     return before
 
 

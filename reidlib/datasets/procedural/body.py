@@ -301,8 +301,8 @@ def _foot(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side
     """Heel, instep and toe of a shoe; boots reach up the shank."""
     h = person["height"]
     foot = joints[f"{side} foot"]
-    axes = limb_axes(foot)                                                            # (side, up or down, forward)
-    up = -axes[:, :, 1] * torch.sign(axes[:, 1:2, 1]) * -1
+    axes = limb_axes(foot)                                                            # (side, up, forward)
+    up = axes[:, :, 1]
     sole = ankle - (0.024 * h)[:, None] * up
     b.ellipsoid(SHOE, sole - (0.006 * h)[:, None] * foot, axes, torch.stack([0.0205 * h, 0.0225 * h, 0.030 * h], -1), side=sign)
     b.ellipsoid(SHOE, sole + (0.050 * h)[:, None] * foot - (0.006 * h)[:, None] * up, axes,

@@ -1,0 +1,126 @@
+"""Features that nobody has to train: pixels and colour histograms, the baselines every learnt feature must beat."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pixel_features(images: Tensor, *, size: tuple[int, int] = (16, 8)) -> Tensor:
+    """Return the images shrunk to `size` (height, width), antialiased, as vectors in [0, 1].
+
+    Args:
+        images: uint8 [N, 3, H, W].
+
+    Returns:
+        float32 [N, 3 * height * width].
+
+    >>> pixel_features(torch.full((2, 3, 64, 32), 255, dtype=torch.uint8)).shape
+    torch.Size([2, 384])
+    """
+    _check(images)
+    small = F.interpolate(images.float() / 255, size=size, mode="bilinear", antialias=True)
+    return small.flatten(1)
+
+
+def colour_histogram(
+    images: Tensor,
+    *,
+    space: str = "hsv",
+    bins: tuple[int, int, int] = (8, 4, 4),
+    stripes: int = 1,
+    masks: Tensor | None = None,
+    centre: bool = False,
+    grey_world: bool = False,
+) -> Tensor:
+    r"""Return the joint colour histogram of each horizontal stripe, as square roots of frequencies.
+
+    $$h_{s, b} = \sqrt{w_{s, b} / \textstyle\sum_b w_{s, b}}$$
+
+    where $w_{s, b}$ is the weight of stripe s's pixels in colour bin b. The root makes the Euclidean distance
+    Hellinger's, so that large plain areas do not rule everything.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        space: "hsv" or "lab".
+        bins: number of bins of each channel.
+        stripes: horizontal stripes, top to bottom; 1 is the whole image.
+        masks: uint8 [N, H, W] weights (a person mask); an empty stripe gives zeros.
+        centre: weight pixels by a Gaussian across the width (deviation a quarter of it): a poor man's mask.
+        grey_world: first scale each channel to a common mean, which takes out a camera's white balance.
+
+    Returns:
+        float32 [N, stripes * product of bins].
+
+    Raises:
+        ValueError: for an unknown space, more stripes than rows, or masks that do not fit.
+
+    >>> colour_histogram(torch.zeros(2, 3, 64, 32, dtype=torch.uint8), stripes=6).shape
+    torch.Size([2, 768])
+    """
+    _check(images)
+    n, _, height, width = images.shape
+    if space not in _SPACES:
+        raise ValueError(f"space={space!r}: accepted are {', '.join(map(repr, _SPACES))}")
+    if not 1 <= stripes <= height:
+        raise ValueError(f"stripes={stripes}: accepted are 1 to the {height} rows of the images")
+    if masks is not None and masks.shape != (n, height, width):
+        raise ValueError(f"masks must be {(n, height, width)}; got {tuple(masks.shape)}")
+    rgb = images.float() / 255
+    if grey_world:
+        means = rgb.mean((2, 3), keepdim=True)  # [N, 3, 1, 1]
+        rgb = (rgb * means.mean(1, keepdim=True) / means.clamp(min=1e-3)).clamp(0, 1)
+    channels = _SPACES[space](rgb)  # [N, 3, H, W] in [0, 1]
+    counts = torch.tensor(bins, device=images.device)[:, None, None]
+    levels = torch.minimum((channels * counts).long(), counts - 1).clamp(min=0)
+    colour = (levels[:, 0] * bins[1] + levels[:, 1]) * bins[2] + levels[:, 2]  # [N, H, W]
+    n_colours = bins[0] * bins[1] * bins[2]
+    rows = torch.arange(height, device=images.device)
+    cell = (rows * stripes // height)[:, None] * n_colours + colour
+    weights = torch.ones_like(rgb[:, 0]) if masks is None else masks.to(images.device).float() / 255
+    if centre:
+        offset = (torch.arange(width, device=images.device) + 0.5) / width - 0.5
+        weights = weights * torch.exp(-0.5 * (offset / 0.25) ** 2)
+    histogram = torch.zeros(n, stripes * n_colours, device=images.device)
+    histogram.scatter_add_(1, cell.flatten(1), weights.flatten(1))
+    histogram = histogram.view(n, stripes, n_colours)
+    return (histogram / histogram.sum(2, keepdim=True).clamp(min=1e-12)).sqrt().flatten(1)
+
+
+def rgb_to_hsv(rgb: Tensor) -> Tensor:
+    """Turn RGB [N, 3, H, W] in [0, 1] into hue, saturation and value, all in [0, 1] (grey has hue 0).
+
+    >>> rgb_to_hsv(torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]).flatten().tolist()
+    [0.3333333432674408, 1.0, 1.0]
+    """
+    value, index = rgb.max(1)
+    spread = value - rgb.min(1).values
+    safe = torch.where(spread > 0, spread, torch.ones_like(spread))
+    r, g, b = rgb.unbind(1)
+    choices = torch.stack([(g - b) / safe, 2 + (b - r) / safe, 4 + (r - g) / safe], 1)
+    hue = choices.gather(1, index[:, None])[:, 0] / 6 % 1
+    saturation = spread / value.clamp(min=1e-12)
+    return torch.stack([torch.where(spread > 0, hue, torch.zeros_like(hue)), saturation, value], 1)
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """Turn sRGB [N, 3, H, W] in [0, 1] into CIE L*a*b* (D65), scaled to [0, 1]: L / 100, (a + 128) / 256 and b alike.
+
+    >>> [round(v, 3) for v in rgb_to_lab(torch.ones(1, 3, 1, 1)).flatten().tolist()]
+    [1.0, 0.5, 0.5]
+    """
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = rgb.new_tensor(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
+    xyz = torch.einsum("ij,njhw->nihw", matrix / matrix.sum(1, keepdim=True), linear)  # white is (1, 1, 1)
+    f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-12) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = f.unbind(1)
+    return torch.stack([1.16 * y - 0.16, (500 * (x - y) + 128) / 256, (200 * (y - z) + 128) / 256], 1)
+
+
+_SPACES = {"hsv": rgb_to_hsv, "lab": rgb_to_lab}
+
+
+def _check(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 [N, 3, H, W]; got {images.dtype} {tuple(images.shape)}")

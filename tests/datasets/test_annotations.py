@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidlib.datasets import annotations as a
+
+
+def test_keypoints_there_and_back(tmp_path):
+    points = np.random.default_rng(0).integers(0, 60, (3, 18, 3)).astype(float)
+    points[..., 2] = 1
+    points[1, 7] = (-1, -1, 0)
+    points[2, 0] = (12.6, 3.2, 1)
+    a.write_keypoints(tmp_path / "k.csv", ["x.jpg", "y.jpg", "z.jpg"], points)
+    lines = (tmp_path / "k.csv").read_text().splitlines()
+    assert lines[0] == "name:keypoints_y:keypoints_x" and lines[1].startswith("x.jpg:[") and len(lines) == 4
+    back = a.read_keypoints(tmp_path / "k.csv")
+    assert back["z.jpg"][0].tolist() == [13, 3, 1] and back["y.jpg"][7].tolist() == [-1, -1, 0]
+    assert np.array_equal(back["x.jpg"], points[0])
+
+
+def test_minus_one_in_either_coordinate_is_missing(tmp_path):
+    y, x = [5] * 18, [7] * 18
+    y[3], x[9] = -1, -1
+    (tmp_path / "k.csv").write_text(f"name:keypoints_y:keypoints_x\nn.jpg: {y}: {x}\n")  # PATN writes spaces
+    points = a.read_keypoints(tmp_path / "k.csv")["n.jpg"]
+    assert points[3].tolist() == points[9].tolist() == [-1, -1, 0] and points[0].tolist() == [7, 5, 1]
+
+
+@pytest.mark.parametrize(
+    "line", ["n.jpg:[1, 2]:[1, 2]", "n.jpg:[1]", "n.jpg:1:2", "n.jpg:what:[1]", f"n.jpg:{[1] * 18}:{[1] * 17}"]
+)
+def test_broken_rows_are_named(tmp_path, line):
+    (tmp_path / "k.csv").write_text(f"name:keypoints_y:keypoints_x\n{line}\n")
+    with pytest.raises(ValueError, match="line 2"):
+        a.read_keypoints(tmp_path / "k.csv")
+
+
+def test_another_header_is_refused(tmp_path):
+    (tmp_path / "k.csv").write_text("name,y,x\n")
+    with pytest.raises(ValueError, match="must start with the header"):
+        a.read_keypoints(tmp_path / "k.csv")
+    with pytest.raises(ValueError, match=r"\[1, 18, 3\] for 1 names, got \(1, 17, 3\)"):
+        a.write_keypoints(tmp_path / "k.csv", ["a"], np.zeros((1, 17, 3)))
+
+
+def test_masks_of_every_kind(tmp_path):
+    soft = np.arange(32, dtype=np.uint8).reshape(8, 4) * 8
+    a.write_mask(tmp_path / "grey.png", soft)
+    assert np.array_equal(a.read_mask(tmp_path / "grey.png"), soft)
+    Image.fromarray(np.stack([soft, soft * 0, soft * 0], -1)).save(tmp_path / "rgb.png")
+    assert np.array_equal(a.read_mask(tmp_path / "rgb.png"), soft)  # first channel
+    Image.fromarray(soft > 100).save(tmp_path / "bits.png")
+    assert np.array_equal(a.read_mask(tmp_path / "bits.png"), (soft > 100) * 255)
+    palette = Image.fromarray((soft > 100).astype(np.uint8))
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    palette.save(tmp_path / "palette.png")
+    assert np.array_equal(a.read_mask(tmp_path / "palette.png"), (soft > 100) * 255)
+    Image.fromarray(soft.astype(np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="8 bits"):
+        a.read_mask(tmp_path / "deep.png")
+
+
+def test_parsing_there_and_back(tmp_path):
+    labels = (np.arange(32) % 20).reshape(8, 4).astype(np.uint8)
+    a.write_parsing(tmp_path / "p.png", labels)
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.mode == "P" and picture.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
+    assert np.array_equal(a.read_parsing(tmp_path / "p.png"), labels)
+    Image.fromarray(labels).save(tmp_path / "grey.png")
+    assert np.array_equal(a.read_parsing(tmp_path / "grey.png"), labels)
+    Image.fromarray(labels + 1).save(tmp_path / "twenty.png")
+    with pytest.raises(ValueError, match="from 0 to 19, got 20"):
+        a.read_parsing(tmp_path / "twenty.png")
+    Image.new("RGB", (4, 8)).save(tmp_path / "rgb.png")
+    with pytest.raises(ValueError, match="mode RGB"):
+        a.read_parsing(tmp_path / "rgb.png")
+
+
+@pytest.mark.parametrize("write", [a.write_mask, a.write_parsing])
+def test_writers_check_what_they_get(write, tmp_path):
+    for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8), [[1]]):
+        with pytest.raises(ValueError, match=r"uint8 array \[H,W\]"):
+            write(tmp_path / "x.png", wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_find_beside_takes_every_usual_name(tmp_path):
+    for name in ("a.png", "b.jpg.png", "c.jpg", "d.jpg", "d.png", "._a.png", "e.txt"):
+        (tmp_path / name).touch()
+    found = a.find_beside(tmp_path, ["a.jpg", "b.jpg", "c.jpg.jpg", "d.jpg", "e.jpg"])
+    assert [p and p.name for p in found] == ["a.png", "b.jpg.png", "c.jpg", "d.png", None]
+    assert a.find_beside(tmp_path / "none", ["a.jpg"]) is None
+
+
+def test_lip_tables():
+    assert len(a.LIP_LABELS) == 20 == len(a.LIP_FLIPPED) == len(np.unique(a.lip_palette(), axis=0))
+    for label, mirrored in enumerate(a.LIP_FLIPPED):
+        swap = {"left": "right", "right": "left"}
+        side, _, part = a.LIP_LABELS[label].partition("-")
+        assert a.LIP_LABELS[mirrored] == (f"{swap[side]}-{part}" if side in swap else a.LIP_LABELS[label])
+
+
+def test_truth(tmp_path):
+    assert a.read_truth(tmp_path / "truth.csv") is None
+    (tmp_path / "truth.csv").write_text("file,yaw\nx,1\n")
+    with pytest.raises(ValueError, match=r"column `name`, got \['file', 'yaw'\]"):
+        a.read_truth(tmp_path / "truth.csv")

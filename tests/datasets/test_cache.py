@@ -1,0 +1,150 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reidlib.datasets import cache, load
+
+
+@pytest.fixture
+def caches(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+def read(tree, caches, image_size=(64, 32)):
+    return load("market1501", tree.folder, image_size, cache=caches, progress=False)
+
+
+def folders(caches) -> list[str]:
+    return sorted(p.name for p in caches.iterdir())
+
+
+def test_the_second_load_decodes_nothing_and_gives_the_same(tree, caches, monkeypatch):
+    tree.annotate()
+    first = read(tree, caches)
+    monkeypatch.setattr(cache, "_build", lambda *a: pytest.fail("built again"))
+    second = read(tree, caches)
+    for name, subset in first.subsets().items():
+        for kind in ("images", "masks", "parsing", "keypoints"):
+            assert torch.equal(getattr(subset, kind), getattr(second.subsets()[name], kind))
+    assert len(folders(caches)) == 1 and folders(caches)[0].startswith("market1501-64x32-")
+    assert not list(tree.folder.rglob("*.npy"))
+
+
+def test_images_are_memory_mapped_and_writing_to_them_spoils_nothing(tree, caches):
+    people = read(tree, caches).train
+    before = people.images.clone()
+    people.images[0] = 0  # copy-on-write: only in this process
+    assert torch.equal(read(tree, caches).train.images, before)
+    stored = np.load(next(caches.iterdir()) / "train.images.npy", mmap_mode="r")
+    assert stored.shape == (6, 3, 64, 32) and stored.dtype == np.uint8
+
+
+def test_decoding_is_exact_at_the_stored_size_and_antialiased_below(tree, caches):
+    path = tree.folder / "bounding_box_train" / "0002_c1s1_000201_01.jpg"
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert np.array_equal(read(tree, caches, (128, 64)).train.images[0].permute(1, 2, 0), pixels)
+    # a checkerboard of single pixels must become grey, not black or white
+    board = np.indices((128, 64)).sum(0) % 2 * 255
+    Image.fromarray(np.repeat(board[..., None], 3, 2).astype(np.uint8)).save(path, quality=100)
+    for size in ((64, 32), (32, 16)):
+        inner = read(tree, caches, size).train.images[0, :, 1:-1, 1:-1].float()
+        assert (inner - 127.5).abs().max() < 6
+
+
+@pytest.mark.parametrize("change", ["picture", "time", "new", "gone", "mask", "csv"])
+def test_a_changed_file_makes_a_new_cache_and_the_old_one_goes(tree, caches, change):
+    tree.annotate()
+    other_size = read(tree, caches, (32, 16))
+    before = read(tree, caches)
+    old = folders(caches)
+    path = tree.folder / "bounding_box_train" / "0002_c1s1_000201_01.jpg"
+    if change == "picture":
+        Image.new("RGB", (64, 128), (200, 10, 10)).save(path)
+    elif change == "time":
+        os.utime(path, ns=(1, 1))
+    elif change == "new":
+        tree.add("bounding_box_train", "0011_c1s1_000001_01.jpg")
+    elif change == "gone":
+        path.unlink()
+    elif change == "mask":
+        Image.new("L", (64, 128), 99).save(tree.folder / "bounding_box_train_seg" / "0002_c1s1_000201_01.png")
+    else:
+        table = tree.folder / "market-annotation-train.csv"
+        table.write_text(table.read_text().replace("[10, 15", "[11, 15"))
+    after = _quiet(tree, caches) if change == "new" else read(tree, caches)
+    new = folders(caches)
+    assert len(new) == 2 and len(set(new) - set(old)) == 1  # the other size is still there
+    assert other_size.train.image_size == (32, 16)
+    if change == "picture":
+        assert after.train.images[0, :, 5, 5].tolist() == pytest.approx([200, 10, 10], abs=3)
+    elif change in ("new", "gone"):
+        assert len(after.train) == len(before.train) + (1 if change == "new" else -1)
+    elif change == "mask":
+        assert (after.train.masks[0] == 99).all()
+    elif change == "csv":
+        assert after.train.keypoints[0, 0, 1] == before.train.keypoints[0, 0, 1] + 0.5
+
+
+def _quiet(tree, caches):
+    with pytest.warns(UserWarning, match="train: 1 masks"):
+        return read(tree, caches)
+
+
+def test_another_folder_with_the_same_name_keeps_its_cache(tree, caches, tmp_path):
+    import shutil
+
+    read(tree, caches)
+    copy = shutil.copytree(tree.folder, tmp_path / "copy")
+    (copy / "bounding_box_train" / "0002_c1s1_000201_01.jpg").touch()
+    load("market1501", copy, cache=caches, progress=False)
+    assert len(folders(caches)) == 2
+
+
+def test_an_interrupted_build_leaves_no_cache(tree, caches, monkeypatch):
+    real, calls = cache._build_subset, []
+
+    def stop(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(cache, "_build_subset", stop)
+    with pytest.raises(KeyboardInterrupt):
+        read(tree, caches)
+    assert folders(caches) == []
+    monkeypatch.undo()
+    assert len(read(tree, caches).train) == 6
+
+
+def test_two_processes_may_build_at_once(tree, caches):
+    code = (
+        "import sys; from reidlib.datasets import load; "
+        "b = load('market1501', sys.argv[1], cache=sys.argv[2], progress=False); print(int(b.train.images.sum()))"
+    )
+    command = [sys.executable, "-c", code, str(tree.folder), str(caches)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0] == f"{int(read(tree, caches).train.images.sum())}\n"
+    assert len(folders(caches)) == 1
+
+
+def test_losing_the_race_uses_what_the_other_built(tree, caches, monkeypatch):
+    real = cache._build_subset
+
+    def slower(files, out, subset, *rest):
+        if subset == "train" and not getattr(slower, "done", False):
+            slower.done = True
+            read(tree, caches)  # another process finishes first
+        return real(files, out, subset, *rest)
+
+    monkeypatch.setattr(cache, "_build_subset", slower)
+    assert len(read(tree, caches).train) == 6
+    assert len(folders(caches)) == 1 and not folders(caches)[0].startswith(".")

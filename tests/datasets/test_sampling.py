@@ -1,0 +1,209 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reidlib.datasets import PersonImages, extend
+from reidlib.datasets.sampling import (
+    Batches,
+    class_labels,
+    generator,
+    pair_batches,
+    pk_batches,
+    same_identity_pairs,
+    uniform_batches,
+)
+
+TOY = torch.tensor([1] * 5 + [2] * 4 + [3] * 2)  # the sheet's counts A5, B4, C2
+
+
+def people(pids, camids=None) -> PersonImages:
+    n = len(pids)
+    images = torch.arange(n).to(torch.uint8)[:, None, None, None].expand(n, 3, 8, 4).contiguous()
+    return PersonImages(images, pids, camids or [1 + i % 3 for i in range(n)])
+
+
+def epoch_of(batches: Batches, epoch: int = 0) -> list[torch.Tensor]:
+    return [batches.rows(epoch * len(batches) + step) for step in range(len(batches))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 300), size=st.integers(1, 64), seed=st.integers(0, 5))
+def test_uniform_shows_every_image_once_an_epoch(n, size, seed):
+    sampler = uniform_batches(n, size)
+    rows = sampler.draw(generator(seed))
+    assert len(rows) == sampler.steps == -(-n // size)
+    assert sorted(torch.cat(rows).tolist()) == list(range(n))
+    lengths = [len(r) for r in rows]
+    assert max(lengths) <= size and max(lengths) - min(lengths) <= 1
+
+
+def test_uniform_drop_last():
+    rows = uniform_batches(10, 4, drop_last=True).draw(generator(0))
+    assert [len(r) for r in rows] == [4, 4] and torch.cat(rows).unique().numel() == 8
+    with pytest.raises(ValueError, match="3 images make no batch of 4"):
+        uniform_batches(3, 4, drop_last=True)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pk_toy_of_the_sheet(seed):
+    """Estimate 12, emitted 8: one batch of two identities, since the third is left alone."""
+    sampler = pk_batches(TOY, p=2, k=4)
+    rows = sampler.draw(generator(seed))
+    assert sampler.steps == 1 and sum(len(r) for r in rows) == 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=3, max_size=9), p=st.integers(1, 3), k=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_pk_batches_have_p_identities_with_k_images(counts, p, k, seed):
+    pids = torch.cat([torch.full((c,), 10 * (i + 1)) for i, c in enumerate(counts)] + [torch.tensor([-1, -2])])
+    sampler = pk_batches(pids, p, k)
+    rows = sampler.draw(generator(seed))
+    assert len(rows) == sampler.steps >= 1
+    for row in rows:
+        drawn, each = pids[row].unique(return_counts=True)
+        assert len(drawn) == p and each.tolist() == [k] * p and (drawn > 0).all()
+        for pid in drawn:
+            members = row[pids[row] == pid]
+            if (pids == pid).sum() >= k:  # without replacement where there are enough
+                assert members.unique().numel() == k
+            assert torch.equal(pids[row].view(p, k)[:, :1].expand(p, k), pids[row].view(p, k))
+
+
+def test_one_pk_pass_uses_each_image_once_at_most_and_is_at_most_the_estimate():
+    pids = torch.repeat_interleave(torch.arange(1, 21), torch.randint(2, 15, (20,), generator=generator(1)))
+    rows = torch.cat(pk_batches(pids, 4, 4).draw(generator(0)))
+    enough = torch.isin(pids[rows], torch.tensor([i for i in range(1, 21) if (pids == i).sum() >= 4]))
+    assert rows[enough].unique().numel() == enough.sum()
+    n = pids.bincount()[1:].clamp_min(4)
+    assert len(rows) <= int((n - n % 4).sum())
+
+
+def test_pk_draws_identities_and_images_evenly():
+    pids = torch.repeat_interleave(torch.arange(1, 7), 4)
+    seen = torch.zeros(24)
+    for seed in range(400):
+        seen[torch.cat(pk_batches(pids, 2, 2).draw(generator(seed)))] += 1
+    assert seen.min() > 0.85 * seen.mean() and seen.max() < 1.15 * seen.mean()
+
+
+def test_pk_needs_enough_identities():
+    with pytest.raises(ValueError, match="at least P = 4 identities, got 3"):
+        pk_batches(TOY, 4, 2)
+    with pytest.raises(ValueError, match="k must be a positive integer, got 0"):
+        pk_batches(TOY, 2, 0)
+
+
+def test_same_identity_pairs_against_a_slow_loop():
+    pids = torch.randint(-1, 6, (40,), generator=generator(0))
+    camids = torch.randint(1, 4, (40,), generator=generator(1))
+    usable = torch.rand(40, generator=generator(2)) < 0.7
+    for cross, use in ((False, None), (True, None), (True, usable)):
+        expected = [
+            [i, j]
+            for i in range(40)
+            for j in range(40)
+            if i != j and pids[i] == pids[j] > 0
+            and not (cross and camids[i] == camids[j])
+            and (use is None or (use[i] and use[j]))
+        ]  # fmt: skip
+        assert same_identity_pairs(pids, camids, cross_camera=cross, usable=use).tolist() == expected
+    assert same_identity_pairs(torch.tensor([-1, -1, 0, 0, 5])).shape == (0, 2)
+    with pytest.raises(ValueError, match="camids"):
+        same_identity_pairs(pids, cross_camera=True)
+
+
+def test_batches_depend_on_the_step_alone():
+    images = people([1 + i // 4 for i in range(40)])
+    make = {"seed": 3, "augment": lambda batch, g: batch | {"draw": torch.rand(4, generator=g)}}
+    one, other = Batches(images, uniform_batches(40, 6), **make), Batches(images, uniform_batches(40, 6), **make)
+    forward = [one(step) for step in range(20)]
+    for step in reversed(range(20)):  # any order, as after a resume
+        assert all(torch.equal(forward[step][name], value) for name, value in other(step).items())
+    assert len({tuple(b["draw"].tolist()) for b in forward}) == 20
+    assert not torch.equal(one.rows(0), one.rows(len(one)))  # another order in the next epoch
+    assert not torch.equal(one.rows(0), Batches(images, uniform_batches(40, 6), seed=4).rows(0))
+
+
+def test_batch_has_labels_and_what_the_set_has():
+    images = people([9, 9, 4, 4, -1, -2])
+    batch = Batches(images, uniform_batches(6, 6))(0)
+    order = batch["indices"]
+    assert batch["labels"].tolist() == torch.tensor([1, 1, 0, 0, -1, -1])[order].tolist()
+    assert batch["images"][:, 0, 0, 0].tolist() == order.tolist()
+    assert torch.equal(batch["pids"], images.pids[order])
+    given = Batches(images, uniform_batches(6, 6), labels=torch.arange(6))(0)
+    assert torch.equal(given["labels"], given["indices"])
+    with pytest.raises(ValueError, match=r"labels must be \[6\]"):
+        Batches(images, uniform_batches(6, 6), labels=torch.arange(5))
+
+
+def test_generated_images_keep_the_number_of_classes():
+    real = people([5, 5, 8, 8, 3])
+    fake = people([8, 3]).with_labels(is_generated=True, camids=6)
+    assert Batches(extend(real, fake), uniform_batches(7, 7)).n_classes == 3
+    assert class_labels(extend(real, fake).pids).tolist() == [1, 1, 2, 2, 0, 2, 0]
+    unlabelled = extend(real, fake.with_labels(pids=-2))
+    assert Batches(unlabelled, uniform_batches(7, 7)).n_classes == 3
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", ["uniform", "pk", "pairs"])
+def test_shards_together_are_the_whole_epoch(world, kind):
+    pids = [1 + i // 6 for i in range(61)]
+    images = people(pids)
+    sampler = {
+        "uniform": uniform_batches(61, 8),
+        "pk": pk_batches(torch.tensor(pids), 4, 3),
+        "pairs": pair_batches(same_identity_pairs(torch.tensor(pids)), 32),
+    }[kind]
+    whole = Batches(images, sampler, seed=5)
+    parts = [whole.shard(rank, world) for rank in range(world)]
+    assert {len(part) for part in parts} == {len(whole)}
+    for epoch in (0, 1):
+        for global_rows, *rows in zip(epoch_of(whole, epoch), *(epoch_of(p, epoch) for p in parts), strict=True):
+            assert torch.equal(torch.cat(rows), global_rows)
+            assert all(len(r) > 0 for r in rows)
+            if kind == "pk":  # whole identities
+                assert all((torch.tensor(pids)[r].unique(return_counts=True)[1] == 3).all() for r in rows)
+    if kind == "uniform":
+        seen = torch.cat([torch.cat(epoch_of(part)) for part in parts])
+        assert sorted(seen.tolist()) == list(range(61))
+
+
+def test_shards_augment_differently_and_too_many_processes_are_refused():
+    images = people([1] * 12)
+    whole = Batches(images, uniform_batches(12, 4), augment=lambda b, g: {"draw": torch.rand(1, generator=g)})
+    assert whole.shard(0, 2)(0)["draw"] != whole.shard(1, 2)(0)["draw"]
+    assert whole.shard(0, 1)(0)["draw"] == whole(0)["draw"]
+    with pytest.raises(ValueError, match="4 units of 1 rows, too few for 5"):
+        whole.shard(0, 5)
+    with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
+        whole.shard(2, 2)
+
+
+def test_pairs_come_as_twins():
+    pids = torch.tensor([1, 1, 2, 2, 2])
+    pairs = same_identity_pairs(pids)
+    batches = Batches(people(pids.tolist()), pair_batches(pairs, 3))
+    assert len(batches) == 3
+    seen = []
+    for step in range(3):
+        batch = batches(step)
+        assert torch.equal(batch["pids"], batch["target_pids"]) and (batch["indices"] != batch["target_indices"]).all()
+        assert batch["target_images"][:, 0, 0, 0].tolist() == batch["target_indices"].tolist()
+        seen += zip(batch["indices"].tolist(), batch["target_indices"].tolist(), strict=True)
+    assert sorted(seen) == sorted(map(tuple, pairs.tolist()))
+
+
+def test_a_part_of_the_pairs_each_epoch():
+    pairs = same_identity_pairs(torch.tensor([1] * 30))  # 870
+    batches = Batches(people([1] * 30), pair_batches(pairs, 16, pairs_per_epoch=100))
+    first, second = (torch.cat(epoch_of(batches, e)) for e in (0, 1))
+    assert len(batches) == 7 and len(first) == len(second) == 100
+    assert len(first.unique(dim=0)) == 100 and not torch.equal(first, second)
+    with pytest.raises(ValueError, match=r"got \[0, 2\]"):
+        pair_batches(pairs[:0], 4)

@@ -13,12 +13,9 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from reidlib.datasets.annotations import lip_palette
+
 RIGHT, WRONG, SAME_CAMERA, QUERY = "#2a9d3a", "#d1343b", "#9a9a9a", "#1f5fb4"
-LIP_NAMES = (
-    "background hat hair glove sunglasses upper-clothes dress coat socks pants jumpsuits scarf skirt face left-arm "
-    "right-arm left-leg right-leg left-shoe right-shoe"
-).split()
-LIP_COLOURS = [(0.13, 0.14, 0.17)] + [plt.get_cmap("tab20")(i % 20)[:3] for i in range(19)]
 
 
 def style() -> None:
@@ -109,29 +106,25 @@ def image_grid(
 
 
 def rank_list(
-    queries: Tensor,
-    gallery: Tensor,
-    ranking: Tensor,
-    *,
-    query_pids: Tensor,
-    gallery_pids: Tensor,
-    titles: Sequence[str] | None = None,
-    height: float = 1.3,
+    queries: Tensor, ranked: Tensor, right: Tensor, *, titles: Sequence[str] | None = None, height: float = 1.3
 ) -> Figure:
     """Draw each query and its ranked gallery images: green frames are the right person, red ones are not.
 
     Args:
         queries: uint8 [Q,3,H,W].
-        gallery: uint8 [G,3,H,W].
-        ranking: gallery indices [Q,k], best first, without the images the protocol ignores.
+        ranked: uint8 [Q,k,3,H,W], best first, without the images that the protocol ignores.
+        right: bool [Q,k], which of them show the query's person.
+        titles: one for each query.
+        height: of one image, in inches.
+
+    >>> images = torch.zeros(2, 3, 8, 4, dtype=torch.uint8)
+    >>> len(rank_list(images, images[None].expand(2, -1, -1, -1, -1), torch.ones(2, 2, dtype=torch.bool)).axes)
+    6
     """
-    k = ranking.shape[1]
-    shown = torch.stack([torch.cat([queries[i : i + 1], gallery[ranking[i]]]) for i in range(len(queries))]).flatten(
-        0, 1
-    )
-    right = (gallery_pids[ranking] == query_pids[:, None]).tolist()
-    borders = [c for row in right for c in [QUERY, *(RIGHT if hit else WRONG for hit in row)]]
-    labels = ["query", *(f"{rank}" for rank in range(1, k + 1))]
+    k = right.shape[1]
+    shown = torch.cat([queries[:, None], ranked], 1).flatten(0, 1)
+    borders = [colour for row in right.tolist() for colour in [QUERY, *(RIGHT if hit else WRONG for hit in row)]]
+    labels = ["query", *map(str, range(1, k + 1))]
     return image_grid(shown, k + 1, borders=borders, column_labels=labels, row_labels=titles, height=height)
 
 
@@ -192,7 +185,7 @@ def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *,
     pictures = to_pictures(batch["images"])
     n, aspect = len(pictures), pictures.shape[2] / pictures.shape[1]
     figure, axes = plt.subplots(4, n, figsize=(n * (height * aspect + 0.06) + 0.9, 4 * (height + 0.06)), squeeze=False)
-    labels = colors.ListedColormap(LIP_COLOURS)
+    labels = colors.ListedColormap(lip_palette()[:20] / 255)
     for i in range(n):
         axes[0, i].imshow(pictures[i])
         axes[1, i].imshow(pictures[i])
@@ -209,15 +202,18 @@ def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *,
     return figure
 
 
-def embedding_map(points: np.ndarray, groups: Sequence, *, title: str = "", legend: str = "") -> Figure:
-    """Draw 2-D points (t-SNE, PCA) coloured by group."""
-    names = sorted(set(groups))
-    figure, axis = plt.subplots(figsize=(5.2, 4.6))
-    palette = plt.get_cmap("tab20" if len(names) > 10 else "tab10")
-    for i, name in enumerate(names):
-        chosen = np.asarray([g == name for g in groups])
-        axis.scatter(*points[chosen].T, s=14, color=palette(i % palette.N), label=str(name), alpha=0.85, linewidths=0)
-    axis.set(xticks=[], yticks=[], title=title)
-    axis.grid(False)
-    axis.legend(title=legend, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(names) // 16)
+def embedding_maps(points: np.ndarray, groupings: Mapping[str, Sequence], *, title: str = "") -> Figure:
+    """Draw the same 2-D points (t-SNE, PCA) once for each grouping, coloured by group."""
+    figure, axes = plt.subplots(1, len(groupings), figsize=(4.9 * len(groupings), 4.2), squeeze=False)
+    for axis, (grouping, groups) in zip(axes[0], groupings.items(), strict=True):
+        names = sorted(set(groups))
+        palette = plt.get_cmap("tab20" if len(names) > 10 else "tab10")
+        for i, name in enumerate(names):
+            chosen = np.asarray([group == name for group in groups])
+            axis.scatter(*points[chosen].T, s=14, color=palette(i % palette.N), label=str(name), linewidths=0)
+        axis.set(xticks=[], yticks=[], title=f"coloured by {grouping}")
+        axis.grid(False)
+        axis.legend(title=grouping, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(names) // 16)
+    figure.suptitle(title)
+    figure.tight_layout()
     return figure

@@ -90,18 +90,17 @@ def reid_augmentation(recipe: str = "bag_of_tricks") -> Callable[[Batch, torch.G
 def flip(batch: Batch, generator: torch.Generator, *, p: float = 0.5) -> Batch:
     """Mirror each image with probability p; left and right joints and LIP arms, legs and shoes change names."""
     n, _, width = _size(batch)
-    chosen = (torch.rand(n, generator=generator) < p).to(batch["images"].device)
-    swap = torch.tensor(annotations.LIP_FLIPPED, dtype=torch.uint8, device=chosen.device)
-    columns = torch.arange(width, device=chosen.device)
-    columns = torch.where(chosen[:, None], width - 1 - columns, columns)  # [B,W]
-    out = _gather_pixels(batch, None, columns)
+    device = batch["images"].device
+    chosen = (torch.rand(n, generator=generator) < p).nonzero().flatten().to(device)
+    swap = torch.tensor(annotations.LIP_FLIPPED, dtype=torch.uint8, device=device)
+    out = _on_planes(batch, lambda plane: _put(plane, chosen, plane.index_select(0, chosen).flip(-1)))
     for prefix in PREFIXES:
         if prefix + "parsing" in out:
             labels = out[prefix + "parsing"]
-            out[prefix + "parsing"] = torch.where(chosen[:, None, None], swap[labels.long()], labels)
+            out[prefix + "parsing"] = _put(labels, chosen, swap[labels[chosen].long()])
         if prefix + "keypoints" in out:
             points = out[prefix + "keypoints"]
-            out[prefix + "keypoints"] = torch.where(chosen[:, None, None], poses.flip_keypoints(points, width), points)
+            out[prefix + "keypoints"] = _put(points, chosen, poses.flip_keypoints(points[chosen], width))
     return out
 
 
@@ -129,7 +128,7 @@ def enlarge_crop(batch: Batch, generator: torch.Generator, *, p: float = 0.5, fa
     rows = chosen.to(batch["images"].device)
     part = {name: batch[name][rows] for name in _spatial(batch)}
     part = crop(resize(part, larger), top[chosen], left[chosen], (height, width))
-    return batch | {name: batch[name].index_copy(0, rows, tensor) for name, tensor in part.items()}
+    return batch | {name: _put(batch[name], rows, tensor) for name, tensor in part.items()}
 
 
 def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -> Batch:
@@ -137,20 +136,28 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -
 
     Args:
         batch: with images uint8 [B,3,H,W].
-        top: int64 [B], row at which each window begins; may be negative.
+        top: int64 [B] (best on the CPU), row at which each window begins; may be negative.
         left: int64 [B], column likewise.
         image_size: (height, width) of the windows.
     """
-    device = batch["images"].device
-    top, left = top.to(device), left.to(device)
-    rows = top[:, None] + torch.arange(image_size[0], device=device)  # [B,h]
-    columns = left[:, None] + torch.arange(image_size[1], device=device)  # [B,w]
-    out = _gather_pixels(batch, rows, columns)
+    _, height, width = _size(batch)
+    up, down = max(0, -int(top.min())), max(0, int(top.max()) + image_size[0] - height)
+    before, after = max(0, -int(left.min())), max(0, int(left.max()) + image_size[1] - width)
+    corners = list(zip((top + up).tolist(), (left + before).tolist(), strict=True))
+
+    def cut(plane: Tensor) -> Tensor:  # [B,C,H,W]; windows are views, and stack copies them in one go
+        padded = F.pad(plane, (before, after, up, down))
+        windows = [
+            p[:, t : t + image_size[0], f : f + image_size[1]] for p, (t, f) in zip(padded, corners, strict=True)
+        ]
+        return torch.stack(windows)  # [B,C,h,w]
+
+    out = _on_planes(batch, cut)
     for prefix in PREFIXES:
         if prefix + "keypoints" in out:
             points = out[prefix + "keypoints"].clone()
-            points[..., 0] -= left[:, None]
-            points[..., 1] -= top[:, None]
+            points[..., 0] -= left[:, None].to(points.device)
+            points[..., 1] -= top[:, None].to(points.device)
             out[prefix + "keypoints"] = _drop_outside(points, out[prefix + "keypoints"], image_size)
     return out
 
@@ -195,13 +202,13 @@ def erase(
     points, masks and parsing stay: they say where the person is, not what can be seen.
     """
     n, height, width = _size(batch)
-    boxes = erase_boxes(n, (height, width), generator, p=p, area=area, aspect=aspect).to(batch["images"].device)
-    y, x = (torch.arange(s, device=boxes.device) for s in (height, width))
-    inside_y = (y >= boxes[:, 0:1]) & (y < boxes[:, 0:1] + boxes[:, 2:3])  # [B,H]
-    inside_x = (x >= boxes[:, 1:2]) & (x < boxes[:, 1:2] + boxes[:, 3:4])  # [B,W]
-    inside = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
-    colour = torch.tensor(fill, device=boxes.device).round().clamp(0, 255).to(torch.uint8)[:, None, None]
-    return batch | {"images": torch.where(inside, colour, batch["images"])}
+    boxes = erase_boxes(n, (height, width), generator, p=p, area=area, aspect=aspect)
+    images = batch["images"].clone()
+    colour = torch.tensor(fill, device=images.device).round().clamp(0, 255).to(torch.uint8)[:, None, None]
+    for image, (t, f, h, w) in zip(images, boxes.tolist(), strict=True):
+        if h:
+            image[:, t : t + h, f : f + w] = colour
+    return batch | {"images": images}
 
 
 def erase_boxes(
@@ -259,31 +266,21 @@ def _spatial(batch: Batch) -> list[str]:
     return [prefix + name for prefix in PREFIXES for name in (*PLANES, "keypoints") if prefix + name in batch]
 
 
-def _gather_pixels(batch: Batch, rows: Tensor | None, columns: Tensor | None) -> Batch:
-    """Rebuild every plane from these rows [B,h] and columns [B,w] of each image; 0 where they lie outside it."""
+def _on_planes(batch: Batch, operation: Callable[[Tensor], Tensor]) -> Batch:
+    """Apply an operation on [B,C,H,W] to images, masks and parsing."""
     out = dict(batch)
     for name in _spatial(batch):
-        if name.endswith("keypoints"):
-            continue
-        plane = batch[name] if batch[name].dim() == 4 else batch[name][:, None]
-        for dim, index in ((2, rows), (3, columns)):
-            if index is not None:
-                plane = _take(plane, dim, index)
-        out[name] = plane if batch[name].dim() == 4 else plane[:, 0]
+        if not name.endswith("keypoints"):
+            plane = batch[name]
+            out[name] = operation(plane) if plane.dim() == 4 else operation(plane[:, None])[:, 0]
     return out
 
 
-def _take(plane: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Take these rows (dim 2) or columns (dim 3), another list for each image [B,k], of uint8 [B,C,H,W]."""
-    n, channels, height, width = plane.shape
-    size = plane.shape[dim]
-    shape = [n, 1, 1, 1]
-    shape[dim] = index.shape[1]
-    valid = ((index >= 0) & (index < size)).view(shape)
-    index = index.clamp(0, size - 1).view(shape)
-    shape = [n, channels, height, width]
-    shape[dim] = index.shape[dim]
-    return plane.gather(dim, index.expand(shape)) * valid
+def _put(tensor: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
+    """Return the tensor with these rows replaced (several times quicker for bytes than index_copy on the CPU)."""
+    place = torch.arange(len(tensor), device=tensor.device)
+    place[chosen] = len(tensor) + torch.arange(len(chosen), device=tensor.device)
+    return torch.cat([tensor, values]).index_select(0, place)
 
 
 def _drop_outside(points: Tensor, before: Tensor, image_size: tuple[int, int]) -> Tensor:

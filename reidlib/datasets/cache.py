@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
@@ -197,9 +198,7 @@ def _decode_image(path: Path, width: int, height: int) -> tuple[np.ndarray, tupl
     return np.asarray(pixels).transpose(2, 0, 1), stored  # [3,H,W]
 
 
-def _decode_plane(
-    kind: str, path: Path | None, image: Path, stored: np.ndarray, width: int, height: int
-) -> np.ndarray:
+def _decode_plane(kind: str, path: Path | None, image: Path, stored: np.ndarray, width: int, height: int) -> np.ndarray:
     if path is None:
         raise ValueError(f"{image.name} has none")
     plane = (annotations.read_mask if kind == "masks" else annotations.read_parsing)(path)
@@ -249,7 +248,10 @@ def _open(target: Path, subset: str, facts: dict) -> Arrays:
 
 
 def _remove_outdated(root: Path, prefix: str, current: Path, folder: Path) -> None:
-    """Delete caches of the same folder and size that were made before its files changed."""
+    """Delete caches of the same folder and size from before its files changed, and what killed processes left."""
+    for left in root.glob(f".{prefix}*.part"):
+        if time.time() - left.stat().st_mtime > 24 * 3600:  # a living process would have finished
+            shutil.rmtree(left, ignore_errors=True)
     for other in sorted(path for path in root.glob(f"{prefix}*") if path != current):
         try:
             same = json.loads((other / "index.json").read_text())["folder"] == str(folder.resolve())

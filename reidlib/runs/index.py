@@ -143,7 +143,7 @@ def _card(run: dict[str, Any], root: Path) -> str:
     )
     parts.append(f'<p class="soft">{html.escape(" · ".join([name, *facts]))}<br>{_links(run, root)}</p>')
     if run["error"]:
-        where = f"cell {run['cell']}: " if run["cell"] else ""
+        where = f"{run['cell']}: " if run["cell"] else ""
         parts.append(f"<pre>{html.escape(where + str(run['error']))}</pre>")
     metrics = results.get("metrics", {})
     if metrics:

@@ -51,13 +51,14 @@ def read_parameters(notebook: str | os.PathLike | nbformat.NotebookNode) -> dict
 
 
 def _read_cell(source: str) -> tuple[dict[str, Parameter], list[str]]:
+    tree = ast.parse(source)
     comments = {
         token.start[0]: token.string.lstrip("#").strip()
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
     parameters, faults = {}, []
-    for node in ast.parse(source).body:
+    for node in tree.body:
         line = f"line {node.lineno}"
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             faults.append(f"{line}: {node.targets[0].id} has no type, write '{node.targets[0].id}: type = ...'")

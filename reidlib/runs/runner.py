@@ -38,7 +38,11 @@ def find_notebooks(patterns: Sequence[str] = (), folder: Path = NOTEBOOKS) -> li
         matches = [path.absolute()] if path.is_file() else []
         if not matches and path.name != pattern:  # it names a folder
             matches = [match.absolute() for match in path.parent.glob(path.name) if match.suffix == ".ipynb"]
-        matches = matches or [match for match in there if match.match(pattern) or match.match(f"{pattern}.ipynb")]
+        matches = matches or [
+            match
+            for match in there
+            if match.match(pattern) or match.stem.startswith(f"{pattern}_") or match.stem == pattern
+        ]
         if not matches:
             names = ", ".join(match.stem for match in there) or "none"
             raise FileNotFoundError(f"no notebook matches {pattern!r}; in {folder} there are: {names}")
@@ -124,7 +128,7 @@ class Outcome:
     job: Job
     status: str  # "done", "failed", "skipped"
     seconds: float = 0.0
-    cell: str = ""  # which cell failed, counted among all cells from 1
+    cell: str = ""  # which cell failed: its number in the executed notebook, and the heading above it
     error: str = ""
 
 
@@ -141,12 +145,13 @@ def execute(job: Job, *, show: Callable[[str], None] = print, force: bool = Fals
     _write_status(job, status="running")
     started = time.monotonic()
     cell = error = ""
+    lines = _Lines(job.name, show)
     try:
-        _papermill(job, _Lines(job.name, show), resume)
+        _papermill(job, lines, resume)
         if not (job.folder / RESULTS).is_file():
             cell, error = "the end", "the notebook ended without run.finish(): there is no results.json"
     except PapermillExecutionError as failure:
-        cell = str(failure.cell_index)
+        cell = " ".join(filter(None, [f"In [{failure.exec_count}]", lines.heading]))
         error = f"{failure.ename}: {failure.evalue}"
     except KeyboardInterrupt:
         _write_status(job, status="interrupted", seconds=time.monotonic() - started)
@@ -219,7 +224,7 @@ def _papermill(job: Job, lines: _Lines, resume: bool) -> None:
 
         @property
         def kernel_spec(self) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python", env=environment)
 
     class Engine(NBClientEngine):
@@ -271,7 +276,7 @@ def run_all(
         else:
             show(f"{head}: running into {job.folder}")
             outcomes.append(outcome := execute(job, show=show, force=force))
-            ended = f"failed in cell {outcome.cell}: {outcome.error}" if outcome.error else "done"
+            ended = f"failed at {outcome.cell}: {outcome.error}" if outcome.error else "done"
             show(f"{head}: {ended} after {outcome.seconds:.0f} s")
         after_each(outcomes, jobs[number:])
         if outcomes[-1].status == "failed" and not keep_going:

@@ -92,6 +92,7 @@ class Loop:
         self.update.share_state(self.method)
         self.ema = None if self.ema_decay is None else {k: v.clone() for k, v in self._averaged().items()}
         self.settings = self._facts(settings)
+        self._agree(stored)
         if stored is None:
             return
         check_same(stored["settings"], self.settings, self.run_dir)
@@ -114,6 +115,17 @@ class Loop:
         for name in ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start"):
             setattr(self, name, stored[name])
         self.resumed_from = self.step
+
+    def _agree(self, stored: Mapping[str, Any] | None) -> None:
+        """Stop before processes that read different checkpoints wait for each other for ever."""
+        step = 0 if stored is None else stored["step"]
+        if self.processes > 1:
+            mean = float(self.accelerator.reduce(torch.tensor(float(step), device=self.device), "mean"))
+            spread = float(self.accelerator.reduce(torch.tensor(abs(step - mean), device=self.device), "sum"))
+            if spread:
+                raise ValueError(
+                    f"the processes read different checkpoints in {self.run_dir}; is it one shared folder?"
+                )
 
     def _facts(self, settings: Any) -> dict[str, Any]:
         """Return what must be the same when a run resumes."""
@@ -192,7 +204,10 @@ class Loop:
             entry.set_rate(self.step)
         terms: dict[str, Tensor | float] = {}
         self.update.failure = None
+        size, total = self._sizes(batch)
+        mine = size * self.processes / total  # so that the mean over processes is the mean over the whole batch
         for index, (piece, share) in enumerate(_pieces(batch, self.accumulation)):
+            share *= mine
             self.update.begin(index, self.accumulation, share)
             with self.accelerator.autocast():
                 losses = self.method.training_step(piece, self.step, self.update)
@@ -206,12 +221,19 @@ class Loop:
         values = dict(zip(terms, numbers, strict=True))
         self._check_finite(values)
         self.step += 1
-        self.images += batch_size(batch) * self.processes
+        self.images += total
         if self.ema is not None:
             weight = 1 - min(self.ema_decay, self.step / (9 + self.step))
             live = self._averaged()
             torch._foreach_lerp_(list(self.ema.values()), [live[name] for name in self.ema], weight)
         return values
+
+    def _sizes(self, batch: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the images of this process's batch and of everybody's: shards may differ by one."""
+        size = batch_size(batch)
+        if self.processes == 1:
+            return size, size
+        return size, int(self.accelerator.reduce(torch.tensor(size, device=self.device), "sum"))
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not np.isfinite(value)]
@@ -261,7 +283,8 @@ class Loop:
             target[name].copy_(tensor)
 
     def finish(self, interrupted: threading.Event) -> History:
-        """Hand out the history; raise if a SIGINT ended the run."""
+        """Hand out the history, once the checkpoint is there for all; raise if a SIGINT ended the run."""
+        self.accelerator.wait_for_everyone()
         if self.ema is not None:
             self._copy(self.ema, self._averaged())
         rows = self.rows + ([self._row()] if self.pending else [])

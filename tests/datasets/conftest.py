@@ -49,7 +49,7 @@ class Tree:
 
     def annotate(self) -> None:
         """Add key points, masks and parsing for every picture: a rectangle of coat on the left half."""
-        height, width = self.stored
+        width = self.stored[1]
         mask = np.zeros(self.stored, np.uint8)
         mask[:, : width // 2] = 255
         for sub, names in NAMES.items():

@@ -101,7 +101,8 @@ def test_to_moves_what_is_shown_and_refuses_what_does_not_fit(monkeypatch):
     assert moved.masks.shape == (2, 8, 4) and moved.pids.tolist() == s.pids.tolist()
     assert s.to("meta").device.type == "meta"
     monkeypatch.setattr(person_images, "free_memory", lambda device: 0.5e9)
-    huge = PersonImages(torch.zeros(1, 3, 256, 128, dtype=torch.uint8).expand(20_000, -1, -1, -1), [1] * 20_000, [1] * 20_000)
+    many = torch.zeros(1, 3, 256, 128, dtype=torch.uint8).expand(20_000, -1, -1, -1)
+    huge = PersonImages(many, [1] * 20_000, [1] * 20_000)
     with pytest.raises(MemoryError, match=r"20000 images need 1\.97 GB on cpu, where 0\.50 GB are free"):
         huge.to("cpu")
     assert len(huge.select(indices=[0, 1]).to("cpu")) == 2

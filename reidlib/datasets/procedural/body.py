@@ -359,6 +359,6 @@ def _bags(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> N
     for step in (-1.0, 1.0):
         strap = torch.zeros_like(down)
         strap[:, 2] = step * 0.045
-        b.tube(BAGS, hand, hand + 0.14 * down + strap, 0.006, 0.006, on=carried, along=1.0)
+        b.tube(BAGS, hand, hand + 0.14 * down + strap, 0.006, 0.006, on=carried, along=(1.0, 1.0))
     b.tube(BAGS, hand + 0.12 * down, hand + 0.34 * down, 0.045, 0.050, flat=2.4, left=upright[:, :, 0], on=carried)
     b.ellipsoid(BAGS, hand + 0.34 * down, upright, (0.050, 0.118, 0.02), on=carried)

@@ -10,7 +10,7 @@ OCCLUDERS = ("none", "bicycle", "pole", "person")
 
 
 def _points(count: int, x: float, y: float, z: float, device: torch.device) -> Tensor:
-    return torch.tensor([x, y, z], device=device).expand(count, 3)
+    return torch.tensor([x, y, z], dtype=torch.float32, device=device).expand(count, 3)
 
 
 def bicycle(colour: Tensor) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def _take(table: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: value[rows] for name, value in table.items()}
 
 
-class _Scene:
+class Scene:
     """Collects the bodies of a batch: parts, and for each body what the painter needs to know."""
 
     def __init__(self, batch: int, pitch: Tensor):
@@ -139,14 +139,12 @@ def _shadow(shade: Tensor, rows: Tensor, joints: dict[str, Tensor], rotation: Te
 def _tent(grid: Tensor) -> Tensor:
     """Halve [B, H, W, C] with the tent filter 1 3 3 1."""
     for dim in (1, 2):
-        size = grid.shape[dim] // 2
-        inner = grid.unflatten(dim, (size, 2)).sum(dim + 1)
-        first = grid.narrow(dim, 0, 1)
-        last = grid.narrow(dim, 2 * size - 1, 1)
-        odd = torch.cat([first, grid.narrow(dim, 1, 2 * size - 1)[(slice(None),) * dim + (slice(0, None, 2),)]], dim)[
-            (slice(None),) * dim + (slice(0, size),)]
-        even = torch.cat([grid.narrow(dim, 2, 2 * size - 2)[(slice(None),) * dim + (slice(0, None, 2),)], last], dim)
-        grid = (3 * inner + odd + even) / 8
+        pairs = grid.unflatten(dim, (grid.shape[dim] // 2, 2))
+        first, second = pairs.select(dim + 1, 0), pairs.select(dim + 1, 1)
+        size = first.shape[dim]
+        before = torch.cat([first.narrow(dim, 0, 1), second.narrow(dim, 0, size - 1)], dim)
+        after = torch.cat([first.narrow(dim, 1, size - 1), second.narrow(dim, size - 1, 1)], dim)
+        grid = (3 * (first + second) + before + after) / 8
     return grid
 
 
@@ -156,3 +154,139 @@ def _vote(labels: Tensor) -> Tensor:
     four = labels.view(batch, height // 2, 2, width // 2, 2).permute(0, 1, 3, 2, 4).reshape(batch, height // 2, width // 2, 4)
     votes = (four[..., :, None] == four[..., None, :]).sum(-1, dtype=torch.uint8) + 8 * (four > 0).to(torch.uint8)
     return four.gather(-1, votes.argmax(-1, keepdim=True))[..., 0]
+
+
+def _company(scene: Scene, shot: dict[str, Tensor], seed: int, muted: float) -> list[tuple]:
+    """Add strangers behind and occluders in front; returns what their shadows need."""
+    device = scene.pitch.device
+    cast = []
+    code = (shot["noise"] * 9973).long()
+    for group, behind in (("stranger", True), ("occluder", False)):
+        rows = (shot[group] == (1 if behind else occluders.OCCLUDERS.index("person"))).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        own = _take(shot, rows)
+        pids = [STRANGER + int(number) + (0 if behind else 5000) for number in code[rows]]
+        person = {name: value.to(device) for name, value in people(pids, seed=seed, muted=muted).items()}
+        own |= {"phase": own["stranger_phase"], "walking": torch.ones_like(own["phase"])}
+        yaw = own["stranger_yaw"]
+        x, away = (own["stranger_x"], own["stranger_z"]) if behind else (own["occluder_x"], torch.full_like(yaw, -0.75))
+        joints, rotation, shift = scene.add_people(rows, person, own, yaw, x, away)
+        cast.append((rows, joints, rotation, shift))
+    for kind, make in (("bicycle", occluders.bicycle), ("pole", occluders.pole)):
+        rows = (shot["occluder"] == occluders.OCCLUDERS.index(kind)).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        tone, turn = shot["occluder_colour"][rows], shot["occluder_turn"][rows]
+        colour = torch.stack([0.15 + 0.6 * tone, 0.2 + 0.4 * turn, 0.55 - 0.4 * tone], 1)
+        if kind == "pole":
+            colour = (0.35 + 0.4 * tone)[:, None].expand(-1, 3).contiguous()
+        yaw = torch.where(turn < 0.5, 1.0, -1.0) * torch.pi / 2 + (turn - 0.5) * 1.1
+        scene.add_things(rows, make(colour), yaw, shot["occluder_x"][rows] * 1.3, torch.full_like(tone, -0.60))
+    return cast
+
+
+def _visible(buffer: Tensor, parts: draw.Parts, frame: draw.Frame, points: Tensor, main: Tensor, mask: Tensor) -> Tensor:
+    """Say which joints are seen, bool [B, 18]: inside the frame and the mask, and not covered by something nearer."""
+    batch, height, width = mask.shape
+    place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None]            # pixels
+    pixel = place.floor().long()
+    inside = (pixel[..., 0] >= 0) & (pixel[..., 0] < width) & (pixel[..., 1] >= 0) & (pixel[..., 1] < height)
+    x, y = pixel[..., 0].clamp(0, width - 1), pixel[..., 1].clamp(0, height - 1)
+    image = torch.arange(batch, device=mask.device)[:, None].expand(-1, points.shape[1])
+    fine = (place * SAMPLING).floor().long()
+    key = buffer[image, fine[..., 1].clamp(0, height * SAMPLING - 1), fine[..., 0].clamp(0, width * SAMPLING - 1)]
+    counts = torch.bincount(parts.image, minlength=batch)
+    part = (counts.cumsum(0) - counts)[:, None] + (key & (2**draw.PART_BITS - 1)).long()
+    part = torch.where(key == draw.FAR, 0, part)
+    depth = draw.key_depth(key) - parts.bias[part]
+    own = (parts.owner[part] == main[:, None]) & (key != draw.FAR)
+    near_enough = depth >= points[..., 2] - torch.tensor(COVER, device=mask.device)
+    return inside & own & near_enough & (mask[image, y, x] > 127)
+
+
+def draw_shots(pids: list[int], shot: dict[str, Tensor], *, network: Network, seed: int, preset: str, difficulty: float,
+               image_size: tuple[int, int], backdrop: tuple[float, float, float] | None = None, effects_on: bool = True,
+               device: str = "cpu") -> Rendered:
+    """Render one picture for each identity and shot.
+
+    `backdrop` replaces the scene (and its shadows) by one colour; `effects_on=False` leaves out the camera: even light,
+    no blur, no noise. Distractor shots show no person of their own.
+    """
+    device = torch.device(device)
+    height, width = image_size
+    batch = len(pids)
+    shot = {name: value.to(device) for name, value in shot.items()}
+    power, muted = strength(preset, difficulty), mutedness(preset, difficulty)
+    table = effects.camera_table(network, power, device)
+    camera = _take(table, shot["camera"])
+    pitch = torch.atan((camera["height"] - 0.9) / shot["distance"])
+    rows = torch.arange(batch, device=device)
+    person = {name: value.to(device) for name, value in people(pids, seed=seed, muted=muted).items()}
+    scene = Scene(batch, pitch)
+    zero = torch.zeros(batch, device=device)
+    joints, rotation, shift = scene.add_people(rows, person, shot, shot["yaw"], zero, zero)
+    frame = _frame(joints, rotation, person, shot, height, width)
+    empty = (shot["box"] == BOXES.index("distractor")) & (shot["kind"] < 0.55)
+    cast = [(rows[~empty], _take(joints, ~empty), rotation[~empty], shift[~empty])]
+    if bool(empty.any()):
+        group = scene.groups[0]
+        keep = ~empty[group.image]
+        scene.groups[0] = draw.Parts(*(value[keep] for value in group))
+    cast += _company(scene, shot, seed, muted)
+    parts = body.join(scene.groups)
+    fine = draw.Frame(frame.scale * SAMPLING, frame.offset * SAMPLING)
+    buffer = draw.rasterise(parts, fine, batch, height * SAMPLING, width * SAMPLING)
+    grid, labels = _shade(parts, fine, buffer, scene, camera, rows, effects_on)
+    coverage = _tent(grid)                                                            # rgb, anything, the person
+    colour, alpha, own = coverage[..., :3], coverage[..., 3:4], coverage[..., 4]
+    if backdrop is None:
+        ground_line = scenes.FOCAL / shot["distance"]                                 # panorama pixels in a metre
+        step = ground_line[:, None] / frame.scale
+        top = ground_line * camera["height"] - scenes.TOP - frame.offset[:, 1] * step[:, 1]
+        left = scenes.WIDTH / 2 + ground_line * shot["place"] - frame.offset[:, 0] * step[:, 0]
+        behind = scenes.backdrop(scenes.panoramas(network.name), shot["camera"], left, top, step, height, width)
+        dark = torch.ones(batch, height, width, device=device)
+        for cast_rows, *bodies in cast:
+            _shadow(dark, cast_rows, *bodies, frame, pitch, camera["light"], camera["shadow"])
+        behind = behind * dark[..., None]
+    else:
+        behind = torch.tensor(backdrop, device=device).expand(batch, height, width, 3)
+    picture = (behind * (1 - alpha) + colour).permute(0, 3, 1, 2)
+    if effects_on:
+        images = effects.record(picture, camera, shot, power)
+    else:
+        images = (picture * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    masks = (own * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    parsing = torch.where(masks > 127, _vote(labels), torch.zeros((), dtype=torch.uint8, device=device))
+    points = (rotation[:, None] @ skeleton.openpose(joints)[..., None])[..., 0] + shift[:, None]
+    seen = _visible(buffer, parts, frame, points, rows, masks)
+    place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None] - 0.5      # pixel centres are whole numbers
+    missing = torch.tensor([-1.0, -1.0, 0.0], device=device)
+    keypoints = torch.where(seen[..., None], torch.cat([place, torch.ones_like(place[..., :1])], -1), missing)
+    return Rendered(images, masks, parsing, keypoints, place, _hidden(parts, frame, buffer, rows))
+
+
+def _shade(parts: draw.Parts, fine: draw.Frame, buffer: Tensor, scene: Scene, camera: dict[str, Tensor], main: Tensor,
+           lights: bool) -> tuple[Tensor, Tensor]:
+    """Colour the samples: float [B, 2H, 2W, 5] (red, green, blue, anything there, the person there) and labels."""
+    batch, height, width = buffer.shape
+    found = draw.samples(parts, fine, buffer)
+    colour, label, normal, shade = paint.paint(parts, found, scene.all_people(), torch.cat(scene.rotations),
+                                               torch.cat(scene.shifts))
+    image = found.position // (height * width)
+    if lights:
+        dark = effects.crevices(draw.key_depth(buffer), max(1, round(height / 80))).view(-1)[found.position]
+        light = effects.lit(normal, camera["light"][image], camera["ambient"][image], camera["sun"][image])
+        colour = colour * (shade * (1 - 0.55 * dark))[:, None] * light
+    own = parts.owner[found.part] == main[image]
+    grid = torch.zeros(batch * height * width, 5, device=buffer.device)
+    grid[found.position] = torch.cat([colour.clamp(0, 1.2), torch.ones_like(shade)[:, None], own[:, None].float()], 1)
+    labels = torch.zeros(batch * height * width, dtype=torch.uint8, device=buffer.device)
+    labels[found.position] = torch.where(own, label, 0).to(torch.uint8)
+    return grid.view(batch, height, width, 5), labels.view(batch, height, width)
+
+
+def _hidden(parts: draw.Parts, frame: draw.Frame, buffer: Tensor, main: Tensor) -> Tensor:
+    """Part of each person's pixels in the frame that others cover, from a coarse second rasterisation, 0..1."""
+    return torch.zeros(len(main), device=buffer.device)

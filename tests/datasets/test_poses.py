@@ -1,0 +1,107 @@
+import math
+
+import pytest
+import torch
+
+from reidlib.datasets import poses as P
+
+
+def points(**joints) -> torch.Tensor:
+    """One person with the joints given as j4=(x, y); the rest missing."""
+    out = torch.full((1, 18, 3), -1.0)
+    out[..., 2] = 0
+    for name, (x, y) in joints.items():
+        out[0, int(name[1:])] = torch.tensor([x, y, 1.0])
+    return out
+
+
+def test_tables():
+    assert len(P.JOINT_NAMES) == len(P.FLIPPED) == len(P.PALETTE) == 18 and len(P.LIMBS) == 17
+    for j, mirrored in enumerate(P.FLIPPED):
+        side, _, part = P.JOINT_NAMES[j].partition("-")
+        expected = {"L": f"R-{part}", "R": f"L-{part}"}.get(side, P.JOINT_NAMES[j])
+        assert P.JOINT_NAMES[mirrored] == expected and P.FLIPPED[mirrored] == j
+    assert (2, 16) not in P.LIMBS and (5, 17) not in P.LIMBS
+
+
+@pytest.mark.parametrize("size", [(128, 64), (64, 32), (5, 9)])
+def test_heat_maps_against_the_equation(size):
+    g = torch.Generator().manual_seed(0)
+    keypoints = torch.rand(3, 18, 3, generator=g) * torch.tensor([size[1], size[0], 1.0])
+    keypoints[..., 2] = 1
+    keypoints[1, 7] = torch.tensor([-1.0, -1.0, 0.0])
+    maps = P.heat_maps(keypoints, size)
+    sigma = 6 * size[0] / 128
+    for b, j, y, x in ((0, 0, 0, 0), (1, 3, 4, 8), (2, 17, 2, 5), (0, 9, 3, 1)):
+        px, py = keypoints[b, j, :2].tolist()
+        expected = math.exp(-((y - py) ** 2 + (x - px) ** 2) / (2 * sigma**2))
+        assert maps[b, j, y, x].item() == pytest.approx(expected, abs=1e-6)
+    assert maps.shape == (3, 18, *size) and (maps[1, 7] == 0).all() and maps.min() >= 0 and maps.max() <= 1
+
+
+def test_heat_map_width_is_six_pixels_at_128():
+    maps = P.heat_maps(points(j0=(30, 60)), (128, 64))
+    assert maps[0, 0, 60, 30] == 1 and maps[0, 0, 66, 30].item() == pytest.approx(math.exp(-0.5))
+    assert P.heat_maps(points(j0=(30, 60)), (128, 64), sigma=2)[0, 0, 62, 30].item() == pytest.approx(math.exp(-0.5))
+    with pytest.raises(ValueError, match="sigma"):
+        P.heat_maps(points(), (8, 4), sigma=0)
+
+
+def test_visible_and_torso():
+    without = {"j2": (1, 1), "j5": (2, 1), "j8": (1, 5), "j0": (1, 1)}
+    both = torch.cat([points(j2=(1, 1), j5=(2, 1), j8=(1, 5), j11=(2, 5)), points(**without)])
+    assert P.visible(both).sum(1).tolist() == [4, 4] and P.has_torso(both).tolist() == [True, False]
+
+
+def test_flip_swaps_names_and_mirrors_places():
+    out = P.flip_keypoints(points(j4=(3, 9), j0=(0, 1), j15=(10, 2)), width=32)
+    assert out[0, 7].tolist() == [28, 9, 1] and out[0, 0].tolist() == [31, 1, 1] and out[0, 14].tolist() == [21, 2, 1]
+    assert out[0, 4].tolist() == [-1, -1, 0]
+    assert torch.equal(P.flip_keypoints(out, width=32), points(j4=(3, 9), j0=(0, 1), j15=(10, 2)))
+
+
+def test_flipped_heat_maps_are_mirrored_maps_of_the_other_side():
+    g = torch.Generator().manual_seed(1)
+    keypoints = torch.cat([torch.rand(2, 18, 2, generator=g) * 31, torch.ones(2, 18, 1)], dim=-1)
+    maps = P.heat_maps(keypoints, (64, 32))
+    mirrored = P.heat_maps(P.flip_keypoints(keypoints, 32), (64, 32))
+    assert torch.allclose(mirrored, maps[:, P.FLIPPED].flip(-1), atol=1e-5)
+
+
+def test_one_joint_gives_one_disc():
+    picture = P.skeleton_images(points(j4=(40, 100)), (256, 128))[0]
+    ys, xs = picture.any(0).nonzero().T
+    assert picture[:, ys, xs].unique(dim=1).T.tolist() == [[0, 255, 170]]
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (96, 104, 36, 44)  # radius 4 at height 256
+
+
+def test_two_joints_give_discs_and_a_half_strength_limb():
+    picture = P.skeleton_images(points(j1=(30, 100), j2=(90, 100)), (256, 128))[0]
+    assert picture[:, 100, 60].tolist() in ([0, 0, 127], [0, 0, 128])  # limb 0 over black
+    assert picture[:, 100, 27].tolist() == [0, 85, 255] and picture[:, 100, 93].tolist() == [0, 170, 255]
+    assert (picture[:, 97:104, 60].sum(0) > 0).all() and picture[:, 94, 60].sum() == picture[:, 106, 60].sum() == 0
+
+
+def test_a_hidden_nose_takes_its_limbs_away():
+    joints = {"j0": (60, 30), "j1": (60, 60), "j14": (50, 20), "j15": (70, 20), "j16": (40, 25), "j17": (80, 25)}
+    seen = P.skeleton_images(points(**joints), (256, 128))[0]
+    hidden = P.skeleton_images(points(**{k: v for k, v in joints.items() if k != "j0"}), (256, 128))[0]
+    assert seen[:, 48, 60].sum() > 0 and hidden[:, 48, 60].sum() == 0  # limb 12, neck to nose
+    assert hidden[:, 22, 45].sum() > 0  # limb 14, eye to ear
+
+
+def test_pairs_that_are_never_drawn():
+    for a, b in ((2, 16), (5, 17)):
+        picture = P.skeleton_images(points(**{f"j{a}": (30, 100), f"j{b}": (90, 100)}), (256, 128))[0]
+        assert picture[:, 100, 60].sum() == 0
+
+
+def test_a_batch_is_drawn_person_by_person():
+    g = torch.Generator().manual_seed(2)
+    keypoints = torch.cat([torch.rand(4, 18, 2, generator=g) * 31, torch.ones(4, 18, 1)], dim=-1)
+    keypoints[2, 5:9] = torch.tensor([-1.0, -1.0, 0.0])
+    together = P.skeleton_images(keypoints, (64, 32))
+    assert torch.equal(together, torch.cat([P.skeleton_images(k[None], (64, 32)) for k in keypoints]))
+    assert P.skeleton_images(points(), (64, 32)).sum() == 0
+    with pytest.raises(ValueError, match=r"\[4, 54\]"):
+        P.heat_maps(keypoints.flatten(1), (64, 32))

@@ -1,0 +1,74 @@
+"""Identity losses by hand, against torch and by a slow loop."""
+
+import math
+
+import pytest
+import torch
+
+from reidlib.losses import LSRO, LabelSmoothing, cross_entropy, label_smoothing, lsro
+
+THREE = torch.tensor([[2.0, 0.0, 0.0]])
+FIRST = torch.tensor([0])
+
+
+def test_hand_worked_values():  # acceptance check 8
+    assert cross_entropy(THREE, FIRST).item() == pytest.approx(0.239545, abs=1e-6)
+    assert label_smoothing(THREE, FIRST).item() == pytest.approx(0.372878, abs=1e-6)
+    assert label_smoothing(THREE, FIRST, 0.0).item() == cross_entropy(THREE, FIRST).item()
+    for loss in (cross_entropy, label_smoothing, lsro):
+        assert loss(torch.zeros(4, 751), torch.arange(4)).item() == pytest.approx(math.log(751), rel=1e-6)
+
+
+def test_smallest_smoothed_loss_at_751_identities():
+    target = torch.full((1, 751), 0.1 / 751, dtype=torch.float64)
+    target[0, 3] += 0.9
+    assert target[0, 3].item() == pytest.approx(0.900133156, abs=1e-9)
+    assert target[0, 0].item() == pytest.approx(0.000133156, abs=1e-9)
+    # logits that give exactly the target distribution reach the smallest loss, its entropy
+    assert label_smoothing(target.log(), torch.tensor([3])).item() == pytest.approx(0.985916, abs=1e-6)
+
+
+def test_lsro_equals_a_loop_over_the_paper_formula():
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([1, -2, 4, -1, 0, -2])
+    log_p = logits.log_softmax(1)
+    total = 0.0
+    for i, y in enumerate(labels.tolist()):
+        z = float(y < 0)
+        total -= (1 - z) * (log_p[i, y].item() if z == 0 else 0) + z / 5 * sum(log_p[i].tolist())
+    assert lsro(logits, labels).item() == pytest.approx(total / 6)
+    real = labels >= 0
+    torch.testing.assert_close(lsro(logits[real], labels[real]), cross_entropy(logits[real], labels[real]))
+    torch.testing.assert_close(lsro(logits[real], labels[real], 0.1), label_smoothing(logits[real], labels[real]))
+    assert torch.equal(LSRO(0.1)(logits, labels), lsro(logits, labels, 0.1))
+    assert torch.equal(
+        LabelSmoothing(0.2)(logits[real], labels[real]), label_smoothing(logits[real], labels[real], 0.2)
+    )
+
+
+def test_unlabelled_images_pull_towards_uniform():
+    logits = torch.tensor([[3.0, -1.0, 0.5]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(lsro(logits, torch.tensor([-2])), logits)
+    torch.testing.assert_close(gradient, logits.softmax(1) - 1 / 3)
+
+
+def test_gradients():
+    logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 3, -2, 1, -1])
+    assert torch.autograd.gradcheck(lambda x: lsro(x, labels, 0.1), logits)
+
+
+@pytest.mark.parametrize(
+    ("loss", "logits", "labels", "message"),
+    [
+        (cross_entropy, THREE, torch.tensor([3]), "label 3 with 3 classes"),
+        (cross_entropy, THREE, torch.tensor([-2]), "need lsro"),
+        (label_smoothing, THREE, torch.tensor([0, 1]), "logits"),
+        (label_smoothing, THREE, torch.tensor([0.0]), "int64"),
+        (lsro, THREE[0], FIRST, "logits"),
+        (lambda x, y: label_smoothing(x, y, 1.0), THREE, FIRST, "epsilon=1.0"),
+    ],
+)
+def test_bad_input_is_named(loss, logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        loss(logits, labels)

@@ -1,5 +1,6 @@
 """Runs, their results, the parameters cell, and the runner's command line."""
 
+import dataclasses
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
-from tiny_notebooks import PARAMETERS, write_notebook
+from tiny_notebooks import write_notebook
 
 from reidlib import runs
 from reidlib.machine import commit
@@ -52,7 +53,7 @@ def test_a_run_leaves_its_results_and_collect_reads_them(tmp_path: Path):
     run.metric("toy/mAP (plain AP)", 0.25)
     run.metrics("toy", {"rank-1": torch.tensor(0.5)}, rule="cross camera")
     run.checkpoint(run.path("weights.safetensors")).write_bytes(b"x")
-    path = run.finish(expect_figures=["curve"], expect_metrics=["*/mAP*", "toy/rank-1"])
+    path = run.finish(figures=["curve"], metrics=["*/mAP*", "toy/rank-1", "toy"])
 
     results = json.loads(path.read_text())
     assert path == run.folder / "results.json" and path.parent.parent.name == "00_toy"
@@ -93,6 +94,13 @@ def test_scores_bring_their_own_rule(tmp_path: Path):
     assert {entry["rule"] for entry in run.values.values()} == {"cross camera, euclidean distance"}
 
 
+def test_results_say_which_image_size_auto_was(tmp_path: Path):
+    settings = runs.Settings(profile="smoke", device="cpu", output_root=str(tmp_path))
+    run = runs.start("00_toy", settings)
+    assert run.parameters["image_size"] == "64x32" and settings.image_size == "auto"
+    assert run.folder == runs.start("00_toy", dataclasses.replace(settings, image_size="64x32")).folder
+
+
 def test_promises_that_are_not_kept_are_named(tmp_path: Path):
     run = runs.start("00_toy", Settings(output_root=str(tmp_path)))
     with pytest.raises(ValueError, match="'toy/mAP' names no rule"):
@@ -102,7 +110,7 @@ def test_promises_that_are_not_kept_are_named(tmp_path: Path):
             run.metric("toy/loss (L1)", value)
     run.checkpoint(tmp_path / "gone.safetensors")
     with pytest.raises(AssertionError, match=r"figure 'curve', metric '\*/mAP\*', checkpoint .*gone"):
-        run.finish(expect_figures=["curve"], expect_metrics=["*/mAP*"])
+        run.finish(figures=["curve"], metrics=["*/mAP*"])
     with pytest.raises(FileNotFoundError, match="not there"):
         runs.record("00_toy", parameters={}, metrics={}, figures=["figures/none.png"], output_root=tmp_path)
     assert not (run.folder / "results.json").exists()
@@ -122,6 +130,14 @@ def test_a_fresh_run_forgets_an_earlier_one_and_a_resumed_run_keeps_it(tmp_path:
     (foreign / "photos").mkdir(parents=True)
     runs.start("00_toy", {"profile": "smoke", "seed": 9, "output_root": str(tmp_path)})
     assert (foreign / "photos").exists()  # a folder that no run has made is never emptied
+
+
+def test_a_notebook_under_the_runner_must_give_its_own_name(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_RUN_DIR", str(tmp_path / "00_toy" / "smoke-1"))
+    monkeypatch.setenv("REIDLIB_RESUME", "1")
+    assert runs.start("00_toy", Settings()).folder == tmp_path / "00_toy" / "smoke-1"
+    with pytest.raises(ValueError, match="in the notebook '00_toy': give its own name"):
+        runs.start("00_tow", Settings())
 
 
 def test_commit_says_when_files_differ(tmp_path: Path):
@@ -292,6 +308,7 @@ def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_c
         (["-p", "colour", "1"], "has no parameter 'colour'. It has: profile, dataset"),
         (["-p", "seed", "one"], "seed = 'one' does not read as int"),
         (["-p", "fail", "3"], "fail = '3' does not read as bool"),
+        (["-p", "output_root", "x"], "use --output-root"),
         (["09*"], "no notebook matches '09*'"),
     ],
 )
@@ -344,8 +361,14 @@ def test_plain_papermill_runs_a_notebook_too(tmp_path: Path):
     assert json.loads(path.read_text())["parameters"]["seed"] == 1
 
 
-def test_the_index_shows_what_waits(tmp_path: Path):
+def test_the_index_shows_what_waits_and_what_was_run_by_hand(tmp_path: Path):
     job = runner.plan(write_notebook(tmp_path / "00_toy.ipynb"), {}, output_root=tmp_path / "runs")
     page = write_index(tmp_path / "runs", [job]).read_text()
     assert "00_toy" in page and "waiting" in page and "course" in page
-    assert "profile" in PARAMETERS
+    by_hand = runs.start("01_by_hand", Settings(output_root=str(tmp_path / "runs")))
+    by_hand.metric("toy/rank-1", 0.125, rule="cross camera")
+    by_hand.finish()
+    (tmp_path / "runs" / "02_x" / "smoke-0").mkdir(parents=True)
+    (tmp_path / "runs" / "02_x" / "smoke-0" / "status.json").write_text("[]")  # no status of the runner
+    page = write_index(tmp_path / "runs").read_text()
+    assert "01_by_hand" in page and "12.5 %" in page and "02_x" not in page

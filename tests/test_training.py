@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,12 @@ def test_evaluation_runs_in_eval_mode_and_changes_no_number(tmp_path: Path):
         0.7,
     ]
     assert set(modes) == {(False, False)}
+    # a finished run is evaluated once if nobody did, and not again
+    training.fit(Regressor(), ToyBatches(), 4, tmp_path, **QUIET)
+    for _ in range(2):
+        again = training.fit(Regressor(), ToyBatches(), 4, tmp_path, evaluate=evaluate, **QUIET)
+        assert again.evaluations["step"].tolist() == [4]
+    assert len(modes) == 4
 
 
 INTERRUPTED = """
@@ -284,6 +291,30 @@ def test_an_interrupt_in_a_notebook_is_a_keyboard_interrupt_with_the_history():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_notebooks_stop_button_saves_and_ends_the_cell(tmp_path: Path):
+    from jupyter_client.manager import start_new_kernel
+
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from toy_methods import Regressor, ToyBatches
+from reidlib import training
+training.fit(Regressor(), ToyBatches(), 10**6, {str(tmp_path)!r}, device="cpu", checkpoint_every=10, progress=False)
+"""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        client.execute(code)
+        while not (tmp_path / "checkpoint.pt").exists():
+            time.sleep(0.05)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=30)["content"]
+        assert reply["ename"] == "Interrupted" and "the same call goes on from there" in reply["evalue"]
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] >= 10
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
 def test_fit_works_outside_the_main_thread():
     histories = []
     thread = threading.Thread(target=lambda: histories.append(training.fit(Regressor(), ToyBatches(), 2, **QUIET)))
@@ -315,10 +346,14 @@ def test_another_training_is_refused_with_every_difference(tmp_path: Path):
 
 
 def test_bad_arguments_are_refused_at_the_door():
-    for options, message in [
-        ({"steps": 0}, "steps must be a whole number"), ({"precision": "fp16"}, "fp32, bf16"),
-        ({"ema": 1.5}, "ema must lie"), ({"device": "tpu!"}, "unknown device"), ({"accumulation": 9}, "cannot be cut into accumulation=9"),
-    ]:  # fmt: skip
+    refused = {
+        "steps must be a whole number": {"steps": 0},
+        "fp32, bf16": {"precision": "fp16"},
+        "ema must lie": {"ema": 1.5},
+        "unknown device": {"device": "tpu!"},
+        "cannot be cut into accumulation=9": {"accumulation": 9},
+    }
+    for message, options in refused.items():
         with pytest.raises(ValueError, match=message):
             training.fit(Regressor(), ToyBatches(), **{"steps": 1, **QUIET, **options})
     with pytest.raises(TypeError, match=r"nn\.Module"):
@@ -355,7 +390,7 @@ def test_auto_precision_follows_the_hardware_and_the_state_of_accelerate_and_tor
     for precision in ("auto", "bf16", "fp32"):
         history = training.fit(Regressor(), ToyBatches(), 1, device="cpu", precision=precision, progress=False)
         expected = precision if precision != "auto" else "bf16" if has_fast_bfloat16(torch.device("cpu")) else "fp32"
-        assert history.precision == expected and history.channels_last == (expected == "bf16")
+        assert history.precision == expected and history.channels_last
     assert own.mixed_precision == "no" and AcceleratorState().mixed_precision == "no"
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     with deterministic_kernels():
@@ -380,6 +415,13 @@ def test_plain_progress_lines(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["step 1/3", "step 2/3", "step 3/3"]
     assert "squared error" in lines[0] and "images/s" in lines[0] and "s left" in lines[1]
+
+
+def test_a_bar_where_somebody_watches(capsys, monkeypatch):
+    monkeypatch.setattr("reidlib.training.history.is_interactive", lambda: True)
+    training.fit(Regressor(), ToyBatches(), 3, **QUIET | {"progress": True})
+    captured = capsys.readouterr()
+    assert "3/3" in captured.err and "squared error" in captured.err and not captured.out
 
 
 def test_weights_travel_in_half_precision_and_are_refused_where_they_do_not_fit(tmp_path: Path):

@@ -50,7 +50,7 @@ def write_notebook(
     parameters: str = PARAMETERS,
     tags: tuple[str, ...] = ("parameters",),
     work: str = WORK,
-    finish: str = 'run.finish(expect_figures=["curve"], expect_metrics=["toy/*"]);',
+    finish: str = 'run.finish(figures=["curve"], metrics=["toy/*"]);',
 ) -> Path:
     """Write a notebook that obeys the run contract, or breaks it in one place."""
     cells = [

@@ -7,7 +7,7 @@ In a notebook, after the parameters cell and its frozen settings object:
     run.figure(fig, "learning_curves")
     run.metrics("ide_lsr", scores)                            # RetrievalScores, each number with its rule
     run.metric("ide_lsr/mAP (plain AP)", 0.71)                # or one by one; the rule in brackets or as rule=
-    run.finish(expect_figures=["learning_curves"], expect_metrics=["*/mAP*"])
+    run.finish(figures=["learning_curves"], metrics=["ide_lsr", "*/mAP*"])
 
 `python -m reidlib.runs` runs the notebooks (see `reidlib.runs.runner`); `collect` reads every results.json.
 """
@@ -36,6 +36,9 @@ import torch
 
 from reidlib.files import atomic_path, resolve
 from reidlib.machine import commit, device_name, peak_memory, pick_device
+from reidlib.runs.settings import Settings
+
+__all__ = ["Run", "Settings", "collect", "record", "run_id", "start"]
 
 RESULTS = "results.json"
 MARKER = ".reidlib-run"  # only a folder that holds it is ever emptied
@@ -106,13 +109,14 @@ class Run:
         self.checkpoints.append(Path(path))
         return Path(path)
 
-    def finish(self, *, expect_figures: Iterable[str] = (), expect_metrics: Iterable[str] = ()) -> Path:
-        """Check that what the notebook promised is there, and write `results.json`.
+    def finish(self, *, figures: Iterable[str] = (), metrics: Iterable[str] = ()) -> Path:
+        """Check that what the notebook promises here is there, and write `results.json`.
 
-        `expect_metrics` may hold patterns like "*/mAP*". Raises AssertionError naming everything that is missing.
+        `metrics` holds names, prefixes ("ide_lsr" for "ide_lsr/rank-1") or patterns ("*/mAP*"). Raises AssertionError
+        naming everything that is missing.
         """
-        missing = [f"figure {name!r}" for name in expect_figures if not self.path("figures", f"{name}.png").is_file()]
-        missing += [f"metric {name!r}" for name in expect_metrics if not _matching(name, self.values)]
+        missing = [f"figure {name!r}" for name in figures if not self.path("figures", f"{name}.png").is_file()]
+        missing += [f"metric {name!r}" for name in metrics if not _matching(name, self.values)]
         missing += [f"checkpoint {path}" for path in self.checkpoints if not path.is_file()]
         if missing:
             raise AssertionError(f"{self.notebook} promised and did not make: {', '.join(missing)}")
@@ -135,6 +139,8 @@ def start(notebook: str, settings: Any, *, resume: bool = False) -> Run:
             Otherwise the folder is emptied of an earlier run: code may have changed since. The runner says which.
     """
     parameters = dict(asdict(settings) if is_dataclass(settings) else settings)
+    if isinstance(settings, Settings):
+        parameters["image_size"] = "{}x{}".format(*settings.size)  # what "auto" meant
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
         folder, resume = Path(given), os.environ.get(RESUME_VARIABLE) == "1"
@@ -270,7 +276,7 @@ def _checked(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+    return [n for n in names if n == pattern or n.startswith(f"{pattern}/") or fnmatch.fnmatchcase(n, pattern)]
 
 
 def _relative(paths: Iterable[str | os.PathLike], folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ a:hover { text-decoration: underline; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: .82rem; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; white-space: nowrap; }
 section, .card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.3rem;
   margin: 1.2rem 0; overflow-x: auto; }
 .badge { display: inline-block; border-radius: 99px; padding: 0 .6rem; font-size: .8rem; font-weight: 600; }
@@ -42,7 +42,8 @@ details { margin-top: .7rem; } summary { cursor: pointer; color: var(--soft); }
 
 def write_index(output_root: Path, waiting: Sequence["Job"] = ()) -> Path:
     """Write `output_root/index.html` from the status.json and results.json of every run, and return its path."""
-    runs = [run for path in sorted(output_root.glob("*/*/status.json")) if (run := _read(path))]
+    folders = {path.parent for name in ("status.json", "results.json") for path in output_root.glob(f"*/*/{name}")}
+    runs = [run for folder in sorted(folders) if (run := _read(folder))]
     to_come = {job.folder for job in waiting}
     for run in runs:
         if run["folder"] in to_come and run["status"] != "done":
@@ -53,7 +54,7 @@ def write_index(output_root: Path, waiting: Sequence["Job"] = ()) -> Path:
     runs.sort(key=lambda run: (run["folder"].parent.name, run["folder"].name))
     body = [
         "<h1>Runs</h1>",
-        f'<p class="soft">{len(runs)} runs, written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. Values of mAP, '
+        f'<p class="soft">{len(runs)} run{"" if len(runs) == 1 else "s"}, written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. Values of mAP, '
         "rank-k and mINP are percent. Click a picture for its full size.</p>",
         _overview(runs, output_root),
         *(_card(run, output_root) for run in runs if run["status"] != "waiting"),
@@ -79,15 +80,17 @@ def format_value(name: str, value: float) -> str:
     return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
 
 
-def _read(status_file: Path) -> dict[str, Any] | None:
-    """Read a run; None for a file that is no status of the runner."""
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Read a run by the runner's status.json, or, of a notebook run by hand, its results.json; None for neither."""
     try:
-        run = json.loads(status_file.read_text(encoding="utf-8"))
-        run = {"seconds": None, "error": "", "cell": "", **run, "folder": status_file.parent}
-        results = status_file.with_name("results.json")
-        run["results"] = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+        paths = folder / "results.json", folder / "status.json"
+        results, status = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in paths)
+        run = {"seconds": results.get("seconds"), "error": "", "cell": ""}
+        if results:
+            run |= {"status": "done", "title": folder.parent.name, "parameters": results["parameters"]}
+        run |= status | {"folder": folder, "results": results}
         return run if {"status", "title", "parameters"} <= run.keys() else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -152,7 +155,7 @@ def _card(run: dict[str, Any], root: Path) -> str:
             f'<td class="soft">{html.escape(entry["rule"])}</td></tr>'
             for metric, entry in metrics.items()
         )
-        parts.append(f"<table><tr><th>metric</th><th>value</th><th>rule</th></tr>{rows}</table>")
+        parts.append(f'<table><tr><th>metric</th><th class="number">value</th><th>rule</th></tr>{rows}</table>')
     pictures = sorted((folder / "figures").glob("*.png"))
     images = "".join(
         _link(picture, root, f'<img loading="lazy" alt="" src="{_address(picture, root)}">{html.escape(picture.stem)}')

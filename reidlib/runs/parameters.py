@@ -8,9 +8,10 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 PROFILES = ("smoke", "course", "paper")
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "tuple": tuple, "dict": dict}
@@ -30,12 +31,14 @@ class Parameter:
     help: str
 
 
-def read_parameters(notebook: str | os.PathLike | nbformat.NotebookNode) -> dict[str, Parameter]:
+def read_parameters(notebook: "str | os.PathLike | NotebookNode") -> dict[str, Parameter]:
     """Read the parameters of a notebook, in their order.
 
     Raises ParameterError naming every fault at once: the first code cell is not tagged `parameters`, a line is no
     `name: type = literal  # comment`, a default is not of its type.
     """
+    import nbformat
+
     where = "the notebook" if isinstance(notebook, Mapping) else Path(notebook).name
     nb = notebook if isinstance(notebook, Mapping) else nbformat.read(notebook, as_version=4)
     cells = [cell for cell in nb.cells if cell.cell_type == "code"]

@@ -116,6 +116,8 @@ def plan(
     except ParameterError as error:
         raise ParameterError(f"{notebook.name}: {error}") from error
     root = resolve(output_root)
+    if "output_root" in given:
+        raise ParameterError(f"{notebook.name}: output_root is no choice of one run here; use --output-root")
     if "output_root" in parameters:
         values["output_root"] = str(root)
     return Job(notebook, values, {p.name: p.default for p in parameters.values()} | values, root)
@@ -157,7 +159,7 @@ def execute(job: Job, *, show: Callable[[str], None] = print, force: bool = Fals
         _write_status(job, status="interrupted", seconds=time.monotonic() - started)
         raise
     except Exception as failure:  # a dead kernel, a notebook that is no notebook: the next one may still run
-        error = f"{type(failure).__name__}: {failure}"
+        cell, error = lines.heading, f"{type(failure).__name__}: {failure}"
     seconds = time.monotonic() - started
     if job.executed.is_file():
         _to_html(job.executed)
@@ -253,7 +255,9 @@ def _to_html(executed: Path) -> None:
     """Write the executed notebook as one HTML file, pictures inside."""
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter(embed_images=False).from_filename(str(executed))
+    # nothing that waits for a network before the page shows: no require.js, formulas typeset when MathJax arrives
+    body, _ = HTMLExporter(require_js_url="data:text/javascript,").from_filename(str(executed))
+    body = re.sub(r'<script src="(?=[^"]*mathjax)', '<script async src="', body)
     with atomic_path(executed.with_suffix(".html")) as temporary:
         temporary.write_text(body, encoding="utf-8")
 
@@ -276,7 +280,7 @@ def run_all(
         else:
             show(f"{head}: running into {job.folder}")
             outcomes.append(outcome := execute(job, show=show, force=force))
-            ended = f"failed at {outcome.cell}: {outcome.error}" if outcome.error else "done"
+            ended = f"failed at {outcome.cell or 'the start'}: {outcome.error}" if outcome.error else "done"
             show(f"{head}: {ended} after {outcome.seconds:.0f} s")
         after_each(outcomes, jobs[number:])
         if outcomes[-1].status == "failed" and not keep_going:

@@ -15,6 +15,21 @@ discriminator), averages them over processes, checks that loss and gradients are
 Reproducible: `batches(step)` is a function of the step, and torch's generators are seeded from (seed, step, process)
 before every step, so a run that stops and resumes meets the same numbers as one that never stopped. The caller's own
 random state is put back afterwards.
+
+>>> class Mean(nn.Module):
+...     def __init__(self):
+...         super().__init__()
+...         self.value = nn.Parameter(torch.zeros(()))
+...     def optimizers(self):
+...         return {"M": ([self.value], torch.optim.SGD([self.value], lr=0.5), lambda step: 1.0)}
+...     def training_step(self, batch, step, update):
+...         loss = 0.5 * ((batch["images"] - self.value) ** 2).mean()
+...         update("M", loss)
+...         return {"squared error": loss}
+>>> mean = Mean()
+>>> history = fit(mean, lambda step: {"images": torch.tensor([2.0, 4.0])}, 8, device="cpu", progress=False)
+>>> history.steps, round(mean.value.item(), 2)
+(8, 2.99)
 """
 
 import copy
@@ -47,8 +62,22 @@ def _numerics(
     if precision == "auto":
         precision = old.get("precision", "bf16" if has_fast_bfloat16(device) else "fp32")
     if channels_last == "auto":
-        channels_last = old.get("channels_last", precision == "bf16")
+        channels_last = old.get("channels_last", precision == "bf16" or device.type == "cpu")
     return {"precision": precision, "channels_last": bool(channels_last)}
+
+
+def _check_arguments(method: object, precision: str, ema: float | None, **counts: int) -> None:
+    """Refuse, at the door, what `fit` cannot work with."""
+    if not isinstance(method, nn.Module) or not hasattr(method, "training_step") or not hasattr(method, "optimizers"):
+        got = type(method).__name__
+        raise TypeError(f"method must be an nn.Module with optimizers() and training_step(), got {got}")
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if ema is not None and not 0 < ema < 1:
+        raise ValueError(f"ema must lie between 0 and 1, got {ema!r}")
 
 
 def fit(
@@ -84,7 +113,8 @@ def fit(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the hardware computes in it. A checkpoint made
             under "auto" is resumed in its own precision.
-        channels_last: memory layout of images and 4-D weights; "auto" is with bf16, where it was measured to help.
+        channels_last: memory layout of images and 4-D weights; "auto" is with bf16 and on a CPU, where it was measured
+            to help.
         accumulation: each batch goes through in so many pieces whose gradients add up to the batch's mean: the same
             step for less memory (BatchNorm and losses across a batch see a piece). One `update` a name and step.
         ema: decay of averaged weights, e.g. 0.999, reached slowly: min(ema, (1 + step) / (10 + step)). `evaluate` sees
@@ -96,8 +126,7 @@ def fit(
         resume: go on from the checkpoint in `run_dir`; False starts anew and overwrites it.
         settings: anything JSON can hold, or a dataclass, that decides the numbers (switches, data, batch size). It is
             kept in the checkpoint, and another one is refused.
-        deterministic: on a GPU, ask for kernels that give the same numbers again (slower; operations that have none
-            stay as they are).
+        deterministic: on a GPU, take kernels that repeat their numbers (slower; where there is none nothing changes).
         progress: a bar where somebody watches, else a line every few seconds.
 
     Raises:
@@ -112,36 +141,9 @@ def fit(
     statistics of BatchNorm are averaged after each step (other buffers follow process 0), so weights and buffers are
     the same everywhere. Only process 0 writes files.
 
-    Example:
-        >>> class Mean(nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.value = nn.Parameter(torch.zeros(()))
-        ...     def optimizers(self):
-        ...         return {"M": ([self.value], torch.optim.SGD([self.value], lr=0.5), lambda step: 1.0)}
-        ...     def training_step(self, batch, step, update):
-        ...         loss = 0.5 * ((batch["images"] - self.value) ** 2).mean()
-        ...         update("M", loss)
-        ...         return {"squared error": loss}
-        >>> mean = Mean()
-        >>> history = fit(mean, lambda step: {"images": torch.tensor([2.0, 4.0])}, 8, device="cpu", progress=False)
-        >>> history.steps, round(mean.value.item(), 2)
-        (8, 2.99)
     """
-    if not isinstance(method, nn.Module) or not hasattr(method, "training_step") or not hasattr(method, "optimizers"):
-        raise TypeError(
-            f"method must be an nn.Module with optimizers() and training_step(), got {type(method).__name__}"
-        )
-    counts = {"steps": steps, "accumulation": accumulation, "log_every": log_every}
-    counts |= {"checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every or steps}
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if ema is not None and not 0 < ema < 1:
-        raise ValueError(f"ema must lie between 0 and 1, got {ema!r}")
-
+    _check_arguments(method, precision, ema, steps=steps, accumulation=accumulation, log_every=log_every,
+                     checkpoint_every=checkpoint_every, evaluate_every=evaluate_every or steps)  # fmt: skip
     device = pick_device(device)
     run_dir = None if run_dir is None else resolve(run_dir)
     stored = load_checkpoint(run_dir) if run_dir is not None and resume else None

@@ -1,5 +1,6 @@
 """The state of one `fit` and the steps that change it."""
 
+import contextlib
 import threading
 import time
 import warnings
@@ -178,23 +179,24 @@ class Loop:
         interrupted: threading.Event,
         progress: Progress,
     ) -> None:
-        """Do the steps that are missing."""
+        """Do the steps, and the last evaluation, that are missing."""
         self.method.train()
-        while self.step < steps and not interrupted.is_set():
-            started = time.monotonic()
-            values = self.one_step(interrupted)
-            self.seconds += time.monotonic() - started
-            self.pending.append(values)
-            if self.step % every["log"] == 0:
-                self.rows.append(self._row())
-                self.pending, self.row_start = [], (self.images, self.seconds)
-            progress.show(self.step, values, self.images / self.seconds)
-            done = self.step == steps or interrupted.is_set()
-            if evaluate is not None and not interrupted.is_set() and (done or self.step % every["evaluate"] == 0):
-                self.evaluations.append(self._evaluate(evaluate))
-            if done or self.step % every["checkpoint"] == 0:
-                self.save()
-        progress.close()
+        with contextlib.closing(progress):
+            while self.step < steps and not interrupted.is_set():
+                started = time.monotonic()
+                values = self.one_step(interrupted)
+                self.seconds += time.monotonic() - started
+                self.pending.append(values)
+                if self.step % every["log"] == 0:
+                    self.rows.append(self._row())
+                    self.pending, self.row_start = [], (self.images, self.seconds)
+                progress.show(self.step, values, self.images / self.seconds)
+                if self.step % every["evaluate"] == 0 and self.step < steps and not interrupted.is_set():
+                    self._evaluate(evaluate)
+                if self.step % every["checkpoint"] == 0 or self.step == steps or interrupted.is_set():
+                    self.save()
+        if self.step == steps and not interrupted.is_set() and self._evaluate(evaluate):
+            self.save()
 
     def one_step(self, interrupted: threading.Event) -> dict[str, float]:
         """Do one step and return its losses, averaged over processes."""
@@ -205,7 +207,9 @@ class Loop:
         terms: dict[str, Tensor | float] = {}
         self.update.failure = None
         size, total = self._sizes(batch)
-        mine = size * self.processes / total  # so that the mean over processes is the mean over the whole batch
+        mine = (
+            size * self.processes / total if total else 1.0
+        )  # so that the mean over processes is the mean over the whole batch
         for index, (piece, share) in enumerate(_pieces(batch, self.accumulation)):
             share *= mine
             self.update.begin(index, self.accumulation, share)
@@ -238,9 +242,7 @@ class Loop:
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not np.isfinite(value)]
         if bad or self.update.failure:
-            what = " and ".join(
-                ([", ".join(bad)] if bad else []) + ([self.update.failure] if self.update.failure else [])
-            )
+            what = " and ".join(filter(None, [", ".join(bad), self.update.failure]))
             terms = ", ".join(f"{name} = {value:g}" for name, value in values.items())
             raise FloatingPointError(f"not finite at step {self.step}: {what}. Every loss of this step: {terms}")
 
@@ -248,11 +250,9 @@ class Loop:
         if not isinstance(value, Tensor):
             return value
         value = value.to(self.device, non_blocking=True)
-        return (
-            value.contiguous(memory_format=torch.channels_last)
-            if self.numerics["channels_last"] and value.ndim == 4
-            else value
-        )
+        if self.numerics["channels_last"] and value.ndim == 4:
+            value = value.contiguous(memory_format=torch.channels_last)
+        return value
 
     def _row(self) -> dict[str, float]:
         names = list(dict.fromkeys(name for values in self.pending for name in values))
@@ -262,7 +262,10 @@ class Loop:
         return {"step": self.step, **means, **rates, "seconds": self.seconds,
                 "images_per_second": images / max(seconds, 1e-9)}  # fmt: skip
 
-    def _evaluate(self, evaluate: Callable[[nn.Module, int], Mapping[str, float]]) -> dict[str, float]:
+    def _evaluate(self, evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None) -> bool:
+        """Evaluate the (averaged) weights unless that was done at this step; say whether it was done now."""
+        if evaluate is None or (self.evaluations and self.evaluations[-1]["step"] == self.step):
+            return False
         started = time.monotonic()
         live = {} if self.ema is None else self._averaged()
         raw = {name: tensor.clone() for name, tensor in live.items()}
@@ -274,7 +277,8 @@ class Loop:
         finally:
             self._copy(raw, live)
             self.method.train()
-        return {"step": self.step, **numbers, "evaluation_seconds": time.monotonic() - started}
+        self.evaluations.append({"step": self.step, **numbers, "evaluation_seconds": time.monotonic() - started})
+        return True
 
     @staticmethod
     @torch.no_grad()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def accelerate_for(device: torch.device, precision: str) -> Iterator[Any]:
 
 @contextmanager
 def deterministic_kernels() -> Iterator[None]:
-    """Ask cuDNN and torch for kernels that repeat their numbers, inside the block only."""
+    """Take kernels that repeat their numbers, inside the block only; where torch has none it would warn at each."""
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
@@ -197,7 +198,9 @@ def deterministic_kernels() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic")
+            yield
     finally:
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
         torch.utils.deterministic.fill_uninitialized_memory = fill

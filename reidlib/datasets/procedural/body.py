@@ -8,6 +8,8 @@ from .people import BAG, HAIR, HAT, LOWER, SHOES, UPPER
 
 # Materials: what the painter does with a part.
 FACE, HAIRS, NECK, TORSO, ARM, HAND, LEG, SKIRT, SHORTS, SHOE, BAGS, HATS, OBJECT, LENSES, SCARF = range(15)
+HOLLOW = (HAIRS, SKIRT, SHORTS, HATS)              # what one can look into
+FINE = (FACE, LENSES, HAIRS)                       # painted sample by sample: small things in them matter
 
 
 class Builder:
@@ -103,12 +105,14 @@ def to_view(stack: dict[str, Tensor], rotation: Tensor, shift: Tensor, image: Te
     low = torch.where(tube, torch.minimum(centre[..., :2] - disc, end - disc_end), centre[..., :2] - round_box)
     high = torch.where(tube, torch.maximum(centre[..., :2] + disc, end + disc_end), centre[..., :2] + round_box)
 
-    def flat(value: Tensor) -> Tensor:
-        return value[on]
-
-    return Parts(image[:, None].expand(-1, count)[on], owner[:, None].expand(-1, count)[on], flat(stack["material"]),
-                 flat(to_local), flat(stack["alpha"]), flat(stack["taper"]), flat(stack["clip"]), flat(stack["bias"]),
-                 flat(torch.cat([low, high], -1)), flat(stack["extra"]))
+    wide = size[..., :2].amax(-1) * (1 + stack["taper"]).clamp(min=1)
+    axis = reach[..., :2, 2]
+    start = torch.where(tube, centre[..., :2], centre[..., :2] - axis)
+    spine = torch.cat([start, centre[..., :2] + axis, wide[..., None]], -1)
+    hollow, fine = (torch.isin(stack["material"], torch.tensor(kinds, device=on.device)) for kinds in (HOLLOW, FINE))
+    return Parts(image[:, None].expand(-1, count)[on], owner[:, None].expand(-1, count)[on], stack["material"][on],
+                 to_local[on], stack["alpha"][on], stack["taper"][on], stack["clip"][on], stack["bias"][on],
+                 torch.cat([low, high], -1)[on], spine[on], hollow[on], fine[on], stack["extra"][on])
 
 
 def join(groups: list[Parts]) -> Parts:
@@ -196,21 +200,25 @@ def _torso(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> 
     chest = (0.092 - 0.006 * female) * h * grow + cloth
     waist = (0.084 - 0.010 * female) * h * (1.4 * (girth - 1) + 1) + cloth + 0.010 * loose
     hip = (0.090 + 0.008 * female) * h * grow + cloth
-    b.tube(TORSO, neck - (0.012 * h)[:, None] * spine, up(0.215), half * 0.80 + cloth, chest, flat=0.60, left=left)
+    b.tube(TORSO, neck - (0.024 * h)[:, None] * spine, up(0.215), half * 0.86 + cloth, chest, flat=0.60, left=left)
     b.ellipsoid(TORSO, neck - (0.030 * h)[:, None] * spine, axes,
-                torch.stack([half * 1.06 + cloth, 0.046 * h + cloth, 0.030 * h + cloth], -1), side=0.0)
+                torch.stack([half * 0.98 + cloth, 0.047 * h + cloth, 0.030 * h + cloth], -1))
+    for side in ("right", "left"):                                                    # the slope from neck to shoulder
+        b.tube(TORSO, neck + (0.012 * h)[:, None] * spine, joints[f"{side} shoulder"] + (0.006 * h)[:, None] * spine,
+               0.030 * h + cloth, 0.026 * h + cloth, flat=1.15)
     b.tube(TORSO, up(0.216), up(0.10), chest, waist, flat=0.64, left=left)
     hem = 0.035 - 0.07 * person["fit"] * (1 - person["tucked"])
     b.tube(TORSO, up(0.101), up(0.03), waist, hip, flat=0.66, left=hips_left)
-    b.tube(TORSO, up(0.031), pelvis + (hem * h)[:, None] * spine, hip, hip * (1.0 + 0.05 * loose), flat=0.68, left=hips_left)
-    b.ellipsoid(LEG, up(-0.004), limb_axes(-spine, hips_left), torch.stack([hip * 0.97, hip * 0.66, 0.062 * h], -1),
+    b.tube(TORSO, up(0.031), pelvis + (hem * h)[:, None] * spine, hip, hip * (1.04 + 0.05 * loose), flat=0.70, left=hips_left,
+           bias=-0.006)
+    b.ellipsoid(LEG, up(0.006), limb_axes(-spine, hips_left), torch.stack([hip * 0.97, hip * 0.67, 0.058 * h], -1),
                 along=0.0, bias=0.004)
     bust = up(0.205) + 0.040 * h[:, None] * axes[:, :, 1]
     b.ellipsoid(TORSO, bust, axes, torch.stack([0.070 * h, 0.032 * h * grow + cloth, 0.036 * h], -1), on=female > 0.5)
     belly = up(0.085) + (0.018 * h)[:, None] * axes[:, :, 1]
-    b.ellipsoid(TORSO, belly, axes, torch.stack([waist * 0.85, waist * 0.62 * girth, 0.085 * h], -1), on=girth > 1.06)
-    seat = up(0.0) - (0.026 * h)[:, None] * axes[:, :, 1]
-    b.ellipsoid(LEG, seat, axes, torch.stack([hip * 0.86, 0.050 * h, 0.055 * h], -1), along=0.0, bias=0.004)
+    b.ellipsoid(TORSO, belly, axes, torch.stack([waist * 0.85, waist * 0.62 * girth, 0.070 * h], -1), on=girth > 1.06)
+    seat = up(0.002) - (0.022 * h)[:, None] * axes[:, :, 1]
+    b.ellipsoid(LEG, seat, axes, torch.stack([hip * 0.88, 0.050 * h, 0.056 * h], -1), along=0.0, bias=0.004)
     b.ellipsoid(SCARF, neck + (0.006 * h)[:, None] * spine, axes,
                 torch.stack([0.052 * h, 0.050 * h, 0.024 * h], -1), on=person["scarf"] > 0, bias=-0.02)
 
@@ -240,7 +248,7 @@ def _arm(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side:
     end = (0.0150 * h * girth * slim + lower * 0.9)
     down = (elbow - shoulder) / (elbow - shoulder).norm(dim=1, keepdim=True)
     out = limb_axes(down)
-    b.ellipsoid(ARM, shoulder - (0.004 * h)[:, None] * down, out, torch.stack([top * 1.12, top * 1.25, top * 1.15], -1),
+    b.ellipsoid(ARM, shoulder + (0.002 * h)[:, None] * down, out, torch.stack([top * 1.04, top * 1.14, top * 1.02], -1),
                 along=0.02, side=sign)
     b.tube(ARM, shoulder, elbow, top, mid, along=(0.0, 0.53), side=sign)
     b.ellipsoid(ARM, elbow, out, torch.stack([mid, mid, mid], -1), along=0.53, side=sign)
@@ -342,13 +350,16 @@ def _bags(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> N
     axes = limb_axes(-spine, left)
     front = axes[:, :, 1]
     back = has(person, "bag", BAG, "backpack")
-    middle = neck - (0.135 * h)[:, None] * spine - (0.094 * h)[:, None] * front
-    b.ellipsoid(BAGS, middle, axes, torch.stack([0.092 * h, 0.055 * h, 0.130 * h], -1), on=back)
-    b.ellipsoid(BAGS, middle - (0.045 * h)[:, None] * spine - (0.030 * h)[:, None] * front, axes,
-                torch.stack([0.068 * h, 0.040 * h, 0.062 * h], -1), on=back, along=1.0)
+    rear = (0.098 * h)[:, None] * front
+    high, low = neck - (0.055 * h)[:, None] * spine - rear, neck - (0.265 * h)[:, None] * spine - rear
+    b.tube(BAGS, high, low, 0.072 * h, 0.088 * h, flat=0.58, left=left, on=back)
+    b.ellipsoid(BAGS, high, axes, torch.stack([0.072 * h, 0.042 * h, 0.028 * h], -1), on=back)
+    b.ellipsoid(BAGS, low, axes, torch.stack([0.088 * h, 0.051 * h, 0.022 * h], -1), on=back)
+    b.ellipsoid(BAGS, neck - (0.205 * h)[:, None] * spine - (0.138 * h)[:, None] * front, axes,
+                torch.stack([0.060 * h, 0.030 * h, 0.052 * h], -1), on=back, along=1.0)
     side = person["bag_side"]
     hip = pelvis + (0.035 * h)[:, None] * spine + (side * 0.128 * h)[:, None] * left - (0.02 * h)[:, None] * front
-    b.ellipsoid(BAGS, hip, axes, torch.stack([0.034 * h, 0.085 * h, 0.068 * h], -1), on=has(person, "bag", BAG, "shoulder bag"))
+    b.ellipsoid(BAGS, hip, axes, torch.stack([0.030 * h, 0.082 * h, 0.062 * h], -1), on=has(person, "bag", BAG, "shoulder bag"))
     wrist = torch.where((side > 0)[:, None], joints["left wrist"], joints["right wrist"])
     reach = torch.where((side > 0)[:, None], joints["left reach"], joints["right reach"])
     hand = wrist + (0.055 * h)[:, None] * reach

@@ -16,7 +16,8 @@ TILE = 8                       # edge of a square tile, in samples
 FAR = 2**31 - 1                # key of a sample that nothing covers
 DEPTH_STEPS = 16384            # depth buffer steps per metre
 DEPTH_ORIGIN = 8.0             # metres in front of the person that still fit the buffer
-PART_BITS = 12                 # up to 4096 parts in one picture
+PART_BITS = 12                 # of a key: the part's number in its picture, below the flag of parts that are painted alone
+ALONE = 1 << (PART_BITS - 1)
 
 
 class Parts(NamedTuple):
@@ -31,6 +32,9 @@ class Parts(NamedTuple):
     clip: Tensor         # float [M, 5]: normal in s, lowest, highest
     bias: Tensor         # float [M] metres added to the depth where parts are compared
     box: Tensor          # float [M, 4] X and Y bounds: left, top, right, bottom
+    spine: Tensor        # float [M, 5] a capsule around the part in X, Y: start, end, radius (metres)
+    hollow: Tensor       # bool [M] the inside may be seen
+    alone: Tensor        # bool [M] painted sample by sample, not pixel by pixel
     extra: Tensor        # float [M, 6]: along start, along end, side, colour
 
 
@@ -50,7 +54,7 @@ class Samples(NamedTuple):
 
 
 def _tiles(parts: Parts, frame: Frame, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """List the (part, tile) pairs whose boxes meet: part row, tile column, tile row, each int64 [T]."""
+    """List the (part, tile) pairs that may meet: part row, tile column, tile row, each int64 [T]."""
     scale, offset = frame.scale[parts.image], frame.offset[parts.image]               # [M, 2]
     low = ((parts.box[:, :2] * scale + offset) / TILE).floor().long().clamp_(min=0)
     high = ((parts.box[:, 2:] * scale + offset) / TILE).floor().long()
@@ -61,7 +65,16 @@ def _tiles(parts: Parts, frame: Frame, height: int, width: int) -> tuple[Tensor,
     first = torch.repeat_interleave(total.cumsum(0) - total, total)
     within = torch.arange(len(part), device=part.device) - first
     across = count[part, 0]
-    return part, low[part, 0] + within % across, low[part, 1] + within // across
+    column, row = low[part, 0] + within % across, low[part, 1] + within // across
+    # Drop tiles farther from the part's capsule than its radius and half a tile's diagonal.
+    start = (parts.spine[:, 0:2] * scale + offset)[part]
+    end = (parts.spine[:, 2:4] * scale + offset)[part]
+    radius = (parts.spine[:, 4] * scale.amax(1))[part] + 0.7072 * TILE
+    middle = (torch.stack([column, row], 1) + 0.5) * TILE - start
+    along = end - start
+    t = ((middle * along).sum(1) / along.square().sum(1).clamp(min=1e-6)).clamp_(0, 1)
+    keep = (middle - t[:, None] * along).square().sum(1) <= radius.square()
+    return part[keep], column[keep], row[keep]
 
 
 def _dot(left: Tensor, right: Tensor, alpha: Tensor) -> Tensor:
@@ -69,25 +82,27 @@ def _dot(left: Tensor, right: Tensor, alpha: Tensor) -> Tensor:
     return left[:, 0] * right[:, 0] + left[:, 1] * right[:, 1] + alpha * left[:, 2] * right[:, 2]
 
 
-def _roots(a: Tensor, b: Tensor, c: Tensor, clip_at: Tensor, clip_slope: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Nearest root of a D^2 + 2 b D + c whose clip coordinate lies in [low, high]; infinite where there is none."""
-    disc = torch.addcmul(-a * c, b, b)
-    root = disc.clamp(min=0).sqrt_()
-    inverse = 1 / a
-    size = inverse.abs()
-    middle = -b * inverse
-    reach = root * size
-    near, far = middle - reach, middle + reach
-    covered = disc > 0
-    at = torch.addcmul(clip_at, clip_slope, near)
-    near_ok = covered & (at >= low) & (at <= high)
-    at = torch.addcmul(clip_at, clip_slope, far)
-    far_ok = covered & (at >= low) & (at <= high)
+def _roots(a: Tensor, b: Tensor, c: Tensor, clip_at: Tensor, clip_slope: Tensor, low: Tensor, high: Tensor, *,
+           hollow: bool) -> Tensor:
+    """Nearest root of a D^2 + 2 b D + c whose clip coordinate lies in [low, high]; infinite where there is none.
+
+    Only hollow parts are looked into: there the far root counts where the near one is cut away.
+    """
     never = torch.full((), float("inf"), device=a.device)
-    return torch.where(near_ok, near, torch.where(far_ok, far, never))
+    inverse = 1 / a
+    middle = b * -inverse
+    reach = (torch.addcmul(-a * c, b, b)).sqrt_().mul_(inverse.abs())                 # not a number beside the part
+    near = middle - reach
+    at = torch.addcmul(clip_at, clip_slope, near)
+    near = torch.where((at >= low) & (at <= high), near, never)                       # comparisons with nan are false
+    if not hollow:
+        return near
+    far = middle.add_(reach)
+    at = torch.addcmul(clip_at, clip_slope, far)
+    return torch.minimum(near, torch.where((at >= low) & (at <= high), far, never))
 
 
-def tile_depths(parts: Parts, frame: Frame, part: Tensor, column: Tensor, row: Tensor) -> Tensor:
+def tile_depths(parts: Parts, frame: Frame, part: Tensor, column: Tensor, row: Tensor, *, hollow: bool) -> Tensor:
     """Depth of each part at the samples of its tiles, float [T, TILE * TILE], infinite where it is not."""
     device = part.device
     step = torch.arange(TILE, dtype=torch.float32, device=device) + 0.5               # sample centres
@@ -115,7 +130,7 @@ def tile_depths(parts: Parts, frame: Frame, part: Tensor, column: Tensor, row: T
     normal = clip[:, :3]
     clip_at = torch.stack([(normal * v).sum(1) for v in (origin, along_x, along_y)], 1) @ linear
     slope = (normal * depth).sum(1, keepdim=True)
-    return _roots(a, b, c, clip_at, slope, clip[:, 3:4], clip[:, 4:5])
+    return _roots(a, b, c, clip_at, slope, clip[:, 3:4], clip[:, 4:5], hollow=hollow)
 
 
 def rasterise(parts: Parts, frame: Frame, batch: int, height: int, width: int) -> Tensor:
@@ -126,17 +141,20 @@ def rasterise(parts: Parts, frame: Frame, batch: int, height: int, width: int) -
     """
     device = parts.image.device
     counts = torch.bincount(parts.image, minlength=batch)
-    number = torch.arange(len(parts.image), device=device) - (counts.cumsum(0) - counts)[parts.image]
-    part, column, row = _tiles(parts, frame, height, width)
-    depth = tile_depths(parts, frame, part, column, row) + parts.bias[part, None]
-    steps = ((depth + DEPTH_ORIGIN) * DEPTH_STEPS).clamp_(0, 2**(31 - PART_BITS) - 2)
-    key = (steps.int() << PART_BITS) + number[part, None].int()
-    key = torch.where(torch.isfinite(depth), key, torch.full((), FAR, dtype=torch.int32, device=device))
+    number = torch.arange(len(parts.image), device=device) - (counts.cumsum(0) - counts)[parts.image] + ALONE * parts.alone
+    pairs = torch.stack(_tiles(parts, frame, height, width))
     tiles_x, tiles_y = width // TILE, height // TILE
-    tile = (parts.image[part] * tiles_y + row) * tiles_x + column
     buffer = torch.full((batch * tiles_y * tiles_x * TILE * TILE,), FAR, dtype=torch.int32, device=device)
-    index = tile[:, None] * (TILE * TILE) + torch.arange(TILE * TILE, device=device)
-    buffer.scatter_reduce_(0, index.reshape(-1), key.reshape(-1), "amin")
+    inside = torch.arange(TILE * TILE, device=device)
+    hollow = parts.hollow[pairs[0]]
+    for open_ended in (False, True):
+        part, column, row = pairs[:, hollow == open_ended]
+        depth = tile_depths(parts, frame, part, column, row, hollow=open_ended)
+        steps = ((depth + (parts.bias[part, None] + DEPTH_ORIGIN)) * DEPTH_STEPS).clamp_(0, 2**(31 - PART_BITS) - 1)
+        key = (steps.int() << PART_BITS) + number[part, None].int()
+        key.masked_fill_(torch.isinf(depth), FAR)
+        tile = (parts.image[part] * tiles_y + row) * tiles_x + column
+        buffer.scatter_reduce_(0, (tile[:, None] * (TILE * TILE) + inside).reshape(-1), key.reshape(-1), "amin")
     buffer = buffer.view(batch, tiles_y, tiles_x, TILE, TILE).permute(0, 1, 3, 2, 4)
     return buffer.reshape(batch, height, width)
 
@@ -146,15 +164,37 @@ def key_depth(key: Tensor) -> Tensor:
     return (key >> PART_BITS).float() / DEPTH_STEPS - DEPTH_ORIGIN
 
 
-def samples(parts: Parts, frame: Frame, buffer: Tensor) -> Samples:
-    """Return the covered samples of a depth buffer with the part each one shows and its place in view metres."""
-    batch, height, width = buffer.shape
-    flat = buffer.reshape(-1)
-    position = (flat != FAR).nonzero()[:, 0]
-    key = flat[position]
-    image = position // (height * width)
+def part_at(key: Tensor, image: Tensor, parts: Parts, batch: int) -> Tensor:
+    """Row of Parts that keys of the depth buffer show, int64; any valid row where nothing is."""
     counts = torch.bincount(parts.image, minlength=batch)
-    part = (counts.cumsum(0) - counts)[image] + (key & (2**PART_BITS - 1)).long()
+    return ((counts.cumsum(0) - counts)[image] + (key & (ALONE - 1)).long()).clamp_(max=len(parts.image) - 1)
+
+
+def leaders(buffer: Tensor) -> Tensor:
+    """For each sample, the flat index of the sample of its pixel (2 x 2 samples) that is painted for it, int32 [B, H, W].
+
+    Samples of one pixel that show the same part share a leader, unless that part is painted sample by sample.
+    """
+    part = buffer & (2**PART_BITS - 1)
+    quad = [(slice(None), slice(dy, None, 2), slice(dx, None, 2)) for dy in (0, 1) for dx in (0, 1)]
+    leader = torch.arange(buffer.numel(), dtype=torch.int32, device=buffer.device).view(buffer.shape)
+    shown = [part[corner] for corner in quad]
+    chief = [leader[corner] for corner in quad]
+    for later in (1, 2, 3):
+        shared = shown[later] < ALONE
+        for earlier in reversed(range(later)):
+            chief[later] = torch.where((shown[later] == shown[earlier]) & shared, chief[earlier], chief[later])
+    for corner, chosen in zip(quad[1:], chief[1:], strict=True):
+        leader[corner] = chosen
+    return leader
+
+
+def samples(parts: Parts, frame: Frame, buffer: Tensor, position: Tensor) -> Samples:
+    """Return the part that each of some covered samples shows, and its place in view metres."""
+    batch, height, width = buffer.shape
+    key = buffer.reshape(-1)[position]
+    image = position // (height * width)
+    part = part_at(key, image, parts, batch)
     depth = key_depth(key) - parts.bias[part]
     pixel = torch.stack([(position % width).float(), (position // width % height).float()], 1) + 0.5
     view = (pixel - frame.offset[image]) / frame.scale[image]

@@ -37,11 +37,11 @@ def lit(normal: Tensor, direction: Tensor, ambient: Tensor, sun: Tensor) -> Tens
 
 
 def crevices(depth: Tensor, radius: int) -> Tensor:
-    """Darkness beside nearer surfaces, 0..1, from a depth buffer [B, H, W] in metres."""
+    """Darkness beside nearer surfaces, 0..1, from depths [B, H, W] in metres."""
     dark = torch.zeros_like(depth)
     for dy, dx in ((radius, 0), (-radius, 0), (0, radius), (0, -radius)):
         nearer = depth - torch.roll(depth, (dy, dx), (1, 2))
-        dark += ((nearer - 0.015) * 9).clamp_(0, 1) * (nearer < 0.6)
+        dark += ((nearer - 0.025) * 9).clamp_(0, 1) * (nearer < 0.6)
     return dark / 4
 
 

@@ -27,10 +27,10 @@ class Surface:
         self.shade = torch.ones_like(self.along)
 
     def of(self, name: str) -> Tensor:
-        return self.person[name][self.owner]
+        return self.person[name].index_select(0, self.owner)
 
     def wears(self, name: str, words: tuple[str, ...], *wanted: str) -> Tensor:
-        return has(self.person, name, words, *wanted)[self.owner]
+        return has(self.person, name, words, *wanted).index_select(0, self.owner)
 
     def sided(self, left: int) -> Tensor:
         """The label `left` for the person's left side and the next one for the right."""
@@ -82,10 +82,12 @@ def face(at: Surface) -> tuple[Tensor, Tensor]:
     colour = _mix(colour, lips, 0.8 * mouth)
     brow = front & (((wide - 0.0195) / 0.0125).square() + ((y - 0.0190) / 0.0040).square() < 1)
     colour = _mix(colour, hair * 0.8, 0.75 * brow)
-    socket = front & (((wide - 0.0190) / 0.0125).square() + ((y - 0.0065) / 0.0085).square() < 1)
-    colour = _mix(colour, skin * 0.66, 0.7 * socket)
-    eye = front & (((wide - 0.0190) / 0.0085).square() + ((y - 0.0060) / 0.0052).square() < 1)
-    colour = _mix(colour, torch.full_like(skin, 0.09), 0.92 * eye)
+    socket = front & (((wide - 0.0185) / 0.0115).square() + ((y - 0.0070) / 0.0075).square() < 1)
+    colour = _mix(colour, skin * 0.74, 0.6 * socket)
+    eye = front & (((wide - 0.0185) / 0.0090).square() + ((y - 0.0060) / 0.0040).square() < 1)
+    colour = _mix(colour, torch.full_like(skin, 0.82), 0.75 * eye)
+    iris = front & (((wide - 0.0185) / 0.0052).square() + ((y - 0.0062) / 0.0048).square() < 1)
+    colour = _mix(colour, torch.full_like(skin, 0.08), 0.95 * iris)
     line = torch.where(at.wears("hair", HAIR, "fringe", "bob"), 0.027, torch.where(
         at.wears("hair", HAIR, "bald"), 1.0, 0.046)) + 0.10 * wide * (0.0 - (at.wears("hair", HAIR, "short", "long")).float())
     hairy = (y > line) & ~at.wears("hair", HAIR, "bald")
@@ -169,7 +171,7 @@ def torso(at: Surface) -> tuple[Tensor, Tensor]:
     colour = _mix(at.of("upper_colour"), at.of("second_colour"), weight)
     _folds(at, around, along, 0.13)
     waist = torch.exp(-((v - 0.10) / 0.02).square())
-    at.shade = at.shade * (1 - 0.10 * waist * (0.5 + 0.5 * torch.sin(at.angle * 9)))
+    at.shade = at.shade * (1 - 0.08 * waist * (0.5 + 0.5 * torch.sin(at.angle * 9)))
     label = _upper_label(at)
     colour, label = _opening(at, colour, label, x, v, front)
     colour, label = _neckline(at, colour, label, x, v, front)
@@ -182,7 +184,7 @@ def arm(at: Surface) -> tuple[Tensor, Tensor]:
     """Sleeve to its length, skin beyond it."""
     sleeve = at.along <= body.sleeve_length(at.person)[at.owner]
     kind = at.of("pattern")
-    metres = at.along * 0.55
+    metres = torch.where(at.along < 0.021, 0.30 - at.place[:, 1], at.along * 0.33) * at.of("height")
     weight = weave(kind, at.angle * 0.05, metres + 0.02, at.of("period"), at.of("print_seed"))
     weight = torch.where(kind == PATTERN.index("raglan"), 1.0, weight)
     cloth = _mix(at.of("upper_colour"), at.of("second_colour"), weight)
@@ -299,15 +301,17 @@ def paint(parts: Parts, samples: Samples, person: dict[str, Tensor], rotation: T
     "head axes" in statures. Objects (owner -1) take their own colour and label 0.
     """
     part = samples.part
-    local = parts.to_local[part]                                                      # [S, 3, 4]
-    s = (local[:, :, :3] @ samples.view[:, :, None])[:, :, 0] + local[:, :, 3]
+    local = parts.to_local.index_select(0, part)                                      # [S, 3, 4]
+    x, y, depth = samples.view[:, :, None].unbind(1)                                  # [S, 1]
+    s = local[:, :, 0] * x + local[:, :, 1] * y + local[:, :, 2] * depth + local[:, :, 3]
     gradient = torch.stack([s[:, 0], s[:, 1], parts.alpha[part] * s[:, 2] - parts.taper[part]], 1)
-    normal = (gradient[:, None] @ local[:, :, :3])[:, 0]
+    normal = gradient[:, :1] * local[:, 0, :3] + gradient[:, 1:2] * local[:, 1, :3] + gradient[:, 2:] * local[:, 2, :3]
     normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-6)
     normal = normal * torch.where(normal[:, 2:] > 0, -1.0, 1.0)                       # insides face the viewer too
     owner = parts.owner[part]
     known = owner.clamp(min=0)
-    place = ((samples.view - shift[known])[:, None] @ rotation[known])[:, 0]          # R^T (v - t): the body frame
+    moved, turned = samples.view - shift[known], rotation[known]
+    place = moved[:, :1] * turned[:, 0] + moved[:, 1:2] * turned[:, 1] + moved[:, 2:] * turned[:, 2]   # R^T (v - t)
     extra = parts.extra[part]
     fields = {"owner": known, "s": s, "place": (place - person["pelvis"][known]) / person["height"][known, None],
               "along": extra[:, 0] + (extra[:, 1] - extra[:, 0]) * s[:, 2].clamp(0, 1), "side": extra[:, 2],

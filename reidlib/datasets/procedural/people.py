@@ -57,7 +57,7 @@ def _clothes(u: Draws, figure: Tensor, muted: float) -> dict[str, Tensor]:
     lower_weights = torch.lerp(torch.tensor([[2.0, 2.2, 0.0, 0.0]]), torch.tensor([[1.3, 1.4, 1.5, 0.7]]), female)
     upper = u.choice("upper", upper_weights)
     plain = torch.tensor([[2.6, 1.2, 0.9, 1.3, 0.9, 0.35, 0.8, 0.5]]).repeat(len(upper), 1)
-    plain[(upper == 4) | (upper == 5), 3:] *= torch.tensor([0.0, 1, 0, 0, 1])           # no prints on coats
+    plain[(upper == 4) | (upper == 5)] *= torch.tensor([3, 0.25, 1.0, 0, 0, 1.5, 0, 0])   # coats are quieter
     plain[(upper == 2) | (upper == 6), 7] = 0                                         # no raglan without sleeves
     plain[upper == 6, 3] = 0
     index = u.choice("upper_colour", list(_UPPER_WEIGHTS))

@@ -112,7 +112,7 @@ def pose(person: dict[str, Tensor], *, phase: Tensor, swing: Tensor, arm_modes: 
     joints["neck"], joints["spine"] = neck, spine
     half = 0.103 * h * person["shoulders"]
     for side, sign, at in (("right", -1.0, phase), ("left", 1.0, phase + math.pi)):
-        shoulder = neck + turn(_vector(sign * half, -0.012 * h, 0.0, h), chest_turn)
+        shoulder = neck + turn(_vector(sign * half, -0.026 * h, 0.0, h), chest_turn)
         arm_swing = -0.85 * swing * at.sin() + 0.05
         arm = _arm(sign, arm_swing, arm_modes[:, 0 if side == "right" else 1], shoulder, h, splay)
         joints[f"{side} shoulder"] = shoulder

@@ -21,7 +21,7 @@ from .layout import FOLDERS, plan, sizes
 from .networks import Network, network_named
 from .occluders import OCCLUDERS
 from .people import PRESETS, describe, people
-from .render import Rendered, draw_shots
+from .compose import Rendered, draw_shots
 from .shots import mutedness, shots
 
 RENDERER_VERSION = 1           # goes up whenever pixels change, so that stored sets are made again
@@ -30,7 +30,7 @@ CHUNK = 64
 FINISHED, SETTINGS, CHUNKS = "finished.json", "settings.json", ".chunks"
 ANNOTATIONS = {"train": "market-annotation-train.csv", "query": "market-annotation-test.csv",
                "gallery": "market-annotation-test.csv", "gt_bbox": "market-annotation-test.csv"}
-_LIP_COLOURS = (0, 0, 0, 128, 0, 0, 255, 0, 0, 0, 85, 0, 170, 0, 51, 255, 85, 0, 0, 0, 85, 0, 119, 221, 85, 85, 0, 0, 85, 85,
+LIP_COLOURS = (0, 0, 0, 128, 0, 0, 255, 0, 0, 0, 85, 0, 170, 0, 51, 255, 85, 0, 0, 0, 85, 0, 119, 221, 85, 85, 0, 0, 85, 85,
                 85, 51, 0, 52, 86, 128, 0, 128, 0, 0, 0, 255, 51, 170, 221, 0, 255, 255, 85, 255, 170, 170, 255, 85,
                 255, 255, 0, 255, 170, 0)
 
@@ -74,7 +74,7 @@ def _encode(array: np.ndarray, kind: str, quality: int = 90) -> bytes:
     else:
         if kind == "labels":
             image = image.convert("P") if image.mode != "L" else image
-            image.putpalette(_LIP_COLOURS)
+            image.putpalette(LIP_COLOURS)
         image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 

@@ -150,10 +150,13 @@ def _tent(grid: Tensor) -> Tensor:
 
 def _vote(labels: Tensor) -> Tensor:
     """The label that most of a pixel's covered samples carry, uint8 [B, H, W] from [B, 2H, 2W]; 0 where none is."""
-    batch, height, width = labels.shape
-    four = labels.view(batch, height // 2, 2, width // 2, 2).permute(0, 1, 3, 2, 4).reshape(batch, height // 2, width // 2, 4)
-    votes = (four[..., :, None] == four[..., None, :]).sum(-1, dtype=torch.uint8) + 8 * (four > 0).to(torch.uint8)
-    return four.gather(-1, votes.argmax(-1, keepdim=True))[..., 0]
+    four = [labels[:, dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]
+    best, most = torch.zeros_like(four[0]), torch.zeros_like(four[0])
+    for label in four:
+        votes = sum((label == other).to(torch.uint8) for other in four) * (label > 0)
+        better = votes > most
+        best, most = torch.where(better, label, best), torch.where(better, votes, most)
+    return best
 
 
 def _company(scene: Scene, shot: dict[str, Tensor], seed: int, muted: float) -> list[tuple]:
@@ -196,9 +199,7 @@ def _visible(buffer: Tensor, parts: draw.Parts, frame: draw.Frame, points: Tenso
     image = torch.arange(batch, device=mask.device)[:, None].expand(-1, points.shape[1])
     fine = (place * SAMPLING).floor().long()
     key = buffer[image, fine[..., 1].clamp(0, height * SAMPLING - 1), fine[..., 0].clamp(0, width * SAMPLING - 1)]
-    counts = torch.bincount(parts.image, minlength=batch)
-    part = (counts.cumsum(0) - counts)[:, None] + (key & (2**draw.PART_BITS - 1)).long()
-    part = torch.where(key == draw.FAR, 0, part)
+    part = draw.part_at(key, image, parts, batch)
     depth = draw.key_depth(key) - parts.bias[part]
     own = (parts.owner[part] == main[:, None]) & (key != draw.FAR)
     near_enough = depth >= points[..., 2] - torch.tensor(COVER, device=mask.device)
@@ -220,7 +221,7 @@ def draw_shots(pids: list[int], shot: dict[str, Tensor], *, network: Network, se
     power, muted = strength(preset, difficulty), mutedness(preset, difficulty)
     table = effects.camera_table(network, power, device)
     camera = _take(table, shot["camera"])
-    pitch = torch.atan((camera["height"] - 0.9) / shot["distance"])
+    pitch = shot["pitch"] if "pitch" in shot else torch.atan((camera["height"] - 0.9) / shot["distance"])
     rows = torch.arange(batch, device=device)
     person = {name: value.to(device) for name, value in people(pids, seed=seed, muted=muted).items()}
     scene = Scene(batch, pitch)
@@ -264,29 +265,52 @@ def draw_shots(pids: list[int], shot: dict[str, Tensor], *, network: Network, se
     place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None] - 0.5      # pixel centres are whole numbers
     missing = torch.tensor([-1.0, -1.0, 0.0], device=device)
     keypoints = torch.where(seen[..., None], torch.cat([place, torch.ones_like(place[..., :1])], -1), missing)
-    return Rendered(images, masks, parsing, keypoints, place, _hidden(parts, frame, buffer, rows))
+    return Rendered(images, masks, parsing, keypoints, place, _hidden(parts, fine, buffer, rows, shot["occluder"] > 0))
 
 
 def _shade(parts: draw.Parts, fine: draw.Frame, buffer: Tensor, scene: Scene, camera: dict[str, Tensor], main: Tensor,
            lights: bool) -> tuple[Tensor, Tensor]:
     """Colour the samples: float [B, 2H, 2W, 5] (red, green, blue, anything there, the person there) and labels."""
     batch, height, width = buffer.shape
-    found = draw.samples(parts, fine, buffer)
+    covered = (buffer.view(-1) != draw.FAR).nonzero()[:, 0]
+    leader = draw.leaders(buffer).view(-1)[covered].long()
+    first = leader == covered
+    found = draw.samples(parts, fine, buffer, covered[first])
     colour, label, normal, shade = paint.paint(parts, found, scene.all_people(), torch.cat(scene.rotations),
                                                torch.cat(scene.shifts))
     image = found.position // (height * width)
     if lights:
-        dark = effects.crevices(draw.key_depth(buffer), max(1, round(height / 80))).view(-1)[found.position]
+        dark = effects.crevices(draw.key_depth(buffer[:, ::2, ::2]), max(1, round(height / 160)))
+        pixel = (image * (height // 2) + found.position // width % height // 2) * (width // 2) + found.position % width // 2
         light = effects.lit(normal, camera["light"][image], camera["ambient"][image], camera["sun"][image])
-        colour = colour * (shade * (1 - 0.55 * dark))[:, None] * light
+        colour = colour * (shade * (1 - 0.55 * dark.view(-1)[pixel]))[:, None] * light
     own = parts.owner[found.part] == main[image]
+    painted = torch.cat([colour.clamp(0, 1.2), torch.ones_like(shade)[:, None], own[:, None].float()], 1)
+    rank = torch.empty(batch * height * width, dtype=torch.int64, device=buffer.device)
+    rank[found.position] = torch.arange(len(found.position), device=buffer.device)
+    source = rank[leader]
     grid = torch.zeros(batch * height * width, 5, device=buffer.device)
-    grid[found.position] = torch.cat([colour.clamp(0, 1.2), torch.ones_like(shade)[:, None], own[:, None].float()], 1)
+    grid.index_copy_(0, covered, painted.index_select(0, source))
     labels = torch.zeros(batch * height * width, dtype=torch.uint8, device=buffer.device)
-    labels[found.position] = torch.where(own, label, 0).to(torch.uint8)
+    labels[covered] = torch.where(own, label, 0).to(torch.uint8)[source]
     return grid.view(batch, height, width, 5), labels.view(batch, height, width)
 
 
-def _hidden(parts: draw.Parts, frame: draw.Frame, buffer: Tensor, main: Tensor) -> Tensor:
-    """Part of each person's pixels in the frame that others cover, from a coarse second rasterisation, 0..1."""
-    return torch.zeros(len(main), device=buffer.device)
+def _hidden(parts: draw.Parts, fine: draw.Frame, buffer: Tensor, main: Tensor, occluded: Tensor) -> Tensor:
+    """Part of each person's samples in the frame that an occluder hides, 0..1: the person is drawn once more, alone."""
+    rows = occluded.nonzero()[:, 0]
+    result = torch.zeros(len(main), device=buffer.device)
+    if len(rows) == 0:
+        return result
+    where = torch.full((len(main),), -1, dtype=torch.int64, device=buffer.device)
+    where[rows] = torch.arange(len(rows), device=buffer.device)
+    keep = (where[parts.image] >= 0) & (parts.owner == main[parts.image])
+    alone = draw.Parts(*(value[keep] for value in parts))._replace(image=where[parts.image[keep]])
+    height, width = buffer.shape[1:]
+    coarse = draw.Frame(fine.scale[rows] / SAMPLING, fine.offset[rows] / SAMPLING + 0.25)   # centres on first samples
+    whole = draw.rasterise(alone, coarse, len(rows), height // SAMPLING, width // SAMPLING) != draw.FAR
+    key = buffer[rows][:, ::SAMPLING, ::SAMPLING]
+    part = draw.part_at(key, rows[:, None, None], parts, len(main))
+    seen = whole & (key != draw.FAR) & (parts.owner[part] == main[rows, None, None])
+    result[rows] = 1 - seen.sum((1, 2)) / whole.sum((1, 2)).clamp(min=1)
+    return result

@@ -1,0 +1,151 @@
+"""Pictures on demand, and what no camera can do: any pose, no background, the same frame in two cameras."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .networks import network_named
+from .occluders import OCCLUDERS
+from .people import PRESETS, describe, people
+from .compose import Rendered, draw_shots
+from .shots import mutedness, shots
+
+BATCH = 64
+
+
+class Pictures(NamedTuple):
+    """Rendered pictures with their truth, row by row."""
+
+    images: Tensor           # uint8 [N, 3, H, W]
+    pids: Tensor             # int64 [N]
+    camids: Tensor           # int64 [N] from 1
+    keypoints: Tensor        # float32 [N, 18, 3] x, y, visible in pixels; (-1, -1, 0) where a joint is not seen
+    masks: Tensor            # uint8 [N, H, W] 0..255
+    parsing: Tensor          # uint8 [N, H, W] LIP labels 0..19
+    info: pd.DataFrame       # yaw, gait phase, occluder and the identity's attributes
+
+
+def _each(name: str, values: int | float | Sequence | Tensor | np.ndarray, count: int) -> Tensor:
+    values = torch.as_tensor(values)
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != count):
+        raise ValueError(f"{name} has shape {tuple(values.shape)}: one value, or one for each of the {count} pictures, is accepted")
+    return values.expand(count)
+
+
+def _check(pids: list[int], camids: list[int], cameras: int, image_size: tuple[int, int], preset: str) -> None:
+    if not pids:
+        raise ValueError("pids is empty: one identity at least is needed")
+    wrong = sorted({camera for camera in camids if not 1 <= camera <= cameras})
+    if wrong:
+        raise ValueError(f"camids {wrong}: accepted are 1 to {cameras}")
+    height, width = image_size
+    if height % 4 or width % 4 or min(height, width) < 16:
+        raise ValueError(f"image_size {tuple(image_size)}: accepted are (height, width) of 16 and more, multiples of 4")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: accepted are {', '.join(PRESETS)}")
+
+
+def _plain(shot: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take occluders, strangers and the detector's errors out of shots."""
+    nobody = torch.zeros_like(shot["occluder"])
+    half = torch.full_like(shot["x"], 0.5)
+    return shot | {"occluder": nobody, "stranger": nobody, "x": half, "y": half, "fill": half * 1.8, "aspect": half * 2,
+                   "cut": nobody}
+
+
+def _draw(pids: list[int], shot: dict[str, Tensor], preset: str, difficulty: float, network: str, seed: int,
+          image_size: tuple[int, int], background: str | tuple, camera_effects: bool, device: str) -> Pictures:
+    """Render shots in batches and describe them."""
+    known = network_named(network)
+    if background != "scene" and (isinstance(background, str) or len(background) != 3):
+        raise ValueError(f"background {background!r}: accepted are 'scene' or three numbers from 0 to 1")
+    results = []
+    for start in range(0, len(pids), BATCH):
+        rows = slice(start, start + BATCH)
+        results.append(draw_shots(pids[rows], {name: value[rows] for name, value in shot.items()}, network=known, seed=seed,
+                                  preset=preset, difficulty=difficulty, image_size=image_size, device=device,
+                                  backdrop=None if background == "scene" else tuple(background), effects_on=camera_effects))
+    result = Rendered(*(torch.cat(values) for values in zip(*results, strict=True)))
+    info = describe(people(pids, seed=seed, muted=mutedness(preset, difficulty)), pids)
+    info.insert(1, "camid", (shot["camera"] + 1).tolist())
+    info.insert(2, "yaw", torch.rad2deg(shot["yaw"]).remainder(360).tolist())
+    info.insert(3, "gait_phase", shot["phase"].remainder(2 * torch.pi).tolist())
+    info.insert(4, "occluder", [OCCLUDERS[index] for index in shot["occluder"].tolist()])
+    info.insert(5, "occluded", result.occluded.tolist())
+    return Pictures(result.images, torch.tensor(pids), shot["camera"] + 1, result.keypoints, result.masks, result.parsing, info)
+
+
+def _shots(pids: list[int], camids: list[int], moments: Tensor, network: str, seed: int, preset: str,
+           difficulty: float) -> dict[str, Tensor]:
+    count = len(pids)
+    rows = {"pid": pids, "camid": camids, "sequence": [0] * count, "frame": moments.tolist(), "step": [0] * count,
+            "box": ["detected"] * count}
+    return shots(rows, network=network_named(network), seed=seed, preset=preset, difficulty=difficulty)
+
+
+def render(pids: Sequence[int], camids: Sequence[int] | int = 1, *, yaws: float | Sequence | Tensor | None = None,
+           phases: float | Sequence | Tensor | None = None, walking: float | Sequence | Tensor | None = None,
+           moments: int | Sequence | None = None, plain: bool = True, background: str | tuple = "scene",
+           camera_effects: bool = True, image_size: tuple[int, int] = (128, 64), seed: int = 0, preset: str = "retrieval",
+           network: str = "market1501", difficulty: float = 1.0, device: str = "cpu") -> Pictures:
+    r"""Render given identities in given cameras and poses, with the truth of every pixel.
+
+    `pids` and `camids` (from 1) name who is seen where, one for each picture; the same pid with the same `seed` and
+    `preset` is the person of the data set that `make` writes. `yaws` in degrees: 0 faces the camera, 90 walks to the
+    right, 180 turns the back. `phases` in radians: the gait cycle. `walking` from 0 (stands) to 1. What is not given is
+    drawn from the seed and `moments` (default 0, 1, 2, ...); the same pid, camid and moment is the same picture.
+    `plain=True` leaves out occluders, strangers and the detector's errors. `background` is "scene" or a colour
+    (red, green, blue; 0..1) in place of the scene. `camera_effects=False` gives even light, no blur and no noise.
+    Raises ValueError for an unknown preset, network or camera, a wrong number of values or an odd image size.
+
+    >>> front, back = render([7, 7], yaws=[0, 180], background=(1, 1, 1), image_size=(64, 32)).keypoints
+    >>> front[0, 2].item(), back[0, 2].item()          # the nose is seen from the front only
+    (1.0, 0.0)
+    """
+    pids = [int(pid) for pid in pids]
+    count = len(pids)
+    camids = _each("camids", camids, count).tolist()
+    _check(pids, camids, len(network_named(network).cameras), image_size, preset)
+    moments = torch.arange(count) if moments is None else _each("moments", moments, count)
+    shot = _shots(pids, camids, moments, network, seed, preset, difficulty)
+    if plain:
+        shot = _plain(shot)
+    if yaws is not None:
+        shot["yaw"] = torch.deg2rad(_each("yaws", yaws, count).float())
+    if phases is not None:
+        shot["phase"] = _each("phases", phases, count).float()
+    if walking is not None:
+        shot["walking"] = _each("walking", walking, count).float()
+    return _draw(pids, shot, preset, difficulty, network, seed, image_size, background, camera_effects, device)
+
+
+def same_frame(pids: Sequence[int], camera_a: int, camera_b: int, *, moments: int | Sequence | None = None,
+               plain: bool = True, image_size: tuple[int, int] = (128, 64), seed: int = 0, preset: str = "retrieval",
+               network: str = "market1501", difficulty: float = 1.0, device: str = "cpu") -> tuple[Pictures, Pictures]:
+    r"""Render the same people at the same moment as two cameras would see them from the same place.
+
+    The two pictures agree pixel by pixel in the person (pose, mask, parsing, key points) and differ in scene, light and
+    camera: aligned pairs that no real camera gives, an oracle for transfer between cameras. Arguments as in `render`.
+
+    >>> a, b = same_frame([3, 4], 5, 6, image_size=(64, 32))
+    >>> bool((a.masks == b.masks).all()), bool((a.images == b.images).all())
+    (True, False)
+    """
+    pids = [int(pid) for pid in pids]
+    known = network_named(network)
+    _check(pids, [camera_a, camera_b], len(known.cameras), image_size, preset)
+    moments = torch.arange(len(pids)) if moments is None else _each("moments", moments, len(pids))
+    shot = _shots(pids, [camera_a] * len(pids), moments, network, seed, preset, difficulty)
+    if plain:
+        shot = _plain(shot)
+    first, second = known.cameras[camera_a - 1], known.cameras[camera_b - 1]
+    shot["pitch"] = torch.atan((first.height - 0.9) / shot["distance"])
+    part = (shot["distance"] - first.near) / (first.far - first.near)
+    other = shot | {"camera": torch.full_like(shot["camera"], camera_b - 1),
+                    "distance": second.near + part * (second.far - second.near)}
+    options = (preset, difficulty, network, seed, image_size, "scene", True, device)
+    return _draw(pids, shot, *options), _draw(pids, other, *options)

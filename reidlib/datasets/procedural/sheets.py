@@ -1,0 +1,71 @@
+"""Contact sheets of the data card: what the people, the cameras and the truth look like."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...files import atomic_path, resolve
+from .networks import network_named
+from .pictures import Pictures, render, same_frame
+from .write import LIP_COLOURS
+
+
+def sheet(images: Tensor, columns: int, *, gap: int = 2) -> Tensor:
+    """Lay pictures uint8 [N, 3, H, W] out row by row on white, uint8 [3, rows, columns].
+
+    >>> sheet(torch.zeros(4, 3, 8, 4, dtype=torch.uint8), 2, gap=1).shape
+    torch.Size([3, 17, 9])
+    """
+    count, _, height, width = images.shape
+    rows = -(-count // columns)
+    page = torch.full((3, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        page[:, top:top + height, left:left + width] = image
+    return page
+
+
+def _truth(pictures: Pictures) -> Tensor:
+    """Each picture four times: as it is, with its key points, its mask, its parsing; uint8 [4N, 3, H, W]."""
+    colours = torch.tensor(LIP_COLOURS, dtype=torch.uint8).view(-1, 3)
+    dotted = pictures.images.clone()
+    for image, points in zip(dotted, pictures.keypoints, strict=True):
+        for x, y, seen in points.round().int().tolist():
+            if seen:
+                image[:, max(y - 1, 0):y + 2, max(x - 1, 0):x + 2] = torch.tensor([255, 40, 40]).view(3, 1, 1).to(torch.uint8)
+    masks = pictures.masks[:, None].expand(-1, 3, -1, -1)
+    parsing = colours[pictures.parsing.long()].permute(0, 3, 1, 2)
+    return torch.stack([pictures.images, dotted, masks, parsing], 1).flatten(0, 1)
+
+
+def _save(page: Tensor, path: Path) -> Path:
+    with atomic_path(path) as temporary:
+        Image.fromarray(page.permute(1, 2, 0).numpy()).save(temporary, quality=82, optimize=True)
+    return path
+
+
+def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[int] = tuple(range(1, 25))) -> list[Path]:
+    """Draw the data card's pictures (JPEG) into a folder and return their paths."""
+    folder, pids = resolve(folder), list(pids)
+    cameras = len(network_named("market1501").cameras)
+    seen = [pid for pid in pids for _ in range(cameras)]
+    views = list(range(1, cameras + 1)) * len(pids)
+    pages = {}
+    for preset in ("retrieval", "generation"):
+        pages[f"people_{preset}"] = sheet(render(seen, views, plain=False, preset=preset).images, cameras * 4)
+    turned = [pid for pid in pids[:8] for _ in range(8)]
+    pages["turning"] = sheet(render(turned, 1, yaws=[45 * step for _ in pids[:8] for step in range(8)], phases=0.9,
+                                    moments=[pid for pid in turned], preset="generation", background=(0.62, 0.64, 0.67),
+                                    image_size=(192, 96)).images, 16)
+    pages["truth"] = sheet(_truth(render(pids[:12], [1 + index % cameras for index in range(12)], plain=False, moments=40,
+                                         preset="generation", image_size=(192, 96))), 16)
+    a, b = same_frame(pids[:12], 5, 6, preset="generation")
+    pages["same_frame"] = sheet(torch.stack([a.images, b.images], 1).flatten(0, 1), 24)
+    levels = [render(pids[:12], [1 + index % cameras for index in range(12)], plain=False, difficulty=difficulty).images
+              for difficulty in (0.0, 1.0, 2.0)]
+    pages["difficulty"] = sheet(torch.cat(levels), 12)
+    return [_save(page, folder / f"{name}.jpg") for name, page in pages.items()]

@@ -1,0 +1,102 @@
+"""Every notebook: its form, and a whole run by papermill on a Market-1501 folder, from another working folder."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from reidlib.datasets import procedural
+from reidlib.files import REPOSITORY
+from reidlib.runs.parameters import read_parameters
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SHARED = ["profile", "dataset", "data_root", "image_size", "seed", "device", "output_root", "weights"]
+pytestmark = pytest.mark.xdist_group("notebooks")  # one process renders the data for all of them
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request) -> Path:
+    return request.param
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_shared_parameters_stand_first_and_are_explained(notebook):
+    parameters = read_parameters(notebook)  # raises for a line without type, literal or comment
+    assert list(parameters)[: len(SHARED)] == SHARED
+    assert parameters["profile"].default == "course" and parameters["dataset"].default == "procedural"
+
+
+def test_form(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert not any(cell.outputs or cell.execution_count for cell in code), "strip the outputs before you commit"
+    assert max(len(cell.source.splitlines()) for cell in code) <= 40
+    lines = sum(len([line for line in cell.source.splitlines() if line.strip()]) for cell in code)
+    assert len(text.split()) / lines >= 1.5
+    headings = [line.lstrip("# ").lower() for line in text.splitlines() if line.startswith("## ")]
+    closing = ["what did not match, and why", "summary", "exercises"]
+    assert headings[-3:] == closing
+    assert cells[0].source.startswith(f"# {notebook.stem[:2]} · ") and "**Question.**" in cells[0].source
+    assert "run.finish(" in code[-1].source
+
+
+def test_no_function_is_defined_in_two_notebooks():
+    seen: dict[str, str] = {}
+    for path in NOTEBOOKS:
+        source = "\n".join(cell.source for cell in code_cells(path))
+        for name in {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}:
+            assert name not in seen, f"{name} is defined in {seen[name]} and in {path.stem}: it belongs in reidlib"
+            seen[name] = path.stem
+
+
+@pytest.fixture(scope="module")
+def market_folder(tmp_path_factory) -> Path:
+    """A rendered tree under the name of the real set: what somebody who has Market-1501 hands over."""
+    root = tmp_path_factory.mktemp("real sets")
+    made = procedural.make(root, size="smoke", progress=False)
+    return Path(shutil.move(made, root / "Market-1501-v15.09.15"))
+
+
+def run_smoke(notebook: Path, market: Path, workdir: Path) -> dict:
+    """Run with plain papermill, as a user might, and return results.json."""
+    workdir.mkdir()
+    parameters = {
+        "profile": "smoke",
+        "dataset": "market1501",
+        "data_root": str(market.parent),
+        "output_root": str(workdir / "runs"),
+    }
+    arguments = [text for name, value in parameters.items() for text in ("-p", name, value)]
+    result = subprocess.run(
+        [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), "executed.ipynb", *arguments],
+        cwd=workdir,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "random"},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    (path,) = (workdir / "runs").glob("*/*/results.json")
+    return json.loads(path.read_text())
+
+
+def test_runs_on_a_market_folder(notebook, market_folder, tmp_path):
+    results = run_smoke(notebook, market_folder, tmp_path / "a folder with spaces")
+    assert results["notebook"] == notebook.stem
+    assert results["parameters"]["dataset"] == "market1501"
+    assert results["metrics"] and results["figures"]
+
+
+def test_same_seed_same_numbers(market_folder, tmp_path):
+    notebook = next(path for path in NOTEBOOKS if path.stem.startswith("02"))
+    first, second = (run_smoke(notebook, market_folder, tmp_path / name)["metrics"] for name in ("one", "two"))
+    assert first == second  # to the last digit

@@ -57,7 +57,7 @@ def test_what_is_no_study_is_refused(tmp_path: Path):
     write_notebook(tmp_path / "00_toy.ipynb")
     for content, message in [
         ({"grids": {}}, "unknown field grids"), ({"grid": {"seed": 1}}, "grid 'seed' must be a list"),
-        ({"sets": [{"seed": 1}, {"seed": 1}]}, "stands twice"), ([1], "is no study"), ({"sets": []}, "no parameter set"),
+        ({"sets": [{"seed": 1}, {"seed": 1}]}, "stands twice"), ([1], "is no study"), ({"sets": []}, "no parameter"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             sweeps.read_study(write_study(tmp_path, content), tmp_path)

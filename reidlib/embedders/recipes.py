@@ -87,7 +87,7 @@ RECIPES = {
         # ours: a small network on small images in some thousand steps, a unit is a thousandth of the run
         Recipe(
             "course", "adam", 3e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax",
-            last_stride=1, bnneck=True, normalise=True, batch=32, augmentation="flip", image_size=None,
+            bnneck=True, normalise=True, batch=32, augmentation="flip", image_size=None,
         ),
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
+from reidlib.evaluators.scores import CAMERA_RULES
 
 
 class Neighbours(NamedTuple):
@@ -67,6 +68,38 @@ def nearest_neighbours(
             values = _true_distances(query_features[start:stop], gallery_features, indices, values, distance)
         found.append((indices, values))
     return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def ignored_images(
+    *,
+    query_pids: Array,
+    query_camids: Array,
+    gallery_pids: Array,
+    gallery_camids: Array,
+    camera_rule: str = "cross_camera",
+) -> Tensor:
+    """Say which gallery images a query's ranked list leaves out, for `nearest_neighbours(..., exclude=)`.
+
+    Junk (pid -1) always; with "cross_camera" also the query's own person in its own camera, with "separate_views" all of
+    the query's camera. `evaluate_retrieval` applies the same rules inside; this is for looking at lists. bool [Q, G].
+
+    Raises:
+        ValueError: an unknown camera rule.
+
+    >>> ignored_images(query_pids=torch.tensor([5]), query_camids=torch.tensor([1]),
+    ...     gallery_pids=torch.tensor([5, 7, -1, 0, 5]), gallery_camids=torch.tensor([1, 1, 2, 3, 2])).int().tolist()
+    [[1, 0, 1, 0, 0]]
+    """
+    if camera_rule not in CAMERA_RULES:
+        raise ValueError(f"camera_rule={camera_rule!r}: accepted are {', '.join(map(repr, CAMERA_RULES))}")
+    pids, camids = torch.as_tensor(query_pids)[:, None], torch.as_tensor(query_camids)[:, None]
+    junk = (torch.as_tensor(gallery_pids) == -1).expand(len(pids), -1)
+    if camera_rule == "none":
+        return junk.clone()
+    same_camera = camids == torch.as_tensor(gallery_camids)
+    if camera_rule == "separate_views":
+        return junk | same_camera
+    return junk | (same_camera & (pids == torch.as_tensor(gallery_pids)))
 
 
 def _check_exclude(exclude: Tensor, n_queries: int, n_gallery: int) -> Tensor:

@@ -54,8 +54,9 @@ def write_index(output_root: Path, waiting: Sequence["Job"] = ()) -> Path:
     runs.sort(key=lambda run: (run["folder"].parent.name, run["folder"].name))
     body = [
         "<h1>Runs</h1>",
-        f'<p class="soft">{len(runs)} run{"" if len(runs) == 1 else "s"}, written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. Values of mAP, '
-        "rank-k and mINP are percent. Click a picture for its full size.</p>",
+        f'<p class="soft">{len(runs)} run{"s" * (len(runs) != 1)}, written '
+        f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. Values of mAP, rank-k and mINP are percent. "
+        "Click a picture for its full size.</p>",
         _overview(runs, output_root),
         *(_card(run, output_root) for run in runs if run["status"] != "waiting"),
     ]

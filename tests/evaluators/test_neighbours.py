@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib.evaluators import distances, nearest_neighbours
+from reidlib.evaluators import distances, evaluate_retrieval, ignored_images, nearest_neighbours
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,3 +60,23 @@ def test_cosine_is_one_minus_cos():
 def test_bad_input_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         nearest_neighbours(torch.zeros(4, 2), torch.zeros(20, 2), **options)
+
+
+def test_ignored_images_are_those_that_the_evaluation_leaves_out():
+    """A ranking without the ignored images has its first hit where `evaluate_retrieval` finds it, under every rule."""
+    generator = torch.Generator().manual_seed(3)
+    query, gallery = (torch.randn(n, 4, generator=generator) for n in (30, 200))
+    ids = {
+        "query_pids": torch.randint(1, 9, (30,), generator=generator),
+        "query_camids": torch.randint(1, 4, (30,), generator=generator),
+        "gallery_pids": torch.randint(-1, 9, (200,), generator=generator),
+        "gallery_camids": torch.randint(1, 4, (200,), generator=generator),
+    }
+    for rule in ("cross_camera", "separate_views", "none"):
+        ignored = ignored_images(**ids, camera_rule=rule)
+        found = nearest_neighbours(query, gallery, 200, exclude=ignored).indices
+        hits = (ids["gallery_pids"][found] == ids["query_pids"][:, None]).int()
+        expected = evaluate_retrieval(query, gallery, **ids, camera_rule=rule).first_hits[:, 0]
+        assert torch.equal(hits.argmax(1) + 1, expected)
+    with pytest.raises(ValueError, match="cross_camera"):
+        ignored_images(**ids, camera_rule="same")

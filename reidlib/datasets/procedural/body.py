@@ -204,8 +204,8 @@ def _torso(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> 
     b.ellipsoid(TORSO, neck - (0.030 * h)[:, None] * spine, axes,
                 torch.stack([half * 0.98 + cloth, 0.047 * h + cloth, 0.030 * h + cloth], -1))
     for side in ("right", "left"):                                                    # the slope from neck to shoulder
-        b.tube(TORSO, neck + (0.012 * h)[:, None] * spine, joints[f"{side} shoulder"] + (0.006 * h)[:, None] * spine,
-               0.030 * h + cloth, 0.026 * h + cloth, flat=1.15)
+        b.tube(TORSO, neck + (0.010 * h)[:, None] * spine, joints[f"{side} shoulder"] + (0.004 * h)[:, None] * spine,
+               0.023 * h + cloth, 0.025 * h + cloth, flat=1.35, left=-spine)
     b.tube(TORSO, up(0.216), up(0.10), chest, waist, flat=0.64, left=left)
     hem = 0.035 - 0.07 * person["fit"] * (1 - person["tucked"])
     b.tube(TORSO, up(0.101), up(0.03), waist, hip, flat=0.66, left=hips_left)
@@ -214,7 +214,7 @@ def _torso(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> 
     b.ellipsoid(LEG, up(0.006), limb_axes(-spine, hips_left), torch.stack([hip * 0.97, hip * 0.67, 0.058 * h], -1),
                 along=0.0, bias=0.004)
     bust = up(0.205) + 0.040 * h[:, None] * axes[:, :, 1]
-    b.ellipsoid(TORSO, bust, axes, torch.stack([0.070 * h, 0.032 * h * grow + cloth, 0.036 * h], -1), on=female > 0.5)
+    b.ellipsoid(TORSO, bust, axes, torch.stack([0.072 * h, 0.024 * h * grow + cloth, 0.034 * h], -1), on=female > 0.5)
     belly = up(0.085) + (0.018 * h)[:, None] * axes[:, :, 1]
     b.ellipsoid(TORSO, belly, axes, torch.stack([waist * 0.85, waist * 0.62 * girth, 0.070 * h], -1), on=girth > 1.06)
     seat = up(0.002) - (0.022 * h)[:, None] * axes[:, :, 1]
@@ -290,7 +290,7 @@ def _leg(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side:
     low = 0.0205 * h * girth + wide * (0.8 + 0.6 * person["lower_length"])
     b.tube(LEG, hip + (hip - knee) * 0.06, knee, top, middle, along=(0.0, 0.5), side=sign, bias=under)
     axes = limb_axes((knee - hip) / (knee - hip).norm(dim=1, keepdim=True))
-    b.ellipsoid(LEG, knee, axes, torch.stack([middle, middle * 1.04, middle * 1.05], -1), along=0.5, side=sign)
+    b.ellipsoid(LEG, knee, axes, torch.stack([middle * 0.985, middle * 1.01, middle], -1), along=0.5, side=sign)
     b.tube(LEG, knee, ankle, middle * 0.98, low, along=(0.5, 1.0), side=sign)
     shank = limb_axes((ankle - knee) / (ankle - knee).norm(dim=1, keepdim=True))
     calf = knee + (ankle - knee) * 0.33 - (0.010 * h)[:, None] * shank[:, :, 1]

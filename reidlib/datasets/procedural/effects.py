@@ -41,7 +41,7 @@ def crevices(depth: Tensor, radius: int) -> Tensor:
     dark = torch.zeros_like(depth)
     for dy, dx in ((radius, 0), (-radius, 0), (0, radius), (0, -radius)):
         nearer = depth - torch.roll(depth, (dy, dx), (1, 2))
-        dark += ((nearer - 0.025) * 9).clamp_(0, 1) * (nearer < 0.6)
+        dark += ((nearer - 0.030) * 7).clamp_(0, 1) * (nearer < 0.6)
     return dark / 4
 
 

@@ -24,7 +24,7 @@ from .people import PRESETS, describe, people
 from .compose import Rendered, draw_shots
 from .shots import mutedness, shots
 
-RENDERER_VERSION = 1           # goes up whenever pixels change, so that stored sets are made again
+RENDERER_VERSION = 2           # goes up whenever pixels change, so that stored sets are made again
 IMAGE_SIZES = ((64, 32), (128, 64), (256, 128))
 CHUNK = 64
 FINISHED, SETTINGS, CHUNKS = "finished.json", "settings.json", ".chunks"

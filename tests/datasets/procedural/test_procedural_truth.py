@@ -142,7 +142,7 @@ def test_what_an_occluder_covers_is_neither_mask_nor_seen_joint():
     assert (poled.keypoints[:, NOSE, 2] == 0).all() and (free.keypoints[:, NOSE, 2] == 1).all()
     assert (poled.keypoints[:, NECK, 2] == 0).all(), "the trunk's joints are hidden by things in front"
     lost = 1 - (poled.masks > 127).sum((1, 2)) / (free.masks > 127).sum((1, 2))
-    assert (lost - poled.occluded).abs().max() < 0.04
+    assert (lost - poled.occluded).abs().max() < 0.05
 
 
 def test_a_crossed_arm_is_hidden_behind_the_body_but_trunk_joints_are_reported():

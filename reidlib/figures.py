@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from matplotlib import colors
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from reidlib.datasets.annotations import lip_palette
@@ -146,6 +147,7 @@ def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str =
         values = np.asarray(cmc)[:max_rank] * 100
         axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
     axis.set(xlabel="rank k", ylabel="CMC(k), percent", ylim=(0, 101), title=title)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     return figure
 

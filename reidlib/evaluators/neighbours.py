@@ -80,8 +80,11 @@ def ignored_images(
 ) -> Tensor:
     """Say which gallery images a query's ranked list leaves out, for `nearest_neighbours(..., exclude=)`.
 
-    Junk (pid -1) always; with "cross_camera" also the query's own person in its own camera, with "separate_views" all of
-    the query's camera. `evaluate_retrieval` applies the same rules inside; this is for looking at lists. bool [Q, G].
+    Junk (pid -1) always; with "cross_camera" also the query's own person in its own camera, with "separate_views" all
+    of the query's camera. `evaluate_retrieval` applies the same rules inside; this is for looking at lists.
+
+    Returns:
+        bool [Q, G].
 
     Raises:
         ValueError: an unknown camera rule.

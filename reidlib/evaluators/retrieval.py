@@ -5,7 +5,7 @@ match is one plus the number of gallery images that beat it, and counting those 
 Queries go through in chunks, so memory stays bounded by the features and one block of distances.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,13 +73,7 @@ def evaluate_retrieval(
     >>> scores.first_hits.tolist(), round(scores.mAP, 4)  # kept: 7, 0, 5
     ([[3]], 0.3333)
     """
-    _check_choice("ap", ap, AP_RULES)
-    _check_choice("camera_rule", camera_rule, CAMERA_RULES)
-    _check_choice("divisor", divisor, DIVISORS)
-    if gallery_shots not in (None, 1):
-        raise ValueError(f"gallery_shots={gallery_shots!r}: accepted are None (all images) and 1 (one per identity)")
-    if repeats < 1 or max_rank < 1:
-        raise ValueError(f"repeats={repeats}, max_rank={max_rank}: both must be at least 1")
+    _check_rules(ap, camera_rule, divisor, gallery_shots, repeats, max_rank)
     query = _Ids.of("query", query_pids, query_camids)
     gallery = _Ids.of("gallery", gallery_pids, gallery_camids)
     if camera_rule != "none" and (query.camids < 0).any():
@@ -88,21 +82,11 @@ def evaluate_retrieval(
     if not len(kept):
         raise ValueError(f"all {len(gallery.pids)} gallery images are junk (pid -1)")
     gallery = _Ids(gallery.pids[kept], gallery.camids[kept])
-    if callable(distance):
-        blocks = custom_blocks(distance, len(gallery_pids))
-        kept_columns = torch.from_numpy(kept) if len(kept) < len(gallery_pids) else None
-    else:
-        query_features = as_features("query_features", query_features, len(query.pids))
-        gallery_features = as_features("gallery_features", gallery_features, len(gallery_pids))
-        if len(kept) < len(gallery_pids):
-            gallery_features = gallery_features[torch.from_numpy(kept).to(gallery_features.device)]
-        blocks, kept_columns = ranking_blocks(query_features, gallery_features, distance), None
+    blocks = _blocks_of_kept(query_features, gallery_features, len(query.pids), len(gallery_pids), kept, distance)
     rounds = list(_rounds(gallery, sorted(set(query.camids.tolist())), camera_rule, gallery_shots, repeats, seed))
     parts = []
     for start, stop in row_chunks(len(query.pids), len(gallery_pids)):
         block = blocks(start, stop)  # [q, G]
-        if kept_columns is not None:
-            block = block[:, kept_columns.to(block.device)]
         chunk = _Ids(query.pids[start:stop], query.camids[start:stop])
         parts.append(np.stack([_score_chunk(block, chunk, gallery, camera_rule, faced) for faced in rounds], 1))
     values = np.concatenate(parts)  # [Q, rounds, 4]
@@ -183,9 +167,39 @@ class _Ids(NamedTuple):
         return _Ids(*arrays)
 
 
+def _check_rules(
+    ap: str, camera_rule: str, divisor: str, gallery_shots: int | None, repeats: int, max_rank: int
+) -> None:
+    _check_choice("ap", ap, AP_RULES)
+    _check_choice("camera_rule", camera_rule, CAMERA_RULES)
+    _check_choice("divisor", divisor, DIVISORS)
+    if gallery_shots not in (None, 1):
+        raise ValueError(f"gallery_shots={gallery_shots!r}: accepted are None (all images) and 1 (one per identity)")
+    if repeats < 1 or max_rank < 1:
+        raise ValueError(f"repeats={repeats}, max_rank={max_rank}: both must be at least 1")
+
+
 def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
         raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
+
+
+def _blocks_of_kept(
+    query: Array | None,
+    gallery: Array | None,
+    n_queries: int,
+    n_gallery: int,
+    kept: np.ndarray,
+    distance: str | Distance,
+) -> Callable[[int, int], Tensor]:
+    """Return (start, stop) -> block [stop - start, len(kept)]: junk is left out before its distances are computed."""
+    index = torch.from_numpy(kept)
+    if callable(distance):
+        whole = custom_blocks(distance, n_gallery)
+        return whole if len(kept) == n_gallery else lambda start, stop: whole(start, stop)[:, index]
+    query = as_features("query_features", query, n_queries)
+    gallery = as_features("gallery_features", gallery, n_gallery)
+    return ranking_blocks(query, gallery if len(kept) == n_gallery else gallery[index.to(gallery.device)], distance)
 
 
 class _Round(NamedTuple):

@@ -18,8 +18,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="where to render (default: cpu)")
     parser.add_argument("--contact-sheets", metavar="FOLDER", help="draw the data card's contact sheets instead")
     parser.add_argument("--baselines", action="store_true", help="measure how hard the set is instead")
-    parser.add_argument("--images-seen", type=int, nargs="*", default=[], metavar="N",
-                        help="with --baselines: also train a small net on so many images")
+    parser.add_argument(
+        "--images-seen",
+        type=int,
+        nargs="*",
+        default=[],
+        metavar="N",
+        help="with --baselines: also train a small net on so many images",
+    )
     parser.add_argument("--worker", nargs=3, metavar=("FOLDER", "FIRST", "EVERY"), help=argparse.SUPPRESS)
     return parser
 
@@ -27,8 +33,12 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line and do what it asks."""
     arguments = _parser().parse_args()
-    options = {"size": arguments.size, "seed": arguments.seed, "preset": arguments.preset,
-               "difficulty": arguments.difficulty}
+    options = {
+        "size": arguments.size,
+        "seed": arguments.seed,
+        "preset": arguments.preset,
+        "difficulty": arguments.difficulty,
+    }
     if arguments.worker:
         folder, first, every = arguments.worker
         write(Path(folder), first=int(first), every=int(every), device=arguments.device)
@@ -44,8 +54,15 @@ def main() -> None:
         bench = load("procedural", arguments.root, (64, 32), **options)
         print(baselines(bench, images_seen=arguments.images_seen, seed=arguments.seed).to_string(index=False))
     else:
-        print(make(arguments.root, image_size=tuple(arguments.image_size), workers=arguments.workers,
-                   device=arguments.device, **options))
+        print(
+            make(
+                arguments.root,
+                image_size=tuple(arguments.image_size),
+                workers=arguments.workers,
+                device=arguments.device,
+                **options,
+            )
+        )
 
 
 if __name__ == "__main__":

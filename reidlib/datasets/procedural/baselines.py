@@ -10,14 +10,17 @@ from ..benchmark import Benchmark
 
 def _features(bench: Benchmark) -> dict[str, list[Tensor]]:
     """Untrained features of queries and gallery by name."""
-    from ...embedders.features import colour_histogram, pixel_features               # embedders import data sets
+    from ...embedders.features import colour_histogram, pixel_features  # embedders import data sets
 
     named: dict[str, list[Tensor]] = {}
     for part in (bench.query, bench.gallery):
         batch = part.batch(range(len(part)))
         images, masks = batch["images"], batch.get("masks")
-        rows = {"pixels": pixel_features(images), "histogram": colour_histogram(images),
-                "striped histogram, centre, grey world": colour_histogram(images, stripes=6, centre=True, grey_world=True)}
+        rows = {
+            "pixels": pixel_features(images),
+            "histogram": colour_histogram(images),
+            "striped histogram, centre, grey world": colour_histogram(images, stripes=6, centre=True, grey_world=True),
+        }
         if masks is not None:
             rows["striped histogram, exact mask"] = colour_histogram(images, stripes=6, masks=masks)
         for name, values in rows.items():
@@ -33,8 +36,12 @@ def baselines(bench: Benchmark, *, images_seen: Sequence[int] = (), seed: int = 
     from ...embedders.experiment import score_benchmark, train_baseline
     from ...evaluators import evaluate_retrieval
 
-    who = {"query_pids": bench.query.pids, "query_camids": bench.query.camids, "gallery_pids": bench.gallery.pids,
-           "gallery_camids": bench.gallery.camids} | bench.protocol.arguments()
+    who = {
+        "query_pids": bench.query.pids,
+        "query_camids": bench.query.camids,
+        "gallery_pids": bench.gallery.pids,
+        "gallery_camids": bench.gallery.camids,
+    } | bench.protocol.arguments()
     rows = []
     for name, (query, gallery) in _features(bench).items():
         scores = evaluate_retrieval(query, gallery, **who)
@@ -42,6 +49,12 @@ def baselines(bench: Benchmark, *, images_seen: Sequence[int] = (), seed: int = 
     for count in images_seen:
         method, history = train_baseline(bench.train, images_seen=count, seed=seed, progress=False)
         scores = score_benchmark(method, bench)
-        rows.append({"feature": f"small net, {count} images seen", "rank-1": 100 * scores.rank(1), "mAP": 100 * scores.mAP,
-                     "seconds": history.seconds})
+        rows.append(
+            {
+                "feature": f"small net, {count} images seen",
+                "rank-1": 100 * scores.rank(1),
+                "mAP": 100 * scores.mAP,
+                "seconds": history.seconds,
+            }
+        )
     return pd.DataFrame(rows).round(1)

@@ -1,79 +1,27 @@
-"""Bodies: ellipsoids and elliptic tubes for every person, in the body frame, dressed by their attributes."""
+"""Bodies: every person's ellipsoids and tubes, dressed by their attributes."""
 
 import torch
 from torch import Tensor
 
-from .draw import Parts
+from .builder import (
+    ARM,
+    BAGS,
+    FACE,
+    HAIRS,
+    HAND,
+    HATS,
+    LEG,
+    LENSES,
+    NECK,
+    SCARF,
+    SHOE,
+    SHORTS,
+    SKIRT,
+    TORSO,
+    Builder,
+    limb_axes,
+)
 from .people import BAG, HAIR, HAT, LOWER, SHOES, UPPER
-
-# Materials: what the painter does with a part.
-FACE, HAIRS, NECK, TORSO, ARM, HAND, LEG, SKIRT, SHORTS, SHOE, BAGS, HATS, OBJECT, LENSES, SCARF = range(15)
-HOLLOW = (HAIRS, SKIRT, SHORTS, HATS)              # what one can look into
-FINE = (FACE, LENSES, HAIRS)                       # painted sample by sample: small things in them matter
-
-
-class Builder:
-    """Collects parts of N people: each call adds one part to everyone, `on` says who has it."""
-
-    def __init__(self, count: int, device: torch.device):
-        self.count, self.device = count, device
-        self.rows: list[dict[str, Tensor]] = []
-
-    def _full(self, value: Tensor | float, *shape: int) -> Tensor:
-        value = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-        if value.ndim == 1 and len(shape) == 0:
-            return value.expand(self.count)
-        if value.ndim == 1 and value.shape[0] == shape[0]:
-            value = value[None]
-        return value.expand(self.count, *shape)
-
-    def _add(self, material: int, centre: Tensor, axes: Tensor, size: Tensor, alpha: float, taper: Tensor | float,
-             clip: tuple, bias: Tensor | float, on: Tensor | None, along: tuple, side: float, colour: Tensor) -> None:
-        on = torch.ones(self.count, dtype=torch.bool, device=self.device) if on is None else on
-        clip = torch.stack([self._full(value) for value in clip], -1)
-        self.rows.append({
-            "on": on, "material": torch.full((self.count,), material, device=self.device), "centre": centre,
-            "axes": axes, "size": size.expand(self.count, 3), "alpha": self._full(alpha) if alpha else
-            -self._full(taper) ** 2, "taper": self._full(taper), "clip": clip, "bias": self._full(bias),
-            "extra": torch.cat([torch.stack([self._full(along[0]), self._full(along[1]), self._full(side)], -1),
-                                self._full(colour, 3)], -1)})
-
-    def ellipsoid(self, material: int, centre: Tensor, axes: Tensor, size: Tensor | tuple, *, clip: tuple = (),
-                  bias: Tensor | float = 0.0, on: Tensor | None = None, along: float | Tensor = 0.0, side: float = 0.0,
-                  colour: tuple | Tensor = (0.0, 0.0, 0.0)) -> None:
-        """Add an ellipsoid; `axes` [N, 3, 3] holds the unit axes in its columns, `clip` (normal, lowest, highest) in s."""
-        if not torch.is_tensor(size):
-            size = torch.stack([self._full(value) for value in size], -1)
-        self._add(material, centre, axes, size, 1.0, 0.0, clip or (0.0, 0.0, 0.0, -1.0, 1.0), bias, on,
-                  (along, along), side, colour)
-
-    def tube(self, material: int, top: Tensor, bottom: Tensor, top_size: Tensor | float, bottom_size: Tensor | float, *,
-             flat: Tensor | float = 1.0, left: Tensor | None = None, bias: Tensor | float = 0.0, on: Tensor | None = None,
-             along: tuple = (0.0, 1.0), side: float = 0.0, colour: tuple | Tensor = (0.0, 0.0, 0.0)) -> None:
-        """Add a tube from `top` to `bottom` with radii across; its depth is `flat` times that. `left` turns its sides."""
-        axis = bottom - top
-        length = axis.norm(dim=1).clamp(min=1e-4)
-        axis = axis / length[:, None]
-        axes = limb_axes(axis, left)
-        wide = self._full(top_size)
-        taper = self._full(bottom_size) / wide.clamp(min=1e-4) - 1
-        size = torch.stack([wide, wide * self._full(flat), length], -1)
-        self._add(material, top, axes, size, 0.0, taper, (0.0, 0.0, 1.0, 0.0, 1.0), bias, on, along, side, colour)
-
-    def stack(self) -> dict[str, Tensor]:
-        """Return all parts as tensors [N, P, ...]."""
-        return {name: torch.stack([row[name] for row in self.rows], 1) for name in self.rows[0]}
-
-
-def limb_axes(axis: Tensor, left: Tensor | None = None) -> Tensor:
-    """Axes (side, front, long) of limbs that point along `axis` [N, 3], in the columns of [N, 3, 3]."""
-    if left is None:
-        left = torch.zeros_like(axis)
-        left[:, 0] = 1
-    side = left - (left * axis).sum(1, keepdim=True) * axis
-    side = side / side.norm(dim=1, keepdim=True).clamp(min=1e-4)
-    front = torch.linalg.cross(axis, side)
-    return torch.stack([side, front, axis], -1)
 
 
 def has(person: dict[str, Tensor], name: str, words: tuple[str, ...], *wanted: str) -> Tensor:
@@ -82,44 +30,6 @@ def has(person: dict[str, Tensor], name: str, words: tuple[str, ...], *wanted: s
     for word in wanted:
         match |= person[name] == words.index(word)
     return match
-
-
-def to_view(stack: dict[str, Tensor], rotation: Tensor, shift: Tensor, image: Tensor, owner: Tensor) -> Parts:
-    """Move parts [N, P] of N bodies into the view frame of their pictures and keep those that are there.
-
-    `rotation` [N, 3, 3] and `shift` [N, 3] carry a body into its view; `image` and `owner` [N] say whose they are.
-    """
-    on = stack["on"]
-    count = on.shape[1]
-    axes = rotation[:, None] @ stack["axes"]                                          # [N, P, 3, 3], columns in view
-    centre = (rotation[:, None] @ stack["centre"][..., None])[..., 0] + shift[:, None]
-    size = stack["size"].clamp(min=1e-4)
-    to_local = axes.transpose(-1, -2) / size[..., None]                               # s = E^T (p - c) / size
-    to_local = torch.cat([to_local, -(to_local @ centre[..., None])], -1)
-    reach = axes * size[..., None, :]                                                 # half axes as vectors
-    round_box = reach.square().sum(-1).sqrt()[..., :2]
-    disc = reach[..., :2].square().sum(-1).sqrt()[..., :2]                            # a tube's end: two axes only
-    end = centre[..., :2] + reach[..., :2, 2]
-    disc_end = disc * (1 + stack["taper"])[..., None]
-    tube = (stack["alpha"] <= 0)[..., None]
-    low = torch.where(tube, torch.minimum(centre[..., :2] - disc, end - disc_end), centre[..., :2] - round_box)
-    high = torch.where(tube, torch.maximum(centre[..., :2] + disc, end + disc_end), centre[..., :2] + round_box)
-
-    wide = size[..., :2].amax(-1) * (1 + stack["taper"]).clamp(min=1)
-    axis = reach[..., :2, 2]
-    start = torch.where(tube, centre[..., :2], centre[..., :2] - axis)
-    spine = torch.cat([start, centre[..., :2] + axis, wide[..., None]], -1)
-    hollow, fine = (torch.isin(stack["material"], torch.tensor(kinds, device=on.device)) for kinds in (HOLLOW, FINE))
-    return Parts(image[:, None].expand(-1, count)[on], owner[:, None].expand(-1, count)[on], stack["material"][on],
-                 to_local[on], stack["alpha"][on], stack["taper"][on], stack["clip"][on], stack["bias"][on],
-                 torch.cat([low, high], -1)[on], spine[on], hollow[on], fine[on], stack["extra"][on])
-
-
-def join(groups: list[Parts]) -> Parts:
-    """Put groups of parts into one list, sorted by picture (the order inside a picture is kept)."""
-    parts = Parts(*(torch.cat(values) for values in zip(*groups, strict=True)))
-    order = torch.argsort(parts.image, stable=True)
-    return Parts(*(value[order] for value in parts))
 
 
 def build(person: dict[str, Tensor], joints: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +48,7 @@ def build(person: dict[str, Tensor], joints: dict[str, Tensor]) -> dict[str, Ten
 
 def _head(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> None:
     """Skull, jaw, nose, ears, neck, hair in nine styles, hats, glasses."""
-    axes = torch.stack([joints["head left"], joints["head front"], joints["head up"]], -1)   # s = (left, front, up)
+    axes = torch.stack([joints["head left"], joints["head front"], joints["head up"]], -1)  # s = (left, front, up)
     s = joints["head size"][:, :1]
     centre = joints["head"]
 
@@ -152,29 +62,74 @@ def _head(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> N
     b.ellipsoid(FACE, at(0, -0.024, 0.013), axes, size(0.0355, 0.0405, 0.043))
     b.ellipsoid(FACE, at(0, -0.010, 0.053), axes, size(0.0085, 0.012, 0.016))
     for sign in (-1.0, 1.0):
-        b.ellipsoid(FACE, at(sign * 0.0445, -0.002, -0.003), axes, size(0.007, 0.011, 0.018), side=sign,
-                    on=~has(person, "hair", HAIR, "bob", "long", "curly"))
-    b.tube(NECK, at(0, -0.03, -0.008), joints["neck"] - 0.012 * person["height"][:, None] * joints["spine"],
-           0.0285 * s[:, 0], 0.035 * s[:, 0])
+        b.ellipsoid(
+            FACE,
+            at(sign * 0.0445, -0.002, -0.003),
+            axes,
+            size(0.007, 0.011, 0.018),
+            side=sign,
+            on=~has(person, "hair", HAIR, "bob", "long", "curly"),
+        )
+    b.tube(
+        NECK,
+        at(0, -0.03, -0.008),
+        joints["neck"] - 0.012 * person["height"][:, None] * joints["spine"],
+        0.0285 * s[:, 0],
+        0.035 * s[:, 0],
+    )
     hair = has(person, "hair", HAIR, *(name for name in HAIR if name != "bald"))
     close = has(person, "hair", HAIR, "cropped")
     curly = has(person, "hair", HAIR, "curly")
     grow = torch.where(close, 1.04, torch.where(curly, 1.34, 1.13))[:, None]
     # Hair keeps what lies above and behind a plane that runs from the forehead to the nape.
     low = torch.where(close, 0.20, torch.where(has(person, "hair", HAIR, "fringe", "bob"), 0.02, 0.12))
-    b.ellipsoid(HAIRS, at(0, 0.016, -0.004), axes, size(0.0455, 0.0555, 0.0575) * grow,
-                clip=(0.0, -0.72, 0.70, low - 0.28, 3.0), on=hair, bias=-0.002)
-    b.ellipsoid(HAIRS, at(0, -0.028, -0.024), axes, size(0.0535, 0.040, 0.060), clip=(0.0, -1.0, 0.0, -0.45, 2.0),
-                on=has(person, "hair", HAIR, "bob", "long"))
-    b.ellipsoid(HAIRS, at(0, -0.085, -0.040), axes, size(0.052, 0.026, 0.105), clip=(0.0, -1.0, 0.0, -0.5, 2.0),
-                on=has(person, "hair", HAIR, "long"), bias=-0.012)
+    b.ellipsoid(
+        HAIRS,
+        at(0, 0.016, -0.004),
+        axes,
+        size(0.0455, 0.0555, 0.0575) * grow,
+        clip=(0.0, -0.72, 0.70, low - 0.28, 3.0),
+        on=hair,
+        bias=-0.002,
+    )
+    b.ellipsoid(
+        HAIRS,
+        at(0, -0.028, -0.024),
+        axes,
+        size(0.0535, 0.040, 0.060),
+        clip=(0.0, -1.0, 0.0, -0.45, 2.0),
+        on=has(person, "hair", HAIR, "bob", "long"),
+    )
+    b.ellipsoid(
+        HAIRS,
+        at(0, -0.085, -0.040),
+        axes,
+        size(0.052, 0.026, 0.105),
+        clip=(0.0, -1.0, 0.0, -0.5, 2.0),
+        on=has(person, "hair", HAIR, "long"),
+        bias=-0.012,
+    )
     b.ellipsoid(HAIRS, at(0, 0.030, -0.066), axes, size(0.018, 0.020, 0.020), on=has(person, "hair", HAIR, "ponytail"))
-    b.tube(HAIRS, at(0, 0.030, -0.070), at(0, -0.10, -0.085), 0.021 * s[:, 0], 0.011 * s[:, 0],
-           on=has(person, "hair", HAIR, "ponytail"), bias=-0.01)
+    b.tube(
+        HAIRS,
+        at(0, 0.030, -0.070),
+        at(0, -0.10, -0.085),
+        0.021 * s[:, 0],
+        0.011 * s[:, 0],
+        on=has(person, "hair", HAIR, "ponytail"),
+        bias=-0.01,
+    )
     b.ellipsoid(HAIRS, at(0, 0.052, -0.050), axes, size(0.026, 0.026, 0.026), on=has(person, "hair", HAIR, "bun"))
     cap, sun, wool = (has(person, "hat", HAT, name) for name in ("cap", "sun hat", "beanie"))
-    b.ellipsoid(HATS, at(0, 0.024, -0.002), axes, size(0.053, 0.065, 0.060), clip=(0.0, -0.12, 1.0, 0.12, 2.0),
-                on=cap | sun | wool, bias=-0.012)
+    b.ellipsoid(
+        HATS,
+        at(0, 0.024, -0.002),
+        axes,
+        size(0.053, 0.065, 0.060),
+        clip=(0.0, -0.12, 1.0, 0.12, 2.0),
+        on=cap | sun | wool,
+        bias=-0.012,
+    )
     b.ellipsoid(HATS, at(0, 0.034, 0.062), axes, size(0.042, 0.045, 0.007), on=cap, bias=-0.01)
     b.ellipsoid(HATS, at(0, 0.032, 0.0), axes, size(0.098, 0.108, 0.010), on=sun, bias=-0.01)
     b.ellipsoid(LENSES, at(0, 0.006, 0.046), axes, size(0.042, 0.014, 0.0085), on=person["glasses"] > 0, bias=-0.006)
@@ -190,37 +145,68 @@ def _torso(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> 
     axes = limb_axes(-spine, left)
     hips_left = joints["left hip"] - joints["right hip"]
     heavy = has(person, "upper", UPPER, "jacket", "coat").float() + 0.5 * has(person, "upper", UPPER, "sweater").float()
-    cloth = (0.004 + 0.009 * heavy + 0.004 * person["fit"])
+    cloth = 0.004 + 0.009 * heavy + 0.004 * person["fit"]
     grow = (girth - 1) * 0.9 + 1
     loose = person["fit"] * has(person, "upper", UPPER, "tee", "shirt", "sweater", "jacket").float()
 
-    def up(height: float) -> Tensor:                                                  # a point of the spine, in statures
+    def up(height: float) -> Tensor:  # a point of the spine, in statures
         return pelvis + (height * h)[:, None] * spine
 
     chest = (0.092 - 0.006 * female) * h * grow + cloth
     waist = (0.084 - 0.010 * female) * h * (1.4 * (girth - 1) + 1) + cloth + 0.010 * loose
     hip = (0.090 + 0.008 * female) * h * grow + cloth
     b.tube(TORSO, neck - (0.024 * h)[:, None] * spine, up(0.215), half * 0.86 + cloth, chest, flat=0.60, left=left)
-    b.ellipsoid(TORSO, neck - (0.030 * h)[:, None] * spine, axes,
-                torch.stack([half * 0.98 + cloth, 0.047 * h + cloth, 0.030 * h + cloth], -1))
-    for side in ("right", "left"):                                                    # the slope from neck to shoulder
-        b.tube(TORSO, neck + (0.010 * h)[:, None] * spine, joints[f"{side} shoulder"] + (0.004 * h)[:, None] * spine,
-               0.023 * h + cloth, 0.025 * h + cloth, flat=1.35, left=-spine)
+    b.ellipsoid(
+        TORSO,
+        neck - (0.030 * h)[:, None] * spine,
+        axes,
+        torch.stack([half * 0.98 + cloth, 0.047 * h + cloth, 0.030 * h + cloth], -1),
+    )
+    for side in ("right", "left"):  # the slope from neck to shoulder
+        b.tube(
+            TORSO,
+            neck + (0.010 * h)[:, None] * spine,
+            joints[f"{side} shoulder"] + (0.004 * h)[:, None] * spine,
+            0.023 * h + cloth,
+            0.025 * h + cloth,
+            flat=1.35,
+            left=-spine,
+        )
     b.tube(TORSO, up(0.216), up(0.10), chest, waist, flat=0.64, left=left)
     hem = 0.035 - 0.07 * person["fit"] * (1 - person["tucked"])
     b.tube(TORSO, up(0.101), up(0.03), waist, hip, flat=0.66, left=hips_left)
-    b.tube(TORSO, up(0.031), pelvis + (hem * h)[:, None] * spine, hip, hip * (1.04 + 0.05 * loose), flat=0.70, left=hips_left,
-           bias=-0.006)
-    b.ellipsoid(LEG, up(0.006), limb_axes(-spine, hips_left), torch.stack([hip * 0.97, hip * 0.67, 0.058 * h], -1),
-                along=0.0, bias=0.004)
+    b.tube(
+        TORSO,
+        up(0.031),
+        pelvis + (hem * h)[:, None] * spine,
+        hip,
+        hip * (1.04 + 0.05 * loose),
+        flat=0.70,
+        left=hips_left,
+        bias=-0.006,
+    )
+    b.ellipsoid(
+        LEG,
+        up(0.006),
+        limb_axes(-spine, hips_left),
+        torch.stack([hip * 0.97, hip * 0.67, 0.058 * h], -1),
+        along=0.0,
+        bias=0.004,
+    )
     bust = up(0.205) + 0.040 * h[:, None] * axes[:, :, 1]
     b.ellipsoid(TORSO, bust, axes, torch.stack([0.072 * h, 0.024 * h * grow + cloth, 0.034 * h], -1), on=female > 0.5)
     belly = up(0.085) + (0.018 * h)[:, None] * axes[:, :, 1]
     b.ellipsoid(TORSO, belly, axes, torch.stack([waist * 0.85, waist * 0.62 * girth, 0.070 * h], -1), on=girth > 1.06)
     seat = up(0.002) - (0.022 * h)[:, None] * axes[:, :, 1]
     b.ellipsoid(LEG, seat, axes, torch.stack([hip * 0.88, 0.050 * h, 0.056 * h], -1), along=0.0, bias=0.004)
-    b.ellipsoid(SCARF, neck + (0.006 * h)[:, None] * spine, axes,
-                torch.stack([0.052 * h, 0.050 * h, 0.024 * h], -1), on=person["scarf"] > 0, bias=-0.02)
+    b.ellipsoid(
+        SCARF,
+        neck + (0.006 * h)[:, None] * spine,
+        axes,
+        torch.stack([0.052 * h, 0.050 * h, 0.024 * h], -1),
+        on=person["scarf"] > 0,
+        bias=-0.02,
+    )
 
 
 def sleeve_length(person: dict[str, Tensor]) -> Tensor:
@@ -229,8 +215,18 @@ def sleeve_length(person: dict[str, Tensor]) -> Tensor:
     long = torch.where(person["sleeve"] < 0.2, 0.72, 0.985)
     upper = person["upper"]
     dress = torch.where(person["sleeve"] < 0.45, 0.03, short)
-    table = torch.stack([short, long, torch.full_like(short, 0.0), long, torch.full_like(short, 0.985),
-                         torch.full_like(short, 0.985), dress], -1)
+    table = torch.stack(
+        [
+            short,
+            long,
+            torch.full_like(short, 0.0),
+            long,
+            torch.full_like(short, 0.985),
+            torch.full_like(short, 0.985),
+            dress,
+        ],
+        -1,
+    )
     return table.gather(1, upper[:, None])[:, 0]
 
 
@@ -242,24 +238,38 @@ def _arm(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side:
     thick = torch.where(has(person, "upper", UPPER, "jacket", "coat"), 0.012, 0.006)
     upper, lower = thick * (reach > 0.2), thick * (reach > 0.6)
     slim = 1 - 0.09 * person["figure"]
-    top = (0.0285 * h * girth * slim + upper)
-    mid = (0.0235 * h * girth * slim + upper)
-    fore = (0.0225 * h * girth * slim + lower)
-    end = (0.0150 * h * girth * slim + lower * 0.9)
+    top = 0.0285 * h * girth * slim + upper
+    mid = 0.0235 * h * girth * slim + upper
+    fore = 0.0225 * h * girth * slim + lower
+    end = 0.0150 * h * girth * slim + lower * 0.9
     down = (elbow - shoulder) / (elbow - shoulder).norm(dim=1, keepdim=True)
     out = limb_axes(down)
-    b.ellipsoid(ARM, shoulder + (0.002 * h)[:, None] * down, out, torch.stack([top * 1.04, top * 1.14, top * 1.02], -1),
-                along=0.02, side=sign)
+    b.ellipsoid(
+        ARM,
+        shoulder + (0.002 * h)[:, None] * down,
+        out,
+        torch.stack([top * 1.04, top * 1.14, top * 1.02], -1),
+        along=0.02,
+        side=sign,
+    )
     b.tube(ARM, shoulder, elbow, top, mid, along=(0.0, 0.53), side=sign)
     b.ellipsoid(ARM, elbow, out, torch.stack([mid, mid, mid], -1), along=0.53, side=sign)
     b.tube(ARM, elbow, wrist, torch.maximum(fore, mid * 0.97), end, along=(0.53, 1.0), side=sign)
     short = (reach > 0.1) & (reach < 0.5)
     hem = shoulder + (elbow - shoulder) * (reach / 0.53)[:, None]
     loose = 0.006 + 0.009 * person["fit"]
-    b.tube(ARM, shoulder + (elbow - shoulder) * 0.05, hem, top * 1.06, mid + loose + 0.006, along=(0.0, 0.0), side=sign,
-           on=short)
+    b.tube(
+        ARM,
+        shoulder + (elbow - shoulder) * 0.05,
+        hem,
+        top * 1.06,
+        mid + loose + 0.006,
+        along=(0.0, 0.0),
+        side=sign,
+        on=short,
+    )
     hand_axis = joints[f"{side} reach"]
-    turned = limb_axes(hand_axis)[:, :, [1, 0, 2]]                                    # palms face the thighs
+    turned = limb_axes(hand_axis)[:, :, [1, 0, 2]]  # palms face the thighs
     palm = wrist + (0.030 * h)[:, None] * hand_axis
     b.ellipsoid(HAND, palm, turned, torch.stack([0.0205 * h, 0.0125 * h, 0.034 * h], -1), side=sign)
     fingers = palm + (0.032 * h)[:, None] * hand_axis
@@ -284,7 +294,7 @@ def _leg(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side:
     trousers = has(person, "lower", LOWER, "trousers") & ~dress
     skirted = has(person, "lower", LOWER, "skirt") | dress
     wide = torch.where(trousers, 0.005 + 0.014 * person["lower_fit"], torch.zeros_like(h))
-    under = torch.where(skirted, 0.07, 0.0)                                           # thighs lie beneath skirts
+    under = torch.where(skirted, 0.07, 0.0)  # thighs lie beneath skirts
     top = 0.0515 * h * girth * (1 + 0.06 * female) + wide
     middle = 0.0335 * h * girth + wide * 0.9
     low = 0.0205 * h * girth + wide * (0.8 + 0.6 * person["lower_length"])
@@ -294,27 +304,47 @@ def _leg(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side:
     b.tube(LEG, knee, ankle, middle * 0.98, low, along=(0.5, 1.0), side=sign)
     shank = limb_axes((ankle - knee) / (ankle - knee).norm(dim=1, keepdim=True))
     calf = knee + (ankle - knee) * 0.33 - (0.010 * h)[:, None] * shank[:, :, 1]
-    b.ellipsoid(LEG, calf, shank, torch.stack([0.031 * h * girth, 0.032 * h * girth, 0.075 * h], -1), along=0.68, side=sign,
-                on=~trousers)
+    b.ellipsoid(
+        LEG,
+        calf,
+        shank,
+        torch.stack([0.031 * h * girth, 0.032 * h * girth, 0.075 * h], -1),
+        along=0.68,
+        side=sign,
+        on=~trousers,
+    )
     length = leg_length(person)
     shorts = has(person, "lower", LOWER, "shorts") & ~dress
-    hem = hip + (knee - hip) * (length * 2).clamp(max=1.0)[:, None] + (ankle - knee) * (length * 2 - 1).clamp(min=0)[:, None]
+    hem = (
+        hip
+        + (knee - hip) * (length * 2).clamp(max=1.0)[:, None]
+        + (ankle - knee) * (length * 2 - 1).clamp(min=0)[:, None]
+    )
     start = hip + (hip - knee) * 0.08
     flare = torch.lerp(top, middle, (length * 2).clamp(max=1)) + 0.010 + 0.020 * person["lower_fit"]
     b.tube(SHORTS, start, hem, top + 0.008, flare, side=sign, on=shorts, bias=-0.004)
     _foot(b, person, joints, side, sign, ankle)
 
 
-def _foot(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side: str, sign: float, ankle: Tensor) -> None:
+def _foot(
+    b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor], side: str, sign: float, ankle: Tensor
+) -> None:
     """Heel, instep and toe of a shoe; boots reach up the shank."""
     h = person["height"]
     foot = joints[f"{side} foot"]
-    axes = limb_axes(foot)                                                            # (side, up, forward)
+    axes = limb_axes(foot)  # (side, up, forward)
     up = axes[:, :, 1]
     sole = ankle - (0.024 * h)[:, None] * up
-    b.ellipsoid(SHOE, sole - (0.006 * h)[:, None] * foot, axes, torch.stack([0.0205 * h, 0.0225 * h, 0.030 * h], -1), side=sign)
-    b.ellipsoid(SHOE, sole + (0.050 * h)[:, None] * foot - (0.006 * h)[:, None] * up, axes,
-                torch.stack([0.0245 * h, 0.0175 * h, 0.052 * h], -1), side=sign)
+    b.ellipsoid(
+        SHOE, sole - (0.006 * h)[:, None] * foot, axes, torch.stack([0.0205 * h, 0.0225 * h, 0.030 * h], -1), side=sign
+    )
+    b.ellipsoid(
+        SHOE,
+        sole + (0.050 * h)[:, None] * foot - (0.006 * h)[:, None] * up,
+        axes,
+        torch.stack([0.0245 * h, 0.0175 * h, 0.052 * h], -1),
+        side=sign,
+    )
     boots = has(person, "shoes", SHOES, "boots")
     shaft = ankle + (joints[f"{side} knee"] - ankle) * 0.30
     b.tube(SHOE, shaft, ankle - (0.01 * h)[:, None] * up, 0.029 * h, 0.025 * h, side=sign, on=boots, bias=-0.01)
@@ -328,12 +358,14 @@ def _skirt(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> 
     knees = (joints["left knee"] + joints["right knee"]) / 2
     spread = (joints["left knee"] - joints["right knee"]).norm(dim=1) / 2
     hips_left = joints["left hip"] - joints["right hip"]
-    reach = torch.where(coat, 0.45 + 0.35 * person["sleeve"], 0.45 + 0.75 * person["lower_length"])   # in thighs
+    reach = torch.where(coat, 0.45 + 0.35 * person["sleeve"], 0.45 + 0.75 * person["lower_length"])  # in thighs
     hip = (0.090 + 0.008 * person["figure"]) * h * ((person["girth"] - 1) * 0.9 + 1) + 0.012 + 0.008 * coat
     start = pelvis + (0.045 * h)[:, None] * spine
     hem = pelvis + (knees - pelvis) * reach[:, None]
-    flare = hip * (1.06 + (0.12 + 0.5 * person["lower_fit"]) * reach * ~coat + 0.10 * coat) + 0.55 * (
-        spread - 0.06 * h).clamp(min=0) * reach
+    flare = (
+        hip * (1.06 + (0.12 + 0.5 * person["lower_fit"]) * reach * ~coat + 0.10 * coat)
+        + 0.55 * (spread - 0.06 * h).clamp(min=0) * reach
+    )
     middle = start + (hem - start) * 0.45
     bend = hip + (flare - hip) * 0.62
     on = dress | coat | skirt
@@ -355,11 +387,19 @@ def _bags(b: Builder, person: dict[str, Tensor], joints: dict[str, Tensor]) -> N
     b.tube(BAGS, high, low, 0.072 * h, 0.088 * h, flat=0.58, left=left, on=back)
     b.ellipsoid(BAGS, high, axes, torch.stack([0.072 * h, 0.042 * h, 0.028 * h], -1), on=back)
     b.ellipsoid(BAGS, low, axes, torch.stack([0.088 * h, 0.051 * h, 0.022 * h], -1), on=back)
-    b.ellipsoid(BAGS, neck - (0.205 * h)[:, None] * spine - (0.138 * h)[:, None] * front, axes,
-                torch.stack([0.060 * h, 0.030 * h, 0.052 * h], -1), on=back, along=1.0)
+    b.ellipsoid(
+        BAGS,
+        neck - (0.205 * h)[:, None] * spine - (0.138 * h)[:, None] * front,
+        axes,
+        torch.stack([0.060 * h, 0.030 * h, 0.052 * h], -1),
+        on=back,
+        along=1.0,
+    )
     side = person["bag_side"]
     hip = pelvis + (0.035 * h)[:, None] * spine + (side * 0.128 * h)[:, None] * left - (0.02 * h)[:, None] * front
-    b.ellipsoid(BAGS, hip, axes, torch.stack([0.030 * h, 0.082 * h, 0.062 * h], -1), on=has(person, "bag", BAG, "shoulder bag"))
+    b.ellipsoid(
+        BAGS, hip, axes, torch.stack([0.030 * h, 0.082 * h, 0.062 * h], -1), on=has(person, "bag", BAG, "shoulder bag")
+    )
     wrist = torch.where((side > 0)[:, None], joints["left wrist"], joints["right wrist"])
     reach = torch.where((side > 0)[:, None], joints["left reach"], joints["right reach"])
     hand = wrist + (0.055 * h)[:, None] * reach

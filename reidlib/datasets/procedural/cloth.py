@@ -20,7 +20,7 @@ def noise_field(seed: int, size: int = 128, octaves: int = 3) -> Tensor:
         coarse = torch.nn.functional.pad(coarse, (2, 2, 2, 2), mode="circular")
         margin = 2 * size // cells
         fine = torch.nn.functional.interpolate(coarse, scale_factor=size // cells, mode="bicubic", align_corners=False)
-        field += 0.6**octave * fine[:, :, margin:margin + size, margin:margin + size]
+        field += 0.6**octave * fine[:, :, margin : margin + size, margin : margin + size]
     return (field[0, 0] / field.abs().amax()).contiguous()
 
 
@@ -62,7 +62,9 @@ def weave(kind: Tensor, around: Tensor, along: Tensor, period: Tensor, seed: Ten
             value = 0.8 * stripes(a, p * 0.6, 0.22)
         else:
             size = p * 0.55
-            blob = torch.sin(a / size * 5 + 9 * s) * torch.sin(t / size * 5 + 17 * s) + 0.5 * torch.sin((a + t) / size * 3)
+            blob = torch.sin(a / size * 5 + 9 * s) * torch.sin(t / size * 5 + 17 * s) + 0.5 * torch.sin(
+                (a + t) / size * 3
+            )
             value = (blob * 3 - 0.7).clamp(0, 1)
         weight[rows] = value
     return weight

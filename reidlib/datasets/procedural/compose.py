@@ -5,12 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import body, draw, effects, occluders, paint, scenes, skeleton
+from . import draw, effects, paint, scenes, skeleton
+from .cast import Cast, assemble, take
 from .networks import Network
-from .people import people
-from .shots import BOXES, STRANGER, mutedness, strength
+from .shots import mutedness, strength
 
-SAMPLING = 2                   # samples of a pixel along each side
+SAMPLING = 2  # samples of a pixel along each side
 # Joints that a detector reports whenever their part of the trunk is seen: neck, shoulders, hips.
 TRUNK = (1, 2, 5, 8, 11)
 # How far before a joint (metres) its own limb's or face's surface may lie; what is nearer covers it.
@@ -20,68 +20,22 @@ COVER = (0.035, 9, 9, 0.075, 0.070, 9, 0.075, 0.070, 9, 0.100, 0.080, 9, 0.100, 
 class Rendered(NamedTuple):
     """Pictures and their truth, one row for each."""
 
-    images: Tensor       # uint8 [B, 3, H, W]
-    masks: Tensor        # uint8 [B, H, W] 0..255, the part of each pixel that shows the person
-    parsing: Tensor      # uint8 [B, H, W] LIP labels
-    keypoints: Tensor    # float [B, 18, 3] x, y, 1 in pixels; (-1, -1, 0) where a joint is not seen
-    joints: Tensor       # float [B, 18, 2] where all joints are, seen or not
-    occluded: Tensor     # float [B] part of the person's pixels in the frame that an occluder hides
+    images: Tensor  # uint8 [B, 3, H, W]
+    masks: Tensor  # uint8 [B, H, W] 0..255, the part of each pixel that shows the person
+    parsing: Tensor  # uint8 [B, H, W] LIP labels
+    keypoints: Tensor  # float [B, 18, 3] x, y, 1 in pixels; (-1, -1, 0) where a joint is not seen
+    joints: Tensor  # float [B, 18, 2] where all joints are, seen or not
+    occluded: Tensor  # float [B] part of the person's pixels in the frame that an occluder hides
 
 
-def _poses(person: dict[str, Tensor], shot: dict[str, Tensor]) -> dict[str, Tensor]:
-    return skeleton.pose(person, phase=shot["phase"], swing=person["stride"] * shot["walking"], arm_modes=shot["arms"],
-                         head_yaw=shot["head"], nod=shot["nod"], lean=shot["lean"] + 0.05 * (person["posture"] - 0.5),
-                         splay=shot["splay"])
-
-
-def _take(table: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: value[rows] for name, value in table.items()}
-
-
-class Scene:
-    """Collects the bodies of a batch: parts, and for each body what the painter needs to know."""
-
-    def __init__(self, batch: int, pitch: Tensor):
-        self.batch, self.pitch = batch, pitch
-        self.groups: list[draw.Parts] = []
-        self.people: list[dict[str, Tensor]] = []
-        self.rotations: list[Tensor] = []
-        self.shifts: list[Tensor] = []
-        self.count = 0
-
-    def shift(self, rows: Tensor, x: Tensor, away: Tensor) -> Tensor:
-        """View shift of a thing that stands `x` to the right of the person and `away` metres behind."""
-        pitch = self.pitch[rows]
-        return torch.stack([x, -away * pitch.sin(), away * pitch.cos()], 1)
-
-    def add_people(self, rows: Tensor, person: dict[str, Tensor], shot: dict[str, Tensor], yaw: Tensor, x: Tensor,
-                   away: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Add one person to each of some pictures; returns joints, rotation and shift."""
-        joints = _poses(person, shot)
-        rotation, shift = skeleton.view_rotation(yaw, self.pitch[rows]), self.shift(rows, x, away)
-        owner = torch.arange(self.count, self.count + len(rows), device=rows.device)
-        self.groups.append(body.to_view(body.build(person, joints), rotation, shift, rows, owner))
-        h = person["height"][:, None]
-        axes = torch.stack([joints["head left"], joints["head up"], joints["head front"]], -1)
-        self.people.append(person | {
-            "pelvis": joints["pelvis"], "head place": (joints["head"] - joints["pelvis"]) / h, "head axes": axes,
-            "head size": joints["head size"]})
-        self.rotations.append(rotation)
-        self.shifts.append(shift)
-        self.count += len(rows)
-        return joints, rotation, shift
-
-    def add_things(self, rows: Tensor, stack: dict[str, Tensor], yaw: Tensor, x: Tensor, away: Tensor) -> None:
-        """Add one object to each of some pictures."""
-        rotation, shift = skeleton.view_rotation(yaw, self.pitch[rows]), self.shift(rows, x, away)
-        self.groups.append(body.to_view(stack, rotation, shift, rows, torch.full_like(rows, -1)))
-
-    def all_people(self) -> dict[str, Tensor]:
-        return {name: torch.cat([table[name] for table in self.people]) for name in self.people[0]}
-
-
-def _frame(joints: dict[str, Tensor], rotation: Tensor, person: dict[str, Tensor], shot: dict[str, Tensor], height: int,
-           width: int) -> draw.Frame:
+def _frame(
+    joints: dict[str, Tensor],
+    rotation: Tensor,
+    person: dict[str, Tensor],
+    shot: dict[str, Tensor],
+    height: int,
+    width: int,
+) -> draw.Frame:
     """Fit each picture's frame to its person: metres to pixels."""
     h = person["height"][:, None]
     top = joints["head"] + 0.078 * h * joints["head up"]
@@ -91,7 +45,7 @@ def _frame(joints: dict[str, Tensor], rotation: Tensor, person: dict[str, Tensor
         drop = torch.zeros_like(ankle)
         drop[:, 1] = -0.040 * h[:, 0]
         ends += [ankle + drop, ankle + drop + 0.10 * h * foot, joints[f"{side} wrist"]]
-    points = torch.stack(ends, 1)                                                     # [B, 7, 3]
+    points = torch.stack(ends, 1)  # [B, 7, 3]
     view = (rotation[:, None] @ points[..., None])[..., 0]
     high, low = view[:, :, 1].amin(1), view[:, :, 1].amax(1)
     spread = 0.5 * (view[:, :, 0].amin(1) + view[:, :, 0].amax(1))
@@ -102,8 +56,17 @@ def _frame(joints: dict[str, Tensor], rotation: Tensor, person: dict[str, Tensor
     return draw.Frame(torch.stack([scale_x, scale_y], 1), torch.stack([offset_x, offset_y], 1))
 
 
-def _shadow(shade: Tensor, rows: Tensor, joints: dict[str, Tensor], rotation: Tensor, shift: Tensor, frame: draw.Frame,
-            pitch: Tensor, light: Tensor, amount: Tensor) -> None:
+def _shadow(
+    shade: Tensor,
+    rows: Tensor,
+    joints: dict[str, Tensor],
+    rotation: Tensor,
+    shift: Tensor,
+    frame: draw.Frame,
+    pitch: Tensor,
+    light: Tensor,
+    amount: Tensor,
+) -> None:
     """Darken the ground under and beside people; `shade` [B, H, W] is multiplied in place."""
     _, height, width = shade.shape
     device = shade.device
@@ -126,12 +89,14 @@ def _shadow(shade: Tensor, rows: Tensor, joints: dict[str, Tensor], rotation: Te
         right, back = ground(joints[f"{side} ankle"] + 0.06 * joints[f"{side} foot"])
         dark = torch.maximum(dark, torch.exp(-(right / 0.17).square() - (back / 0.24).square()))
     right, back = ground(joints["pelvis"])
-    fall = -light[rows][:, [0, 2]] / (-light[rows][:, 1:2]).clamp(min=0.25)           # metres of shadow for a metre of height
+    fall = -light[rows][:, [0, 2]] / (-light[rows][:, 1:2]).clamp(min=0.25)  # metres of shadow for a metre of height
     length = (fall.norm(dim=1) * 1.5).clamp(0.3, 1.6)[:, None, None]
     way = fall / fall.norm(dim=1, keepdim=True).clamp(min=1e-3)
     along = right * way[:, :1, None] + back * way[:, 1:, None]
     across = back * way[:, :1, None] - right * way[:, 1:, None]
-    body_shadow = torch.exp(-(across / 0.24).square()) * ((along + 0.15) * 5).clamp(0, 1) * ((length - along) * 3).clamp(0, 1)
+    body_shadow = (
+        torch.exp(-(across / 0.24).square()) * ((along + 0.15) * 5).clamp(0, 1) * ((length - along) * 3).clamp(0, 1)
+    )
     dark = torch.maximum(dark, 0.8 * body_shadow)
     shade[rows] = shade[rows] * (1 - amount[rows][:, None, None] * 1.25 * dark).clamp(min=0.15)
 
@@ -159,40 +124,12 @@ def _vote(labels: Tensor) -> Tensor:
     return best
 
 
-def _company(scene: Scene, shot: dict[str, Tensor], seed: int, muted: float) -> list[tuple]:
-    """Add strangers behind and occluders in front; returns what their shadows need."""
-    device = scene.pitch.device
-    cast = []
-    code = (shot["noise"] * 9973).long()
-    for group, behind in (("stranger", True), ("occluder", False)):
-        rows = (shot[group] == (1 if behind else occluders.OCCLUDERS.index("person"))).nonzero()[:, 0]
-        if len(rows) == 0:
-            continue
-        own = _take(shot, rows)
-        pids = [STRANGER + int(number) + (0 if behind else 5000) for number in code[rows]]
-        person = {name: value.to(device) for name, value in people(pids, seed=seed, muted=muted).items()}
-        own |= {"phase": own["stranger_phase"], "walking": torch.ones_like(own["phase"])}
-        yaw = own["stranger_yaw"]
-        x, away = (own["stranger_x"], own["stranger_z"]) if behind else (own["occluder_x"], torch.full_like(yaw, -0.75))
-        joints, rotation, shift = scene.add_people(rows, person, own, yaw, x, away)
-        cast.append((rows, joints, rotation, shift))
-    for kind, make in (("bicycle", occluders.bicycle), ("pole", occluders.pole)):
-        rows = (shot["occluder"] == occluders.OCCLUDERS.index(kind)).nonzero()[:, 0]
-        if len(rows) == 0:
-            continue
-        tone, turn = shot["occluder_colour"][rows], shot["occluder_turn"][rows]
-        colour = torch.stack([0.15 + 0.6 * tone, 0.2 + 0.4 * turn, 0.55 - 0.4 * tone], 1)
-        if kind == "pole":
-            colour = (0.35 + 0.4 * tone)[:, None].expand(-1, 3).contiguous()
-        yaw = torch.where(turn < 0.5, 1.0, -1.0) * torch.pi / 2 + (turn - 0.5) * 1.1
-        scene.add_things(rows, make(colour), yaw, shot["occluder_x"][rows] * 1.3, torch.full_like(tone, -0.60))
-    return cast
-
-
-def _visible(buffer: Tensor, parts: draw.Parts, frame: draw.Frame, points: Tensor, main: Tensor, mask: Tensor) -> Tensor:
+def _visible(
+    buffer: Tensor, parts: draw.Parts, frame: draw.Frame, points: Tensor, main: Tensor, mask: Tensor
+) -> Tensor:
     """Say which joints are seen, bool [B, 18]: inside the frame and the mask, and not covered by something nearer."""
     batch, height, width = mask.shape
-    place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None]            # pixels
+    place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None]  # pixels
     pixel = place.floor().long()
     inside = (pixel[..., 0] >= 0) & (pixel[..., 0] < width) & (pixel[..., 1] >= 0) & (pixel[..., 1] < height)
     x, y = pixel[..., 0].clamp(0, width - 1), pixel[..., 1].clamp(0, height - 1)
@@ -206,9 +143,19 @@ def _visible(buffer: Tensor, parts: draw.Parts, frame: draw.Frame, points: Tenso
     return inside & own & near_enough & (mask[image, y, x] > 127)
 
 
-def draw_shots(pids: list[int], shot: dict[str, Tensor], *, network: Network, seed: int, preset: str, difficulty: float,
-               image_size: tuple[int, int], backdrop: tuple[float, float, float] | None = None, effects_on: bool = True,
-               device: str = "cpu") -> Rendered:
+def draw_shots(
+    pids: list[int],
+    shot: dict[str, Tensor],
+    *,
+    network: Network,
+    seed: int,
+    preset: str,
+    difficulty: float,
+    image_size: tuple[int, int],
+    backdrop: tuple[float, float, float] | None = None,
+    effects_on: bool = True,
+    device: str = "cpu",
+) -> Rendered:
     """Render one picture for each identity and shot.
 
     `backdrop` replaces the scene (and its shadows) by one colour; `effects_on=False` leaves out the camera: even light,
@@ -219,38 +166,19 @@ def draw_shots(pids: list[int], shot: dict[str, Tensor], *, network: Network, se
     batch = len(pids)
     shot = {name: value.to(device) for name, value in shot.items()}
     power, muted = strength(preset, difficulty), mutedness(preset, difficulty)
-    table = effects.camera_table(network, power, device)
-    camera = _take(table, shot["camera"])
+    camera = take(effects.camera_table(network, power, device), shot["camera"])
     pitch = shot["pitch"] if "pitch" in shot else torch.atan((camera["height"] - 0.9) / shot["distance"])
-    rows = torch.arange(batch, device=device)
-    person = {name: value.to(device) for name, value in people(pids, seed=seed, muted=muted).items()}
-    scene = Scene(batch, pitch)
-    zero = torch.zeros(batch, device=device)
-    joints, rotation, shift = scene.add_people(rows, person, shot, shot["yaw"], zero, zero)
-    frame = _frame(joints, rotation, person, shot, height, width)
-    empty = (shot["box"] == BOXES.index("distractor")) & (shot["kind"] < 0.55)
-    cast = [(rows[~empty], _take(joints, ~empty), rotation[~empty], shift[~empty])]
-    if bool(empty.any()):
-        group = scene.groups[0]
-        keep = ~empty[group.image]
-        scene.groups[0] = draw.Parts(*(value[keep] for value in group))
-    cast += _company(scene, shot, seed, muted)
-    parts = body.join(scene.groups)
+    cast = assemble(pids, shot, pitch, seed=seed, muted=muted)
+    main = torch.arange(batch, device=device)
+    joints, rotation = take(cast.joints, main), cast.rotation[:batch]
+    frame = _frame(joints, rotation, take(cast.person, main), shot, height, width)
     fine = draw.Frame(frame.scale * SAMPLING, frame.offset * SAMPLING)
-    buffer = draw.rasterise(parts, fine, batch, height * SAMPLING, width * SAMPLING)
-    grid, labels = _shade(parts, fine, buffer, scene, camera, rows, effects_on)
-    coverage = _tent(grid)                                                            # rgb, anything, the person
+    buffer = draw.rasterise(cast.parts, fine, batch, height * SAMPLING, width * SAMPLING)
+    grid, labels = _shade(cast, fine, buffer, camera, effects_on)
+    coverage = _tent(grid)  # rgb, anything, the person
     colour, alpha, own = coverage[..., :3], coverage[..., 3:4], coverage[..., 4]
     if backdrop is None:
-        ground_line = scenes.FOCAL / shot["distance"]                                 # panorama pixels in a metre
-        step = ground_line[:, None] / frame.scale
-        top = ground_line * camera["height"] - scenes.TOP - frame.offset[:, 1] * step[:, 1]
-        left = scenes.WIDTH / 2 + ground_line * shot["place"] - frame.offset[:, 0] * step[:, 0]
-        behind = scenes.backdrop(scenes.panoramas(network.name), shot["camera"], left, top, step, height, width)
-        dark = torch.ones(batch, height, width, device=device)
-        for cast_rows, *bodies in cast:
-            _shadow(dark, cast_rows, *bodies, frame, pitch, camera["light"], camera["shadow"])
-        behind = behind * dark[..., None]
+        behind = _backdrop(network, shot, camera, frame, pitch, cast, height, width)
     else:
         behind = torch.tensor(backdrop, device=device).expand(batch, height, width, 3)
     picture = (behind * (1 - alpha) + colour).permute(0, 3, 1, 2)
@@ -260,31 +188,68 @@ def draw_shots(pids: list[int], shot: dict[str, Tensor], *, network: Network, se
         images = (picture * 255 + 0.5).clamp(0, 255).to(torch.uint8)
     masks = (own * 255 + 0.5).clamp(0, 255).to(torch.uint8)
     parsing = torch.where(masks > 127, _vote(labels), torch.zeros((), dtype=torch.uint8, device=device))
-    points = (rotation[:, None] @ skeleton.openpose(joints)[..., None])[..., 0] + shift[:, None]
-    seen = _visible(buffer, parts, frame, points, rows, masks)
-    place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None] - 0.5      # pixel centres are whole numbers
+    points = (rotation[:, None] @ skeleton.openpose(joints)[..., None])[..., 0] + cast.shift[:batch, None]
+    seen = _visible(buffer, cast.parts, frame, points, main, masks)
+    place = points[..., :2] * frame.scale[:, None] + frame.offset[:, None] - 0.5  # pixel centres are whole numbers
     missing = torch.tensor([-1.0, -1.0, 0.0], device=device)
     keypoints = torch.where(seen[..., None], torch.cat([place, torch.ones_like(place[..., :1])], -1), missing)
-    return Rendered(images, masks, parsing, keypoints, place, _hidden(parts, fine, buffer, rows, shot["occluder"] > 0))
+    return Rendered(
+        images, masks, parsing, keypoints, place, _hidden(cast.parts, fine, buffer, main, shot["occluder"] > 0)
+    )
 
 
-def _shade(parts: draw.Parts, fine: draw.Frame, buffer: Tensor, scene: Scene, camera: dict[str, Tensor], main: Tensor,
-           lights: bool) -> tuple[Tensor, Tensor]:
+def _backdrop(
+    network: Network,
+    shot: dict[str, Tensor],
+    camera: dict[str, Tensor],
+    frame: draw.Frame,
+    pitch: Tensor,
+    cast: Cast,
+    height: int,
+    width: int,
+) -> Tensor:
+    """The scene behind the people with their shadows on its ground, float [B, H, W, 3]."""
+    metre = scenes.FOCAL / shot["distance"]  # panorama pixels
+    step = metre[:, None] / frame.scale
+    top = metre * camera["height"] - scenes.TOP - frame.offset[:, 1] * step[:, 1]
+    left = scenes.WIDTH / 2 + metre * shot["place"] - frame.offset[:, 0] * step[:, 0]
+    behind = scenes.backdrop(scenes.panoramas(network.name), shot["camera"], left, top, step, height, width)
+    shade = torch.ones(len(metre), height, width, device=metre.device)
+    for group in cast.groups:  # each picture at most once in a group
+        rows = cast.rows[group]
+        _shadow(
+            shade,
+            rows,
+            take(cast.joints, group),
+            cast.rotation[group],
+            cast.shift[group],
+            frame,
+            pitch,
+            camera["light"],
+            camera["shadow"],
+        )
+    return behind * shade[..., None]
+
+
+def _shade(
+    cast: Cast, fine: draw.Frame, buffer: Tensor, camera: dict[str, Tensor], lights: bool
+) -> tuple[Tensor, Tensor]:
     """Colour the samples: float [B, 2H, 2W, 5] (red, green, blue, anything there, the person there) and labels."""
     batch, height, width = buffer.shape
     covered = (buffer.view(-1) != draw.FAR).nonzero()[:, 0]
     leader = draw.leaders(buffer).view(-1)[covered].long()
     first = leader == covered
-    found = draw.samples(parts, fine, buffer, covered[first])
-    colour, label, normal, shade = paint.paint(parts, found, scene.all_people(), torch.cat(scene.rotations),
-                                               torch.cat(scene.shifts))
+    found = draw.samples(cast.parts, fine, buffer, covered[first])
+    colour, label, normal, shade = paint.paint(cast.parts, found, cast.person, cast.rotation, cast.shift)
     image = found.position // (height * width)
     if lights:
         dark = effects.crevices(draw.key_depth(buffer[:, ::2, ::2]), max(1, round(height / 160)))
-        pixel = (image * (height // 2) + found.position // width % height // 2) * (width // 2) + found.position % width // 2
+        pixel = (image * (height // 2) + found.position // width % height // 2) * (
+            width // 2
+        ) + found.position % width // 2
         light = effects.lit(normal, camera["light"][image], camera["ambient"][image], camera["sun"][image])
         colour = colour * (shade * (1 - 0.55 * dark.view(-1)[pixel]))[:, None] * light
-    own = parts.owner[found.part] == main[image]
+    own = cast.parts.owner[found.part] == image  # the picture's own person
     painted = torch.cat([colour.clamp(0, 1.2), torch.ones_like(shade)[:, None], own[:, None].float()], 1)
     rank = torch.empty(batch * height * width, dtype=torch.int64, device=buffer.device)
     rank[found.position] = torch.arange(len(found.position), device=buffer.device)
@@ -307,7 +272,7 @@ def _hidden(parts: draw.Parts, fine: draw.Frame, buffer: Tensor, main: Tensor, o
     keep = (where[parts.image] >= 0) & (parts.owner == main[parts.image])
     alone = draw.Parts(*(value[keep] for value in parts))._replace(image=where[parts.image[keep]])
     height, width = buffer.shape[1:]
-    coarse = draw.Frame(fine.scale[rows] / SAMPLING, fine.offset[rows] / SAMPLING + 0.25)   # centres on first samples
+    coarse = draw.Frame(fine.scale[rows] / SAMPLING, fine.offset[rows] / SAMPLING + 0.25)  # centres on first samples
     whole = draw.rasterise(alone, coarse, len(rows), height // SAMPLING, width // SAMPLING) != draw.FAR
     key = buffer[rows][:, ::SAMPLING, ::SAMPLING]
     part = draw.part_at(key, rows[:, None, None], parts, len(main))

@@ -16,7 +16,7 @@ def uniform_rows(keys: list[tuple[int, ...]], columns: int) -> np.ndarray:
     """
     rows = np.empty((len(keys), columns))
     for row, key in zip(rows, keys, strict=True):
-        entropy = [part & 0xFFFFFFFF for part in key]                                 # SeedSequence wants no negatives
+        entropy = [part & 0xFFFFFFFF for part in key]  # SeedSequence wants no negatives
         np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy))).random(out=row)
     return rows
 
@@ -32,7 +32,7 @@ class Draws:
     def __init__(self, names: str, keys: list[tuple[int, ...]]):
         self.names = {name: index for index, name in enumerate(names.split())}
         self.table = torch.from_numpy(uniform_rows(keys, len(self.names)).astype(np.float32))
-        self.table.clamp_(max=1 - 2**-24)                                             # float32 may round up to 1
+        self.table.clamp_(max=1 - 2**-24)  # float32 may round up to 1
 
     def __getitem__(self, name: str) -> Tensor:
         return self.table[:, self.names[name]]

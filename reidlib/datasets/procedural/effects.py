@@ -7,12 +7,22 @@ from torch import Tensor
 
 from .networks import Network
 
-NEUTRAL = {"ambient": 0.55, "sun": (1.0, 1.0, 1.0), "gains": (1.0, 1.0, 1.0), "exposure": 1.0, "contrast": 1.0,
-           "saturation": 1.0, "haze": 0.0, "light": (-0.4, -0.8, -0.4), "noise": 0.008, "shadow": 0.4}
+NEUTRAL = {
+    "ambient": 0.55,
+    "sun": (1.0, 1.0, 1.0),
+    "gains": (1.0, 1.0, 1.0),
+    "exposure": 1.0,
+    "contrast": 1.0,
+    "saturation": 1.0,
+    "haze": 0.0,
+    "light": (-0.4, -0.8, -0.4),
+    "noise": 0.008,
+    "shadow": 0.4,
+}
 
 
 def camera_table(network: Network, strength: float, device: torch.device) -> dict[str, Tensor]:
-    """Return the cameras' settings as tensors [C] or [C, 3]; `strength` 0 makes them all neutral, 1 takes them as written."""
+    """Return the cameras' settings as tensors [C] or [C, 3]; `strength` 0 is neutral, 1 takes them as written."""
     table = {}
     for name, neutral in NEUTRAL.items():
         written = torch.tensor([getattr(camera, name) for camera in network.cameras], device=device)
@@ -31,7 +41,7 @@ def lit(normal: Tensor, direction: Tensor, ambient: Tensor, sun: Tensor) -> Tens
     """Light on surfaces [S, 3] from everywhere and from one direction that wraps softly around them, float [S, 3]."""
     direction = direction / direction.norm(dim=1, keepdim=True)
     wrapped = (((normal * direction).sum(1) + 0.38) / 1.38).clamp(min=0)
-    sky = ambient * (0.90 - 0.16 * normal[:, 1])                                      # down is positive: tops are brighter
+    sky = ambient * (0.90 - 0.16 * normal[:, 1])  # down is positive: tops are brighter
     edge = 0.80 + 0.20 * (-normal[:, 2]).clamp(0, 1) ** 0.7
     return (sky[:, None] + ((1 - ambient) * 1.75 * wrapped)[:, None] * sun) * edge[:, None]
 
@@ -53,7 +63,7 @@ def _bank(size: int = 1 << 20) -> Tensor:
 def _spread(picture: Tensor, sigma: Tensor, dim: int) -> Tensor:
     """Blur each picture of a batch [B, C, H, W] along one side with its own Gaussian, seven taps."""
     taps = torch.arange(4, device=picture.device, dtype=torch.float32)
-    weight = torch.exp(-(taps / sigma[:, None].clamp(min=0.05)).square() / 2)         # [B, 4]
+    weight = torch.exp(-(taps / sigma[:, None].clamp(min=0.05)).square() / 2)  # [B, 4]
     weight = weight / (weight[:, :1] + 2 * weight[:, 1:].sum(1, keepdim=True))
     weight = weight[:, :, None, None, None]
     size = picture.shape[dim]
@@ -85,7 +95,7 @@ def record(picture: Tensor, camera: dict[str, Tensor], shot: dict[str, Tensor], 
     picture = grey + (picture - grey) * each(camera["saturation"])
     picture = (picture - 0.45) * each(camera["contrast"]) + 0.45
     picture = torch.lerp(picture, torch.full_like(picture, 0.62), each(camera["haze"]))
-    picture = torch.where(picture > 0.8, 0.8 + 0.25 * torch.tanh((picture - 0.8) * 4) * 0.8, picture)   # soft shoulder
+    picture = torch.where(picture > 0.8, 0.8 + 0.25 * torch.tanh((picture - 0.8) * 4) * 0.8, picture)  # soft shoulder
     low, high = camera["blur"].unbind(1)
     sigma = (low + (high - low) * shot["blur"]) * scale
     motion = (shot["motion"] - 0.72).clamp(min=0) * 3.0 * strength * scale
@@ -94,6 +104,8 @@ def record(picture: Tensor, camera: dict[str, Tensor], shot: dict[str, Tensor], 
     count = 2 * height * width
     start = (shot["noise"].double() * (len(bank) - count)).long()
     grain = bank[start[:, None] + torch.arange(count, device=picture.device)].view(batch, 2, height, width)
-    noisy = picture + each(camera["noise"]) * (0.8 * grain[:, :1] + 0.6 * grain[:, 1:] * torch.tensor(
-        [0.7, -0.2, -0.9], device=picture.device).view(1, 3, 1, 1))
+    noisy = picture + each(camera["noise"]) * (
+        0.8 * grain[:, :1]
+        + 0.6 * grain[:, 1:] * torch.tensor([0.7, -0.2, -0.9], device=picture.device).view(1, 3, 1, 1)
+    )
     return (noisy * 255 + 0.5).clamp_(0, 255).to(torch.uint8)

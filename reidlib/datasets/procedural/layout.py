@@ -9,12 +9,12 @@ import pandas as pd
 from .networks import Network
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test", "gt_bbox": "gt_bbox"}
-RATE = 25                      # frames between two pictures of a track
+RATE = 25  # frames between two pictures of a track
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many identities and images a data set has; `gt_bbox` counts images of all kinds or, if 0, three a (id, camera)."""
+    """How many identities and images a data set has; `gt_bbox` 0 means three for each test (id, camera)."""
 
     train_ids: int
     test_ids: int
@@ -22,7 +22,7 @@ class Size:
     gallery: int
     junk: int
     distractors: int
-    query: int = 0             # 0: as many as there are (id, camera) pairs
+    query: int = 0  # 0: as many as there are (id, camera) pairs
     gt_bbox: int = 0
 
 
@@ -32,13 +32,21 @@ def sizes(network: Network) -> dict[str, Size]:
     return {
         "smoke": Size(16, 8, 16 * cameras * 2, 8 * cameras * 2, 12, 12),
         "course": Size(96, 64, 96 * cameras * 4, 64 * cameras * 3, 160, 130),
-        "full": Size(full["train_ids"], full["test_ids"], full["train"], full["gallery"], full["junk"], full["distractors"],
-                     full["query"], full["gt_bbox"]),
+        "full": Size(
+            full["train_ids"],
+            full["test_ids"],
+            full["train"],
+            full["gallery"],
+            full["junk"],
+            full["distractors"],
+            full["query"],
+            full["gt_bbox"],
+        ),
     }
 
 
 def _seen_evenly(ids: int, cameras: int) -> np.ndarray:
-    """Who passes which camera in small sets, bool [ids, cameras]: most people miss one, so that every camera pair has new ids."""
+    """Who passes which camera in small sets, bool [ids, cameras]: most miss one, so every pair has new ids."""
     seen = np.ones((ids, cameras), dtype=bool)
     for person in range(ids):
         turn, group = person % (cameras + 2), person // (cameras + 2)
@@ -50,7 +58,7 @@ def _seen_evenly(ids: int, cameras: int) -> np.ndarray:
 
 
 def _seen_by_chance(ids: int, total: int, network: Network, rng: np.random.Generator) -> np.ndarray:
-    """Who passes which camera in the full set, with `total` (id, camera) pairs (0: any number) and two cameras at least."""
+    """Who passes which camera in the full set: `total` (id, camera) pairs (0: any number), two cameras at least."""
     seen = rng.random((ids, len(network.cameras))) < np.array(network.seen)
     while True:
         few = np.flatnonzero(seen.sum(1) < 2)
@@ -58,7 +66,10 @@ def _seen_by_chance(ids: int, total: int, network: Network, rng: np.random.Gener
             break
         seen[few, rng.integers(seen.shape[1], size=len(few))] = True
     while total and seen.sum() != total:
-        person, camera = rng.integers(ids), rng.choice(len(network.cameras), p=np.array(network.seen) / sum(network.seen))
+        person, camera = (
+            rng.integers(ids),
+            rng.choice(len(network.cameras), p=np.array(network.seen) / sum(network.seen)),
+        )
         if seen.sum() < total:
             seen[person, camera] = True
         elif seen[person].sum() > 2:
@@ -80,7 +91,7 @@ def share_out(weights: np.ndarray, total: int) -> np.ndarray:
     exact = flat / flat.sum() * rest
     counts = base + np.floor(exact).astype(np.int64)
     missing = total - counts.sum()
-    order = np.argsort(np.floor(exact) - exact, kind="stable")                        # largest remainders first
+    order = np.argsort(np.floor(exact) - exact, kind="stable")  # largest remainders first
     counts[order[:missing]] += 1
     return counts.reshape(weights.shape)
 
@@ -101,7 +112,7 @@ def _visits(pid: int, camera: int, count: int, day: np.ndarray, network: Network
         moments += [(sequence + 1, start + RATE * step, step) for step in range(part)]
     known: dict[tuple[int, int], int] = {}
     result = []
-    for sequence, frame, step in moments:                                             # two visits may share a sequence
+    for sequence, frame, step in moments:  # two visits may share a sequence
         while (sequence, frame) in known:
             frame += RATE * count
         known[sequence, frame] = step
@@ -112,12 +123,22 @@ def _visits(pid: int, camera: int, count: int, day: np.ndarray, network: Network
 def _row(subset: str, pid: int, person: int, camera: int, moment: tuple[int, int, int], number: int, box: str) -> dict:
     sequence, frame, step = moment
     label = f"{pid:04d}" if pid >= 0 else str(pid)
-    return {"subset": subset, "name": f"{label}_c{camera + 1}s{sequence}_{frame:06d}_{number:02d}.jpg", "pid": pid,
-            "person": person, "camid": camera + 1, "sequence": sequence, "frame": frame, "step": step, "box": box}
+    return {
+        "subset": subset,
+        "name": f"{label}_c{camera + 1}s{sequence}_{frame:06d}_{number:02d}.jpg",
+        "pid": pid,
+        "person": person,
+        "camid": camera + 1,
+        "sequence": sequence,
+        "frame": frame,
+        "step": step,
+        "box": box,
+    }
 
 
-def _people_rows(pids: np.ndarray, counts: np.ndarray, extra: np.ndarray, subset: str, network: Network,
-                 rng: np.random.Generator) -> list[dict]:
+def _people_rows(
+    pids: np.ndarray, counts: np.ndarray, extra: np.ndarray, subset: str, network: Network, rng: np.random.Generator
+) -> list[dict]:
     """Rows of detected boxes; where `extra` is 1 one moment of the track becomes the query, drawn by hand."""
     rows = []
     for pid, line, queries in zip(pids.tolist(), counts, extra, strict=True):
@@ -148,8 +169,17 @@ def _false_rows(kind: str, count: int, pids: np.ndarray, network: Network, rng: 
             continue
         taken.add((camera, sequence, frame))
         person = int(rng.choice(pids)) if kind == "junk" else 30_000 + len(rows)
-        rows.append(_row("gallery", -1 if kind == "junk" else 0, person, camera, (sequence, frame, 0),
-                         int(rng.integers(1, 9)), kind))
+        rows.append(
+            _row(
+                "gallery",
+                -1 if kind == "junk" else 0,
+                person,
+                camera,
+                (sequence, frame, 0),
+                int(rng.integers(1, 9)),
+                kind,
+            )
+        )
     return rows
 
 
@@ -158,7 +188,9 @@ def _drawn_rows(rows: list[dict], total: int, rng: np.random.Generator) -> list[
     queries = [row for row in rows if row["subset"] == "query"]
     others = [row for row in rows if row["subset"] != "query"]
     if total:
-        picked = [others[index] for index in sorted(rng.choice(len(others), total - len(queries), replace=False).tolist())]
+        picked = [
+            others[index] for index in sorted(rng.choice(len(others), total - len(queries), replace=False).tolist())
+        ]
     else:
         seen: dict[tuple[int, int], int] = {}
         picked = []
@@ -167,8 +199,18 @@ def _drawn_rows(rows: list[dict], total: int, rng: np.random.Generator) -> list[
             if row["subset"] == "gallery" and seen.get(key, 0) < 2:
                 seen[key] = seen.get(key, 0) + 1
                 picked.append(row)
-    return [_row("gt_bbox", row["pid"], row["person"], row["camid"] - 1, (row["sequence"], row["frame"], row["step"]), 0,
-                 "drawn") for row in queries + picked]
+    return [
+        _row(
+            "gt_bbox",
+            row["pid"],
+            row["person"],
+            row["camid"] - 1,
+            (row["sequence"], row["frame"], row["step"]),
+            0,
+            "drawn",
+        )
+        for row in queries + picked
+    ]
 
 
 def plan(network: Network, size: str, seed: int) -> pd.DataFrame:
@@ -181,7 +223,7 @@ def plan(network: Network, size: str, seed: int) -> pd.DataFrame:
     wanted = sizes(network)[size]
     rng = np.random.default_rng(np.random.SeedSequence([seed & 0xFFFFFFFF, 201, *size.encode()]))
     pids = rng.permutation(np.arange(1, wanted.train_ids + wanted.test_ids + 1))
-    train, test = np.sort(pids[:wanted.train_ids]), np.sort(pids[wanted.train_ids:])
+    train, test = np.sort(pids[: wanted.train_ids]), np.sort(pids[wanted.train_ids :])
     rows: list[dict] = []
     for subset, group, images in (("train", train, wanted.train), ("gallery", test, wanted.gallery)):
         queries = wanted.query if subset == "gallery" else 0

@@ -3,14 +3,34 @@
 import torch
 from torch import Tensor
 
-from . import body
+from . import body, builder
 from .body import has
 from .cloth import noise, speckle, stripes, weave
 from .draw import Parts, Samples
 from .people import BAG, HAIR, LOWER, PATTERN, SHOES, UPPER
 
-LIP = ("background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants", "jumpsuits",
-       "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe")
+LIP = (
+    "background",
+    "hat",
+    "hair",
+    "glove",
+    "sunglasses",
+    "upper-clothes",
+    "dress",
+    "coat",
+    "socks",
+    "pants",
+    "jumpsuits",
+    "scarf",
+    "skirt",
+    "face",
+    "left-arm",
+    "right-arm",
+    "left-leg",
+    "right-leg",
+    "left-shoe",
+    "right-shoe",
+)
 
 
 class Surface:
@@ -20,10 +40,10 @@ class Surface:
         self.rows, self.person = rows, person
         self.owner = fields["owner"][rows]
         self.s = fields["s"][rows]
-        self.place = fields["place"][rows]                                            # x, y, z in statures above the pelvis
+        self.place = fields["place"][rows]  # x, y, z in statures above the pelvis
         self.along, self.side = fields["along"][rows], fields["side"][rows]
         self.colour = fields["colour"][rows]
-        self.angle = torch.atan2(self.s[:, 0], self.s[:, 1])                          # 0 in front, positive to the left
+        self.angle = torch.atan2(self.s[:, 0], self.s[:, 1])  # 0 in front, positive to the left
         self.shade = torch.ones_like(self.along)
 
     def of(self, name: str) -> Tensor:
@@ -68,7 +88,7 @@ def _folds(at: Surface, around: Tensor, along: Tensor, strength: float) -> None:
 def face(at: Surface) -> tuple[Tensor, Tensor]:
     """Skin with eyes, brows, mouth, cheeks and beard in front; the hairline above."""
     skin, hair = at.of("skin_colour"), at.of("hair_colour")
-    local = (at.place - at.of("head place"))[:, None, :] @ at.of("head axes")          # statures: left, up, front
+    local = (at.place - at.of("head place"))[:, None, :] @ at.of("head axes")  # statures: left, up, front
     x, y, z = (local[:, 0] * (at.of("height") / at.of("head size")[:, 0])[:, None]).unbind(1)
     front = z > 0.012
     wide = x.abs()
@@ -78,7 +98,9 @@ def face(at: Surface) -> tuple[Tensor, Tensor]:
     beard = front & (y < -0.030) & (at.of("beard") > 0)
     colour = _mix(colour, hair, 0.55 * beard)
     mouth = front & (((x / 0.0165).square() + ((y + 0.038) / 0.0048).square()) < 1)
-    lips = torch.tensor([0.66, 0.25, 0.24], device=x.device).expand_as(skin) * (0.35 + 0.65 * skin.mean(1, keepdim=True))
+    lips = torch.tensor([0.66, 0.25, 0.24], device=x.device).expand_as(skin) * (
+        0.35 + 0.65 * skin.mean(1, keepdim=True)
+    )
     colour = _mix(colour, lips, 0.8 * mouth)
     brow = front & (((wide - 0.0195) / 0.0125).square() + ((y - 0.0190) / 0.0040).square() < 1)
     colour = _mix(colour, hair * 0.8, 0.75 * brow)
@@ -88,8 +110,9 @@ def face(at: Surface) -> tuple[Tensor, Tensor]:
     colour = _mix(colour, torch.full_like(skin, 0.82), 0.75 * eye)
     iris = front & (((wide - 0.0185) / 0.0052).square() + ((y - 0.0062) / 0.0048).square() < 1)
     colour = _mix(colour, torch.full_like(skin, 0.08), 0.95 * iris)
-    line = torch.where(at.wears("hair", HAIR, "fringe", "bob"), 0.027, torch.where(
-        at.wears("hair", HAIR, "bald"), 1.0, 0.046)) + 0.10 * wide * (0.0 - (at.wears("hair", HAIR, "short", "long")).float())
+    line = torch.where(
+        at.wears("hair", HAIR, "fringe", "bob"), 0.027, torch.where(at.wears("hair", HAIR, "bald"), 1.0, 0.046)
+    ) + 0.10 * wide * (0.0 - (at.wears("hair", HAIR, "short", "long")).float())
     hairy = (y > line) & ~at.wears("hair", HAIR, "bald")
     colour = _mix(colour, hair, hairy.float())
     return colour, torch.where(hairy, 2, 13)
@@ -158,7 +181,7 @@ def _neckline(at: Surface, colour: Tensor, label: Tensor, x: Tensor, v: Tensor, 
 
 def torso(at: Surface) -> tuple[Tensor, Tensor]:
     """The upper garment: weave, print, two tones, neckline, opening, straps, hem."""
-    x, v, z = at.place.unbind(1)
+    x, v, _ = at.place.unbind(1)
     front = at.s[:, 1] > 0
     height = at.of("height")
     around, along = at.angle * 0.105, v * height
@@ -175,7 +198,9 @@ def torso(at: Surface) -> tuple[Tensor, Tensor]:
     label = _upper_label(at)
     colour, label = _opening(at, colour, label, x, v, front)
     colour, label = _neckline(at, colour, label, x, v, front)
-    belt = (at.of("belt") > 0) & (at.wears("upper", UPPER, "dress") | (at.wears("upper", UPPER, "coat") & (at.of("sleeve") > 0.6)))
+    belt = (at.of("belt") > 0) & (
+        at.wears("upper", UPPER, "dress") | (at.wears("upper", UPPER, "coat") & (at.of("sleeve") > 0.6))
+    )
     colour = _mix(colour, at.of("shoe_colour") * 0.8, (belt & ((v - 0.095).abs() < 0.010)).float())
     return _straps(at, colour, x, v, front), label
 
@@ -235,8 +260,11 @@ def skirt(at: Surface) -> tuple[Tensor, Tensor]:
     x, v, _ = at.place.unbind(1)
     coat = at.wears("upper", UPPER, "coat") & ~at.wears("upper", UPPER, "dress")
     cloth = _lower_cloth(at, at.angle * 0.13, at.along * 0.5)
-    upper = _mix(at.of("upper_colour"), at.of("second_colour"), weave(
-        at.of("pattern"), at.angle * 0.105, v * at.of("height"), at.of("period"), at.of("print_seed")))
+    upper = _mix(
+        at.of("upper_colour"),
+        at.of("second_colour"),
+        weave(at.of("pattern"), at.angle * 0.105, v * at.of("height"), at.of("period"), at.of("print_seed")),
+    )
     colour = torch.where(coat[:, None], upper, cloth)
     pleats = torch.sin(at.angle * 14 + 3 * noise(3, at.angle * 0.2, at.along * 0.3))
     at.shade = at.shade * (1 + torch.where(coat, 0.03, 0.12) * pleats * at.along.clamp(0.2, 1))
@@ -288,34 +316,53 @@ def scarf(at: Surface) -> tuple[Tensor, Tensor]:
     return at.of("second_colour"), torch.full_like(at.owner, 11)
 
 
-PAINTERS = {body.FACE: face, body.HAIRS: hair, body.NECK: neck, body.TORSO: torso, body.ARM: arm, body.HAND: hand,
-            body.LEG: leg, body.SKIRT: skirt, body.SHORTS: shorts, body.SHOE: shoe, body.BAGS: bag, body.HATS: hat,
-            body.LENSES: lenses, body.SCARF: scarf}
+PAINTERS = {
+    builder.FACE: face,
+    builder.HAIRS: hair,
+    builder.NECK: neck,
+    builder.TORSO: torso,
+    builder.ARM: arm,
+    builder.HAND: hand,
+    builder.LEG: leg,
+    builder.SKIRT: skirt,
+    builder.SHORTS: shorts,
+    builder.SHOE: shoe,
+    builder.BAGS: bag,
+    builder.HATS: hat,
+    builder.LENSES: lenses,
+    builder.SCARF: scarf,
+}
 
 
-def paint(parts: Parts, samples: Samples, person: dict[str, Tensor], rotation: Tensor, shift: Tensor
-          ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def paint(
+    parts: Parts, samples: Samples, person: dict[str, Tensor], rotation: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Colour, label, view normal and shade of each sample: float [S, 3], int64 [S], float [S, 3], float [S].
 
     `rotation` and `shift` carry each person's body frame into its view; `person` also holds "pelvis", "head place" and
     "head axes" in statures. Objects (owner -1) take their own colour and label 0.
     """
     part = samples.part
-    local = parts.to_local.index_select(0, part)                                      # [S, 3, 4]
-    x, y, depth = samples.view[:, :, None].unbind(1)                                  # [S, 1]
+    local = parts.to_local.index_select(0, part)  # [S, 3, 4]
+    x, y, depth = samples.view[:, :, None].unbind(1)  # [S, 1]
     s = local[:, :, 0] * x + local[:, :, 1] * y + local[:, :, 2] * depth + local[:, :, 3]
     gradient = torch.stack([s[:, 0], s[:, 1], parts.alpha[part] * s[:, 2] - parts.taper[part]], 1)
     normal = gradient[:, :1] * local[:, 0, :3] + gradient[:, 1:2] * local[:, 1, :3] + gradient[:, 2:] * local[:, 2, :3]
     normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    normal = normal * torch.where(normal[:, 2:] > 0, -1.0, 1.0)                       # insides face the viewer too
+    normal = normal * torch.where(normal[:, 2:] > 0, -1.0, 1.0)  # insides face the viewer too
     owner = parts.owner[part]
     known = owner.clamp(min=0)
     moved, turned = samples.view - shift[known], rotation[known]
-    place = moved[:, :1] * turned[:, 0] + moved[:, 1:2] * turned[:, 1] + moved[:, 2:] * turned[:, 2]   # R^T (v - t)
+    place = moved[:, :1] * turned[:, 0] + moved[:, 1:2] * turned[:, 1] + moved[:, 2:] * turned[:, 2]  # R^T (v - t)
     extra = parts.extra[part]
-    fields = {"owner": known, "s": s, "place": (place - person["pelvis"][known]) / person["height"][known, None],
-              "along": extra[:, 0] + (extra[:, 1] - extra[:, 0]) * s[:, 2].clamp(0, 1), "side": extra[:, 2],
-              "colour": extra[:, 3:]}
+    fields = {
+        "owner": known,
+        "s": s,
+        "place": (place - person["pelvis"][known]) / person["height"][known, None],
+        "along": extra[:, 0] + (extra[:, 1] - extra[:, 0]) * s[:, 2].clamp(0, 1),
+        "side": extra[:, 2],
+        "colour": extra[:, 3:],
+    }
     colour, shade = extra[:, 3:].clone(), torch.ones(len(part), device=s.device)
     label = torch.zeros_like(part)
     material = parts.material[part]

@@ -23,10 +23,42 @@ lower_length lower_fit lower_pattern shoes shoe_colour shoe_tone socks sock_colo
 hat_colour glasses scarf inner inner_tone tucked belt posture stride cadence arms tights print_seed beard"""
 
 # The same garment colour twice: as bright cloth and as muted cloth; a difficulty mixes the two.
-_BRIGHT = ("#f2f2ee", "#26262c", "#8d9196", "#d8262f", "#f4c522", "#2f9e44", "#1c62c4", "#7b3fa8", "#f08fb2", "#f2762e",
-           "#35b8c6", "#23305c", "#a8d63f", "#8a5a33", "#e9d8b4", "#a01f3f")
-_MUTED = ("#c9c8c3", "#2c2c30", "#74777b", "#7d3c40", "#a08a4c", "#4c6650", "#44587c", "#5a4a69", "#a3808c", "#91644a",
-          "#5f8288", "#30364a", "#7f8a58", "#66523f", "#aca087", "#5f3540")
+_BRIGHT = (
+    "#f2f2ee",
+    "#26262c",
+    "#8d9196",
+    "#d8262f",
+    "#f4c522",
+    "#2f9e44",
+    "#1c62c4",
+    "#7b3fa8",
+    "#f08fb2",
+    "#f2762e",
+    "#35b8c6",
+    "#23305c",
+    "#a8d63f",
+    "#8a5a33",
+    "#e9d8b4",
+    "#a01f3f",
+)
+_MUTED = (
+    "#c9c8c3",
+    "#2c2c30",
+    "#74777b",
+    "#7d3c40",
+    "#a08a4c",
+    "#4c6650",
+    "#44587c",
+    "#5a4a69",
+    "#a3808c",
+    "#91644a",
+    "#5f8288",
+    "#30364a",
+    "#7f8a58",
+    "#66523f",
+    "#aca087",
+    "#5f3540",
+)
 _UPPER_WEIGHTS = (2.2, 1.7, 1.3, 1, 0.8, 0.8, 1.2, 0.7, 0.8, 0.6, 0.7, 1.1, 0.5, 0.5, 0.7, 0.6)
 _LOWER_WEIGHTS = (0.5, 2.4, 1.4, 0.2, 0.15, 0.3, 0.9, 0.2, 0.2, 0.2, 0.2, 2.0, 0.2, 0.9, 1.1, 0.3)
 _SKIN = ("#f3cdb0", "#e8b991", "#d49f76", "#b57d54", "#8a5a3a", "#5f3d2a")
@@ -34,7 +66,7 @@ _HAIR_COLOURS = ("#17120f", "#241a15", "#3a271b", "#5a3b24", "#8a6237", "#b98e4f
 
 
 def _rgb(codes: tuple[str, ...]) -> Tensor:
-    return torch.tensor([[int(code[i:i + 2], 16) / 255 for i in (1, 3, 5)] for code in codes])
+    return torch.tensor([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in codes])
 
 
 def palette(index: Tensor, hue: Tensor, tone: Tensor, muted: float) -> Tensor:
@@ -44,40 +76,60 @@ def palette(index: Tensor, hue: Tensor, tone: Tensor, muted: float) -> Tensor:
     for (red, green, blue), turn, light in zip(colour.tolist(), hue.tolist(), tone.tolist(), strict=True):
         h, s, v = colorsys.rgb_to_hsv(red, green, blue)
         spread = 1 - 0.5 * muted
-        shifted.append(colorsys.hsv_to_rgb((h + 0.05 * (turn - 0.5) * spread) % 1, s * (0.85 + 0.3 * turn * spread),
-                                           min(1.0, max(0.09, v * (0.86 + 0.28 * light * spread)))))
+        shifted.append(
+            colorsys.hsv_to_rgb(
+                (h + 0.05 * (turn - 0.5) * spread) % 1,
+                s * (0.85 + 0.3 * turn * spread),
+                min(1.0, max(0.09, v * (0.86 + 0.28 * light * spread))),
+            )
+        )
     return torch.tensor(shifted, dtype=torch.float32).clamp(0, 1)
 
 
 def _clothes(u: Draws, figure: Tensor, muted: float) -> dict[str, Tensor]:
     """Draw the garments of each person and their colours."""
     female = figure[:, None]
-    upper_weights = torch.lerp(torch.tensor([[3.2, 1.6, 0.4, 0.8, 0.8, 0.9, 0.0]]),
-                               torch.tensor([[2.4, 1.0, 0.8, 0.7, 0.4, 0.9, 1.5]]), female)
+    upper_weights = torch.lerp(
+        torch.tensor([[3.2, 1.6, 0.4, 0.8, 0.8, 0.9, 0.0]]), torch.tensor([[2.4, 1.0, 0.8, 0.7, 0.4, 0.9, 1.5]]), female
+    )
     lower_weights = torch.lerp(torch.tensor([[2.0, 2.2, 0.0, 0.0]]), torch.tensor([[1.3, 1.4, 1.5, 0.7]]), female)
     upper = u.choice("upper", upper_weights)
     plain = torch.tensor([[2.6, 1.2, 0.9, 1.3, 0.9, 0.35, 0.8, 0.5]]).repeat(len(upper), 1)
-    plain[(upper == 4) | (upper == 5)] *= torch.tensor([3, 0.25, 1.0, 0, 0, 1.5, 0, 0])   # coats are quieter
-    plain[(upper == 2) | (upper == 6), 7] = 0                                         # no raglan without sleeves
+    plain[(upper == 4) | (upper == 5)] *= torch.tensor([3, 0.25, 1.0, 0, 0, 1.5, 0, 0])  # coats are quieter
+    plain[(upper == 2) | (upper == 6), 7] = 0  # no raglan without sleeves
     plain[upper == 6, 3] = 0
     index = u.choice("upper_colour", list(_UPPER_WEIGHTS))
     second = (index + 1 + u.choice("second", [1.0] * (len(_BRIGHT) - 1))) % len(_BRIGHT)
     lower_index = u.choice("lower_colour", list(_LOWER_WEIGHTS))
     half = torch.full_like(u["inner"], 0.5)
     return {
-        "upper": upper, "lower": u.choice("lower", lower_weights),
+        "upper": upper,
+        "lower": u.choice("lower", lower_weights),
         "pattern": u.choice("pattern", plain),
         "upper_colour": palette(index, u["upper_hue"], u["upper_light"], muted),
         "second_colour": palette(second, half, u["second_tone"], muted),
         "lower_colour": palette(lower_index, u["lower_hue"], u["lower_light"], muted),
-        "inner_colour": palette(u.choice("inner", [3, 1, 1, 1, 0.5, 0.5, 0.5, 0, 0.5, 0, 0.5, 0.5, 0, 0, 1, 0.5]), half,
-                                u["inner_tone"], muted),
-        "shoe_colour": palette(u.choice("shoe_colour", [3, 4, 1.5, 0.7, 0.2, 0.1, 0.6, 0, 0.4, 0.1, 0, 0.7, 0, 1, 0.7, 0]),
-                               half, u["shoe_tone"], 0.5 * muted),
-        "bag_colour": palette(u.choice("bag_colour", [1.2, 3, 1, 1, 0.4, 0.4, 1, 0.3, 0.5, 0.3, 0.2, 1, 0, 1.4, 1, 0.4]),
-                              half, u["bag_tone"], 0.8 * muted),
-        "hat_colour": palette(u.choice("hat_colour", [2, 2, 1, 1, 0.5, 0.3, 1, 0, 0.5, 0, 0, 1, 0, 0.5, 1.5, 0]), half,
-                              half, 0.8 * muted),
+        "inner_colour": palette(
+            u.choice("inner", [3, 1, 1, 1, 0.5, 0.5, 0.5, 0, 0.5, 0, 0.5, 0.5, 0, 0, 1, 0.5]),
+            half,
+            u["inner_tone"],
+            muted,
+        ),
+        "shoe_colour": palette(
+            u.choice("shoe_colour", [3, 4, 1.5, 0.7, 0.2, 0.1, 0.6, 0, 0.4, 0.1, 0, 0.7, 0, 1, 0.7, 0]),
+            half,
+            u["shoe_tone"],
+            0.5 * muted,
+        ),
+        "bag_colour": palette(
+            u.choice("bag_colour", [1.2, 3, 1, 1, 0.4, 0.4, 1, 0.3, 0.5, 0.3, 0.2, 1, 0, 1.4, 1, 0.4]),
+            half,
+            u["bag_tone"],
+            0.8 * muted,
+        ),
+        "hat_colour": palette(
+            u.choice("hat_colour", [2, 2, 1, 1, 0.5, 0.3, 1, 0, 0.5, 0, 0, 1, 0, 0.5, 1.5, 0]), half, half, 0.8 * muted
+        ),
         "sock_colour": palette(u.choice("sock_colour", [4.0, 2, 1] + [0.2] * 13), half, half, muted),
     }
 
@@ -92,27 +144,51 @@ def people(pids: list[int], *, seed: int = 0, muted: float = 0.8) -> dict[str, T
     """
     u = Draws(_COLUMNS, [(seed, 101, pid) for pid in pids])
     figure = (u["figure"] < 0.5).float()
-    hair = u.choice("hair", torch.lerp(torch.tensor([[1.3, 3, 1.6, 0.1, 0.05, 0.05, 0.03, 0.4, 0.35]]),
-                                       torch.tensor([[0.05, 0.4, 0.5, 1.6, 2.6, 2.0, 0.9, 0.4, 0.0]]), figure[:, None]))
+    hair = u.choice(
+        "hair",
+        torch.lerp(
+            torch.tensor([[1.3, 3, 1.6, 0.1, 0.05, 0.05, 0.03, 0.4, 0.35]]),
+            torch.tensor([[0.05, 0.4, 0.5, 1.6, 2.6, 2.0, 0.9, 0.4, 0.0]]),
+            figure[:, None],
+        ),
+    )
     skin_index = u.choice("skin", [2.2, 3, 2, 1, 0.8, 0.5])
     hair_index = u.choice("hair_colour", [4.0, 3, 2, 1, 0.5, 0.4, 0.3, 0.5])
     upper_bag = u.choice("bag", [3.2, 1.7, 1.5, 1.2])
     height = 1.745 - 0.115 * figure + u.normal("height", 0.062)
     table = {
-        "figure": figure, "height": height, "girth": (1 + u.normal("girth", 0.085)).clamp(0.84, 1.3),
-        "shoulders": 1.04 - 0.1 * figure + u.normal("shoulders", 0.04), "legs": 1 + u.normal("legs", 0.02),
+        "figure": figure,
+        "height": height,
+        "girth": (1 + u.normal("girth", 0.085)).clamp(0.84, 1.3),
+        "shoulders": 1.04 - 0.1 * figure + u.normal("shoulders", 0.04),
+        "legs": 1 + u.normal("legs", 0.02),
         "skin_colour": _rgb(_SKIN)[skin_index] * (0.93 + 0.12 * u["skin_tone"])[:, None],
-        "hair": hair, "hair_colour": _rgb(_HAIR_COLOURS)[hair_index] * (0.8 + 0.4 * u["hair_tone"])[:, None],
-        "period": u.between("period", 0.045, 0.12), "sleeve": u["sleeve"], "fit": u["fit"],
-        "lower_length": u["lower_length"], "lower_fit": u["lower_fit"],
+        "hair": hair,
+        "hair_colour": _rgb(_HAIR_COLOURS)[hair_index] * (0.8 + 0.4 * u["hair_tone"])[:, None],
+        "period": u.between("period", 0.045, 0.12),
+        "sleeve": u["sleeve"],
+        "fit": u["fit"],
+        "lower_length": u["lower_length"],
+        "lower_fit": u["lower_fit"],
         "lower_pattern": u.choice("lower_pattern", [5.0, 0.7, 0.6, 0, 0, 0.5, 0.5]),
-        "shoes": u.choice("shoes", torch.lerp(torch.tensor([[3.0, 2, 0.7, 0.5]]), torch.tensor([[2.2, 1.5, 1.6, 0.7]]),
-                                              figure[:, None])),
-        "socks": (u["socks"] < 0.5).long(), "bag": upper_bag, "bag_side": torch.where(u["bag_side"] < 0.5, -1.0, 1.0),
-        "hat": u.choice("hat", [6.0, 0.7, 0.25, 0.25]), "glasses": (u["glasses"] < 0.16).long(),
-        "scarf": (u["scarf"] < 0.05).long(), "tucked": (u["tucked"] < 0.3).long(), "belt": (u["belt"] < 0.4).long(),
-        "beard": ((u["beard"] < 0.25) & (figure < 0.5)).long(), "tights": (u["tights"] < 0.22).long(),
-        "posture": u["posture"], "stride": u.between("stride", 0.34, 0.52), "cadence": u["cadence"], "arms": u["arms"],
+        "shoes": u.choice(
+            "shoes",
+            torch.lerp(torch.tensor([[3.0, 2, 0.7, 0.5]]), torch.tensor([[2.2, 1.5, 1.6, 0.7]]), figure[:, None]),
+        ),
+        "socks": (u["socks"] < 0.5).long(),
+        "bag": upper_bag,
+        "bag_side": torch.where(u["bag_side"] < 0.5, -1.0, 1.0),
+        "hat": u.choice("hat", [6.0, 0.7, 0.25, 0.25]),
+        "glasses": (u["glasses"] < 0.16).long(),
+        "scarf": (u["scarf"] < 0.05).long(),
+        "tucked": (u["tucked"] < 0.3).long(),
+        "belt": (u["belt"] < 0.4).long(),
+        "beard": ((u["beard"] < 0.25) & (figure < 0.5)).long(),
+        "tights": (u["tights"] < 0.22).long(),
+        "posture": u["posture"],
+        "stride": u.between("stride", 0.34, 0.52),
+        "cadence": u["cadence"],
+        "arms": u["arms"],
         "print_seed": u["print_seed"],
     } | _clothes(u, figure, muted)
     table["hat"] = torch.where((table["hat"] == 2) & (figure < 0.5), 1, table["hat"])
@@ -125,10 +201,21 @@ def describe(table: dict[str, Tensor], pids: list[int]) -> pd.DataFrame:
     >>> describe(people([5]), [5]).columns[:3].tolist()
     ['pid', 'figure', 'height']
     """
-    words = {"hair": HAIR, "upper": UPPER, "pattern": PATTERN, "lower": LOWER, "lower_pattern": PATTERN, "bag": BAG,
-             "hat": HAT, "shoes": SHOES}
-    frame = {"pid": pids, "figure": ["slender" if f else "broad" for f in table["figure"].tolist()],
-             "height": [round(h, 3) for h in table["height"].tolist()]}
+    words = {
+        "hair": HAIR,
+        "upper": UPPER,
+        "pattern": PATTERN,
+        "lower": LOWER,
+        "lower_pattern": PATTERN,
+        "bag": BAG,
+        "hat": HAT,
+        "shoes": SHOES,
+    }
+    frame = {
+        "pid": pids,
+        "figure": ["slender" if f else "broad" for f in table["figure"].tolist()],
+        "height": [round(h, 3) for h in table["height"].tolist()],
+    }
     for name, names in words.items():
         frame[name] = [names[index] for index in table[name].tolist()]
     dress = table["upper"] == UPPER.index("dress")

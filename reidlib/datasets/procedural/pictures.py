@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .compose import Rendered, draw_shots
 from .networks import network_named
 from .occluders import OCCLUDERS
 from .people import PRESETS, describe, people
-from .compose import Rendered, draw_shots
 from .shots import mutedness, shots
 
 BATCH = 64
@@ -20,19 +20,21 @@ BATCH = 64
 class Pictures(NamedTuple):
     """Rendered pictures with their truth, row by row."""
 
-    images: Tensor           # uint8 [N, 3, H, W]
-    pids: Tensor             # int64 [N]
-    camids: Tensor           # int64 [N] from 1
-    keypoints: Tensor        # float32 [N, 18, 3] x, y, visible in pixels; (-1, -1, 0) where a joint is not seen
-    masks: Tensor            # uint8 [N, H, W] 0..255
-    parsing: Tensor          # uint8 [N, H, W] LIP labels 0..19
-    info: pd.DataFrame       # yaw, gait phase, occluder and the identity's attributes
+    images: Tensor  # uint8 [N, 3, H, W]
+    pids: Tensor  # int64 [N]
+    camids: Tensor  # int64 [N] from 1
+    keypoints: Tensor  # float32 [N, 18, 3] x, y, visible in pixels; (-1, -1, 0) where a joint is not seen
+    masks: Tensor  # uint8 [N, H, W] 0..255
+    parsing: Tensor  # uint8 [N, H, W] LIP labels 0..19
+    info: pd.DataFrame  # yaw, gait phase, occluder and the identity's attributes
 
 
 def _each(name: str, values: int | float | Sequence | Tensor | np.ndarray, count: int) -> Tensor:
     values = torch.as_tensor(values)
     if values.ndim > 1 or (values.ndim == 1 and len(values) != count):
-        raise ValueError(f"{name} has shape {tuple(values.shape)}: one value, or one for each of the {count} pictures, is accepted")
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}: one value, or one for each of the {count} pictures, is accepted"
+        )
     return values.expand(count)
 
 
@@ -53,12 +55,29 @@ def _plain(shot: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take occluders, strangers and the detector's errors out of shots."""
     nobody = torch.zeros_like(shot["occluder"])
     half = torch.full_like(shot["x"], 0.5)
-    return shot | {"occluder": nobody, "stranger": nobody, "x": half, "y": half, "fill": half * 1.8, "aspect": half * 2,
-                   "cut": nobody}
+    return shot | {
+        "occluder": nobody,
+        "stranger": nobody,
+        "x": half,
+        "y": half,
+        "fill": half * 1.8,
+        "aspect": half * 2,
+        "cut": nobody,
+    }
 
 
-def _draw(pids: list[int], shot: dict[str, Tensor], preset: str, difficulty: float, network: str, seed: int,
-          image_size: tuple[int, int], background: str | tuple, camera_effects: bool, device: str) -> Pictures:
+def _draw(
+    pids: list[int],
+    shot: dict[str, Tensor],
+    preset: str,
+    difficulty: float,
+    network: str,
+    seed: int,
+    image_size: tuple[int, int],
+    background: str | tuple,
+    camera_effects: bool,
+    device: str,
+) -> Pictures:
     """Render shots in batches and describe them."""
     known = network_named(network)
     if background != "scene" and (isinstance(background, str) or len(background) != 3):
@@ -66,9 +85,20 @@ def _draw(pids: list[int], shot: dict[str, Tensor], preset: str, difficulty: flo
     results = []
     for start in range(0, len(pids), BATCH):
         rows = slice(start, start + BATCH)
-        results.append(draw_shots(pids[rows], {name: value[rows] for name, value in shot.items()}, network=known, seed=seed,
-                                  preset=preset, difficulty=difficulty, image_size=image_size, device=device,
-                                  backdrop=None if background == "scene" else tuple(background), effects_on=camera_effects))
+        results.append(
+            draw_shots(
+                pids[rows],
+                {name: value[rows] for name, value in shot.items()},
+                network=known,
+                seed=seed,
+                preset=preset,
+                difficulty=difficulty,
+                image_size=image_size,
+                device=device,
+                backdrop=None if background == "scene" else tuple(background),
+                effects_on=camera_effects,
+            )
+        )
     result = Rendered(*(torch.cat(values) for values in zip(*results, strict=True)))
     info = describe(people(pids, seed=seed, muted=mutedness(preset, difficulty)), pids)
     info.insert(1, "camid", (shot["camera"] + 1).tolist())
@@ -76,22 +106,44 @@ def _draw(pids: list[int], shot: dict[str, Tensor], preset: str, difficulty: flo
     info.insert(3, "gait_phase", shot["phase"].remainder(2 * torch.pi).tolist())
     info.insert(4, "occluder", [OCCLUDERS[index] for index in shot["occluder"].tolist()])
     info.insert(5, "occluded", result.occluded.tolist())
-    return Pictures(result.images, torch.tensor(pids), shot["camera"] + 1, result.keypoints, result.masks, result.parsing, info)
+    return Pictures(
+        result.images, torch.tensor(pids), shot["camera"] + 1, result.keypoints, result.masks, result.parsing, info
+    )
 
 
-def _shots(pids: list[int], camids: list[int], moments: Tensor, network: str, seed: int, preset: str,
-           difficulty: float) -> dict[str, Tensor]:
+def _shots(
+    pids: list[int], camids: list[int], moments: Tensor, network: str, seed: int, preset: str, difficulty: float
+) -> dict[str, Tensor]:
     count = len(pids)
-    rows = {"pid": pids, "camid": camids, "sequence": [0] * count, "frame": moments.tolist(), "step": [0] * count,
-            "box": ["detected"] * count}
+    rows = {
+        "pid": pids,
+        "camid": camids,
+        "sequence": [0] * count,
+        "frame": moments.tolist(),
+        "step": [0] * count,
+        "box": ["detected"] * count,
+    }
     return shots(rows, network=network_named(network), seed=seed, preset=preset, difficulty=difficulty)
 
 
-def render(pids: Sequence[int], camids: Sequence[int] | int = 1, *, yaws: float | Sequence | Tensor | None = None,
-           phases: float | Sequence | Tensor | None = None, walking: float | Sequence | Tensor | None = None,
-           moments: int | Sequence | None = None, plain: bool = True, background: str | tuple = "scene",
-           camera_effects: bool = True, image_size: tuple[int, int] = (128, 64), seed: int = 0, preset: str = "retrieval",
-           network: str = "market1501", difficulty: float = 1.0, device: str = "cpu") -> Pictures:
+def render(
+    pids: Sequence[int],
+    camids: Sequence[int] | int = 1,
+    *,
+    yaws: float | Sequence | Tensor | None = None,
+    phases: float | Sequence | Tensor | None = None,
+    walking: float | Sequence | Tensor | None = None,
+    moments: int | Sequence | None = None,
+    plain: bool = True,
+    background: str | tuple = "scene",
+    camera_effects: bool = True,
+    image_size: tuple[int, int] = (128, 64),
+    seed: int = 0,
+    preset: str = "retrieval",
+    network: str = "market1501",
+    difficulty: float = 1.0,
+    device: str = "cpu",
+) -> Pictures:
     r"""Render given identities in given cameras and poses, with the truth of every pixel.
 
     `pids` and `camids` (from 1) name who is seen where, one for each picture; the same pid with the same `seed` and
@@ -123,9 +175,20 @@ def render(pids: Sequence[int], camids: Sequence[int] | int = 1, *, yaws: float 
     return _draw(pids, shot, preset, difficulty, network, seed, image_size, background, camera_effects, device)
 
 
-def same_frame(pids: Sequence[int], camera_a: int, camera_b: int, *, moments: int | Sequence | None = None,
-               plain: bool = True, image_size: tuple[int, int] = (128, 64), seed: int = 0, preset: str = "retrieval",
-               network: str = "market1501", difficulty: float = 1.0, device: str = "cpu") -> tuple[Pictures, Pictures]:
+def same_frame(
+    pids: Sequence[int],
+    camera_a: int,
+    camera_b: int,
+    *,
+    moments: int | Sequence | None = None,
+    plain: bool = True,
+    image_size: tuple[int, int] = (128, 64),
+    seed: int = 0,
+    preset: str = "retrieval",
+    network: str = "market1501",
+    difficulty: float = 1.0,
+    device: str = "cpu",
+) -> tuple[Pictures, Pictures]:
     r"""Render the same people at the same moment as two cameras would see them from the same place.
 
     The two pictures agree pixel by pixel in the person (pose, mask, parsing, key points) and differ in scene, light and
@@ -145,7 +208,9 @@ def same_frame(pids: Sequence[int], camera_a: int, camera_b: int, *, moments: in
     first, second = known.cameras[camera_a - 1], known.cameras[camera_b - 1]
     shot["pitch"] = torch.atan((first.height - 0.9) / shot["distance"])
     part = (shot["distance"] - first.near) / (first.far - first.near)
-    other = shot | {"camera": torch.full_like(shot["camera"], camera_b - 1),
-                    "distance": second.near + part * (second.far - second.near)}
+    other = shot | {
+        "camera": torch.full_like(shot["camera"], camera_b - 1),
+        "distance": second.near + part * (second.far - second.near),
+    }
     options = (preset, difficulty, network, seed, image_size, "scene", True, device)
     return _draw(pids, shot, *options), _draw(pids, other, *options)

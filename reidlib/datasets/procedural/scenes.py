@@ -9,9 +9,9 @@ from torch import Tensor
 from .cloth import noise, speckle
 from .networks import Camera, network_named
 
-FOCAL = 640.0                  # panorama pixels per unit of slope
-WIDTH, HEIGHT = 1024, 384      # panorama size
-TOP = 8                        # rows between the horizon and the panorama's first row
+FOCAL = 640.0  # panorama pixels per unit of slope
+WIDTH, HEIGHT = 1024, 384  # panorama size
+TOP = 8  # rows between the horizon and the panorama's first row
 
 
 class Panorama(NamedTuple):
@@ -22,7 +22,7 @@ class Panorama(NamedTuple):
 
 
 def _rgb(code: str) -> Tensor:
-    return torch.tensor([int(code[i:i + 2], 16) / 255 for i in (1, 3, 5)])
+    return torch.tensor([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 def _mix(colour: Tensor, other: Tensor, weight: Tensor) -> Tensor:
@@ -45,20 +45,28 @@ def _cells(x: Tensor, y: Tensor, across: float, up: float, shift: float = 0.5) -
 def ground(kind: str, x: Tensor, z: Tensor, camera: Camera) -> Tensor:
     """Colour of the ground at metres x (right) and z (away), float [..., 3]."""
     first, second = (_rgb(code) for code in camera.ground_colours)
-    pixel = z * z / (FOCAL * camera.height)                                           # metres of ground in a row
+    pixel = z * z / (FOCAL * camera.height)  # metres of ground in a row
     side = z / FOCAL
     colour = first.expand(*x.shape, 3)
     mottle = 0.6 * noise(11, x * 0.13, z * 0.13) + 0.4 * noise(12, x * 0.7, z * 0.7)
     if kind == "slabs":
         shade, moved, _ = _cells(x, z, 0.6, 0.6, 0.0)
-        colour = _mix(colour, second, 0.5 * shade + 0.85 * torch.maximum(_line(moved, 0.6, 0.03, side), _line(z, 0.6, 0.03, pixel)))
+        colour = _mix(
+            colour,
+            second,
+            0.5 * shade + 0.85 * torch.maximum(_line(moved, 0.6, 0.03, side), _line(z, 0.6, 0.03, pixel)),
+        )
     elif kind == "brick":
         shade, moved, _ = _cells(x, z, 0.4, 0.2)
-        colour = _mix(colour, second, 0.8 * shade + 0.8 * torch.maximum(_line(moved, 0.4, 0.02, side), _line(z, 0.2, 0.02, pixel)))
+        colour = _mix(
+            colour, second, 0.8 * shade + 0.8 * torch.maximum(_line(moved, 0.4, 0.02, side), _line(z, 0.2, 0.02, pixel))
+        )
         colour = colour * (1 + 0.10 * torch.sin((x + z * 0.5) * 1.3)[..., None].sign() * 0.6)
     elif kind == "setts":
         shade, moved, _ = _cells(x, z, 0.24, 0.24)
-        colour = _mix(colour, second, 0.9 * shade + torch.maximum(_line(moved, 0.24, 0.035, side), _line(z, 0.24, 0.03, pixel)))
+        colour = _mix(
+            colour, second, 0.9 * shade + torch.maximum(_line(moved, 0.24, 0.035, side), _line(z, 0.24, 0.03, pixel))
+        )
     elif kind == "lawn":
         grass = z > 9.6 + 0.5 * noise(13, x * 0.2, z * 0.05)
         blades = 0.5 + 0.5 * noise(14, x * 2.2, z * 1.4)
@@ -67,9 +75,14 @@ def ground(kind: str, x: Tensor, z: Tensor, camera: Camera) -> Tensor:
     elif kind == "twotone":
         shade, moved, _ = _cells(x, z, 0.5, 0.5, 0.0)
         band = ((x / 2.5).floor() + (z / 2.0).floor()) % 2
-        colour = _mix(colour, second, 0.7 * band + 0.25 * shade + 0.5 * torch.maximum(
-            _line(moved, 0.5, 0.025, side), _line(z, 0.5, 0.025, pixel)))
-    else:                                                                             # asphalt with painted lines
+        colour = _mix(
+            colour,
+            second,
+            0.7 * band
+            + 0.25 * shade
+            + 0.5 * torch.maximum(_line(moved, 0.5, 0.025, side), _line(z, 0.5, 0.025, pixel)),
+        )
+    else:  # asphalt with painted lines
         colour = colour * (1 + 0.14 * noise(15, x * 2.5, z * 2.5))[..., None]
         paint = torch.maximum(_line(x + 0.35 * z, 5.0, 0.14, side), _line(z - 8.6, 60.0, 0.12, pixel))
         colour = _mix(colour, second, 0.75 * paint * (0.75 + 0.4 * noise(12, x, z)))
@@ -82,13 +95,17 @@ def wall(kind: str, x: Tensor, y: Tensor, camera: Camera) -> Tensor:
     pixel = torch.full_like(x, camera.wall_distance / FOCAL)
     colour = first.expand(*x.shape, 3)
     if kind in ("hedge", "trees"):
-        leaves = 0.5 * noise(21, x * 0.35, y * 0.35) + 0.35 * noise(22, x * 1.2, y * 1.2) + 0.3 * noise(23, x * 3, y * 3)
+        leaves = (
+            0.5 * noise(21, x * 0.35, y * 0.35) + 0.35 * noise(22, x * 1.2, y * 1.2) + 0.3 * noise(23, x * 3, y * 3)
+        )
         colour = _mix(colour, second, 0.5 + 0.9 * leaves)
         colour = colour * (1 + 0.5 * (noise(24, x * 2.3, y * 2.3) > 0.42).float())[..., None]
         if kind == "trees":
             for at, wide in ((-7.5, 0.35), (-3.1, 0.22), (0.9, 0.42), (4.6, 0.25), (8.1, 0.33)):
                 trunk = ((wide / 2 - (x - at - 0.1 * torch.sin(y * 1.7 + at)).abs()) / pixel + 0.5).clamp(0, 1)
-                colour = _mix(colour, _rgb("#4a3a2c") * (0.7 + 0.9 * (x - at + wide / 2) / wide)[..., None].clamp(0.5, 1.3), trunk)
+                colour = _mix(
+                    colour, _rgb("#4a3a2c") * (0.7 + 0.9 * (x - at + wide / 2) / wide)[..., None].clamp(0.5, 1.3), trunk
+                )
         return colour
     if kind == "shops":
         shade, moved, _ = _cells(x, y, 0.25, 0.083)
@@ -98,13 +115,18 @@ def wall(kind: str, x: Tensor, y: Tensor, camera: Camera) -> Tensor:
         window = (phase.abs() < 1.15) & (y > 0.75) & (y < 2.5)
         glass = _rgb("#39434c") + 0.25 * (noise(25, x * 0.25, y * 0.3) + 0.4 * (y - 1.4))[..., None].clamp(0, 1)
         frame = (phase.abs() < 1.25) & (y > 0.65) & (y < 2.6)
-        return torch.where(window[..., None], glass, torch.where(frame[..., None], _rgb("#d8d3c6").expand_as(colour), colour))
+        return torch.where(
+            window[..., None], glass, torch.where(frame[..., None], _rgb("#d8d3c6").expand_as(colour), colour)
+        )
     if kind == "stairs":
         tread = (y / 0.165) - (y / 0.165).floor()
         colour = _mix(colour, second, (tread < 0.42).float() * 0.85) * (0.86 + 0.22 * tread)[..., None]
         stain = 1 + 0.12 * noise(26, x * 0.4, y * 0.7)
         cheek = ((x + 5.5).abs() < 0.45) | ((x - 4.8).abs() < 0.45)
-        return torch.where(cheek[..., None], _rgb("#9d9a94") * (1 + 0.1 * noise(22, x, y))[..., None], colour) * stain[..., None]
+        return (
+            torch.where(cheek[..., None], _rgb("#9d9a94") * (1 + 0.1 * noise(22, x, y))[..., None], colour)
+            * stain[..., None]
+        )
     if kind == "glass":
         sky = 0.5 + 0.5 * noise(27, x * 0.12, y * 0.2)
         colour = _mix(_rgb(camera.wall_colours[1]).expand(*x.shape, 3), first * 1.35, sky * (0.35 + 0.25 * y))
@@ -114,7 +136,7 @@ def wall(kind: str, x: Tensor, y: Tensor, camera: Camera) -> Tensor:
         plinth = y < 0.33
         colour = torch.where(plinth[..., None], _rgb("#8b857f").expand_as(colour), colour)
         return _mix(colour, _rgb("#aab0b8"), bars)
-    slat = (y / 0.11) - (y / 0.11).floor()                                            # shutter
+    slat = (y / 0.11) - (y / 0.11).floor()  # shutter
     colour = _mix(colour, second, (0.75 * (1 - slat)).square())
     panel = (x / 3.4).floor()
     tint = 0.82 + 0.36 * speckle(panel, torch.zeros_like(x), torch.tensor(0.61))
@@ -132,9 +154,15 @@ def _segment(x: Tensor, y: Tensor, start: tuple, end: tuple) -> Tensor:
     return ((x - ax - t * bx).square() + (y - ay - t * by).square()).sqrt()
 
 
-BICYCLE = (((-0.50, 0.34), (-0.12, 0.30)), ((-0.50, 0.34), (-0.18, 0.72)), ((-0.18, 0.72), (-0.12, 0.30)),
-           ((-0.18, 0.70), (0.36, 0.78)), ((-0.12, 0.30), (0.34, 0.70)), ((0.50, 0.34), (0.34, 0.98)),
-           ((-0.20, 0.72), (-0.22, 0.88)))
+BICYCLE = (
+    ((-0.50, 0.34), (-0.12, 0.30)),
+    ((-0.50, 0.34), (-0.18, 0.72)),
+    ((-0.18, 0.72), (-0.12, 0.30)),
+    ((-0.18, 0.70), (0.36, 0.78)),
+    ((-0.12, 0.30), (0.34, 0.70)),
+    ((0.50, 0.34), (0.34, 0.98)),
+    ((-0.20, 0.72), (-0.22, 0.88)),
+)
 WHEELS = ((-0.50, 0.34, 0.32), (0.50, 0.34, 0.32))
 
 
@@ -156,6 +184,7 @@ def _bicycle(picture: Tensor, x: Tensor, y: Tensor, pixel: float, paint: Tensor)
 
 def _prop(kind: str, picture: Tensor, x: Tensor, y: Tensor, pixel: float, generator: torch.Generator) -> Tensor:
     """Draw one thing that stands in a plane parallel to the wall; x counts from its middle, y from the ground."""
+
     def uniform() -> float:
         return torch.rand((), generator=generator).item()
 
@@ -179,8 +208,8 @@ def _prop(kind: str, picture: Tensor, x: Tensor, y: Tensor, pixel: float, genera
         wood = ((y - 0.45).abs() < 0.05) | ((y - 0.80).abs() < 0.06) | ((y - 0.66).abs() < 0.04)
         legs = ((x.abs() - 0.75).abs() < 0.05) & (y < 0.8)
         return _mix(picture, _rgb("#6e4d33"), ((wood & (x.abs() < 0.95)) | legs) & (y > 0))
-    leaves = noise(22, x * 1.1, y * 1.1)                                              # plants in a tub
-    crown = ((x / 0.5).square() + ((y - 0.95) / 0.5).square() < 0.8 + 0.5 * leaves)
+    leaves = noise(22, x * 1.1, y * 1.1)  # plants in a tub
+    crown = (x / 0.5).square() + ((y - 0.95) / 0.5).square() < 0.8 + 0.5 * leaves
     tub = (x.abs() < 0.3) & (y > 0) & (y < 0.5)
     picture = _mix(picture, _rgb("#77706a") * (0.9 - 0.9 * x)[..., None], tub)
     return _mix(picture, _rgb("#2f5a2b") * (0.9 + 0.8 * leaves)[..., None].clamp(0.3, 1.6), crown)
@@ -196,7 +225,7 @@ def panorama(camera: Camera, seed: int = 0) -> Tensor:
     floor = ground(camera.ground, column * z / FOCAL, z, camera)
     x, y = (column * away / FOCAL).expand(HEIGHT, WIDTH), (camera.height - slope * away).expand(HEIGHT, WIDTH)
     back = wall(camera.wall, x, y, camera) * (0.72 + 0.28 * (y / 0.5).clamp(0, 1))[..., None]
-    floor = floor * (0.62 + 0.38 * ((away - z) / 1.2).clamp(0, 1))[..., None]         # dark where the wall meets it
+    floor = floor * (0.62 + 0.38 * ((away - z) / 1.2).clamp(0, 1))[..., None]  # dark where the wall meets it
     dapple = noise(31 + seed % 7, column * z / FOCAL * 0.16, z * 0.11)
     floor = floor * (1 + 0.30 * camera.shadow * (dapple * 3).clamp(-1, 1))[..., None]
     picture = torch.where((y > 0)[..., None], back, floor)
@@ -212,8 +241,14 @@ def panorama(camera: Camera, seed: int = 0) -> Tensor:
             if len(wanted):
                 cut = slice(int(wanted[0]), int(wanted[-1]) + 1)
                 shade = 1 - 0.35 * torch.exp(-(px[:, cut] / 0.7).square() - (py / 0.10).square())[..., None]
-                picture[:, cut] = _prop(kind, picture[:, cut] * shade, px[:, cut].expand(HEIGHT, -1),
-                                        py.expand(-1, cut.stop - cut.start), plane / FOCAL, generator)
+                picture[:, cut] = _prop(
+                    kind,
+                    picture[:, cut] * shade,
+                    px[:, cut].expand(HEIGHT, -1),
+                    py.expand(-1, cut.stop - cut.start),
+                    plane / FOCAL,
+                    generator,
+                )
     grain = noise(41, column / 97, row / 97) * 0.02
     return (picture + grain[..., None]).clamp(0, 1)
 
@@ -227,14 +262,16 @@ def panoramas(network: str) -> Panorama:
     return Panorama((full * 255).round().byte().contiguous(), (half * 255).round().byte().contiguous())
 
 
-def backdrop(views: Panorama, camera: Tensor, left: Tensor, top: Tensor, step: Tensor, height: int, width: int) -> Tensor:
+def backdrop(
+    views: Panorama, camera: Tensor, left: Tensor, top: Tensor, step: Tensor, height: int, width: int
+) -> Tensor:
     """Cut a window from each picture's panorama, float [B, height, width, 3] in 0..1.
 
     `camera` int64 [B] counts from 0; `left` and `top` are panorama pixels of the window's corner; `step` [B, 2] is the
     size of a picture's pixel in panorama pixels. Outside of the panorama the border repeats, mirrored.
     """
     device = left.device
-    coarse = (step[:, 1] > 1.5)
+    coarse = step[:, 1] > 1.5
     column = left[:, None] + (torch.arange(width, device=device) + 0.5) * step[:, :1]  # [B, width]
     row = top[:, None] + (torch.arange(height, device=device) + 0.5) * step[:, 1:]
     result = torch.empty(len(left), height, width, 3, device=device)
@@ -244,11 +281,11 @@ def backdrop(views: Panorama, camera: Tensor, left: Tensor, top: Tensor, step: T
         flat = source.to(device).view(-1, 3)
         high, wide = source.shape[1:3]
         x, y = column[chosen] / shrink - 0.5, row[chosen] / shrink - 0.5
-        x = (wide - 1) - ((x % (2 * wide - 2)) - (wide - 1)).abs()                    # mirrored at both borders
+        x = (wide - 1) - ((x % (2 * wide - 2)) - (wide - 1)).abs()  # mirrored at both borders
         y = y.clamp(0, high - 1)
         x0, y0 = x.floor().long().clamp(0, wide - 2), y.floor().long().clamp(0, high - 2)
         fx, fy = (x - x0)[:, None, :, None], (y - y0)[:, :, None, None]
-        base = (camera[chosen, None] * high + y0)[:, :, None] * wide + x0[:, None, :]   # [b, height, width]
+        base = (camera[chosen, None] * high + y0)[:, :, None] * wide + x0[:, None, :]  # [b, height, width]
 
         def pixel(index: Tensor, flat: Tensor = flat) -> Tensor:
             return flat[index].float()

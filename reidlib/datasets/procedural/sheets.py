@@ -25,7 +25,7 @@ def sheet(images: Tensor, columns: int, *, gap: int = 2) -> Tensor:
     page = torch.full((3, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
     for index, image in enumerate(images):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
-        page[:, top:top + height, left:left + width] = image
+        page[:, top : top + height, left : left + width] = image
     return page
 
 
@@ -36,7 +36,9 @@ def _truth(pictures: Pictures) -> Tensor:
     for image, points in zip(dotted, pictures.keypoints, strict=True):
         for x, y, seen in points.round().int().tolist():
             if seen:
-                image[:, max(y - 1, 0):y + 2, max(x - 1, 0):x + 2] = torch.tensor([255, 40, 40]).view(3, 1, 1).to(torch.uint8)
+                image[:, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = (
+                    torch.tensor([255, 40, 40]).view(3, 1, 1).to(torch.uint8)
+                )
     masks = pictures.masks[:, None].expand(-1, 3, -1, -1)
     parsing = colours[pictures.parsing.long()].permute(0, 3, 1, 2)
     return torch.stack([pictures.images, dotted, masks, parsing], 1).flatten(0, 1)
@@ -48,24 +50,36 @@ def _save(page: Tensor, path: Path) -> Path:
     return path
 
 
-def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[int] = tuple(range(1, 25))) -> list[Path]:
-    """Draw the data card's pictures (JPEG) into a folder and return their paths."""
-    folder, pids = resolve(folder), list(pids)
+def _people(pids: list[int], preset: str) -> Tensor:
+    """Each person in all cameras, as the data set shows them, four people in a row."""
     cameras = len(network_named("market1501").cameras)
     seen = [pid for pid in pids for _ in range(cameras)]
     views = list(range(1, cameras + 1)) * len(pids)
-    pages = {}
-    for preset in ("retrieval", "generation"):
-        pages[f"people_{preset}"] = sheet(render(seen, views, plain=False, preset=preset).images, cameras * 4)
-    turned = [pid for pid in pids[:8] for _ in range(8)]
-    pages["turning"] = sheet(render(turned, 1, yaws=[45 * step for _ in pids[:8] for step in range(8)], phases=0.9,
-                                    moments=[pid for pid in turned], preset="generation", background=(0.62, 0.64, 0.67),
-                                    image_size=(192, 96)).images, 16)
-    pages["truth"] = sheet(_truth(render(pids[:12], [1 + index % cameras for index in range(12)], plain=False, moments=40,
-                                         preset="generation", image_size=(192, 96))), 16)
-    a, b = same_frame(pids[:12], 5, 6, preset="generation")
-    pages["same_frame"] = sheet(torch.stack([a.images, b.images], 1).flatten(0, 1), 24)
-    levels = [render(pids[:12], [1 + index % cameras for index in range(12)], plain=False, difficulty=difficulty).images
-              for difficulty in (0.0, 1.0, 2.0)]
-    pages["difficulty"] = sheet(torch.cat(levels), 12)
+    return sheet(render(seen, views, plain=False, preset=preset).images, cameras * 4)
+
+
+def _turning(pids: list[int]) -> Tensor:
+    """Each person at eight yaws, two people in a row."""
+    options = {"preset": "generation", "background": (0.62, 0.64, 0.67), "image_size": (192, 96)}
+    turned = [pid for pid in pids for _ in range(8)]
+    yaws = [45 * step for _ in pids for step in range(8)]
+    return sheet(render(turned, 1, yaws=yaws, phases=0.9, moments=turned, **options).images, 16)
+
+
+def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[int] = tuple(range(1, 25))) -> list[Path]:
+    """Draw the data card's pictures (JPEG) of these people into a folder and return their paths."""
+    folder, pids = resolve(folder), list(pids)
+    few = pids[:12]
+    views = [1 + index % len(network_named("market1501").cameras) for index in range(len(few))]
+    truth = render(few, views, plain=False, moments=40, preset="generation", image_size=(192, 96))
+    pairs = torch.stack([shown.images for shown in same_frame(few, 5, 6, preset="generation")], 1)
+    levels = [render(few, views, plain=False, difficulty=difficulty).images for difficulty in (0.0, 1.0, 2.0)]
+    pages = {
+        "people_retrieval": _people(pids, "retrieval"),
+        "people_generation": _people(pids, "generation"),
+        "turning": _turning(pids[:8]),
+        "truth": sheet(_truth(truth), 16),
+        "same_frame": sheet(pairs.flatten(0, 1), 24),
+        "difficulty": sheet(torch.cat(levels), 12),
+    }
     return [_save(page, folder / f"{name}.jpg") for name, page in pages.items()]

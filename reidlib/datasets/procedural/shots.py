@@ -11,12 +11,12 @@ from .occluders import OCCLUDERS
 from .skeleton import ARMS
 
 BOXES = ("detected", "drawn", "junk", "distractor")
-STRANGER = 20_000              # first number of the passers-by, who have no identity in the data set
+STRANGER = 20_000  # first number of the passers-by, who have no identity in the data set
 
 _TRACK = "heading spin place distance speed light warmth arms arm_side phase walking company blur occluder"
-_FRAME = """turn head nod lean splay step fill shift_x shift_y aspect cut cut_kind blur motion noise occluder occluder_kind
-occluder_x occluder_turn occluder_colour stranger stranger_x stranger_z stranger_turn stranger_phase quality light kind zoom
-anchor_x anchor_y arms"""
+_FRAME = """turn head nod lean splay step fill shift_x shift_y aspect cut cut_kind blur motion noise occluder
+occluder_kind occluder_x occluder_turn occluder_colour stranger stranger_x stranger_z stranger_turn
+stranger_phase quality light kind zoom anchor_x anchor_y arms"""
 
 
 def strength(preset: str, difficulty: float) -> float:
@@ -43,19 +43,28 @@ def shots(rows: dict[str, list], *, network: Network, seed: int, preset: str, di
     box = torch.tensor([BOXES.index(name) for name in rows["box"]])
     hard = min(difficulty, 2.0) * (1.0 if preset == "retrieval" else 0.4)
     walking = track["walking"] < 0.86
-    yaw = (2 * math.pi * track["heading"] + track.between("spin", -0.10, 0.10) * step + frame.normal("turn", 0.10))
+    yaw = 2 * math.pi * track["heading"] + track.between("spin", -0.10, 0.10) * step + frame.normal("turn", 0.10)
     shot = {
-        "camera": camera, "box": box, "yaw": yaw,
+        "camera": camera,
+        "box": box,
+        "yaw": yaw,
         "phase": 2 * math.pi * track["phase"] + step * 1.9 + frame.between("step", -0.6, 0.6),
-        "walking": torch.where(walking, 1.0, 0.10), "head": frame.normal("head", 0.22), "nod": frame.normal("nod", 0.10) - 0.06,
-        "lean": frame.normal("lean", 0.03) + 0.03, "splay": frame.between("splay", 0.0, 0.07),
-        "arms": _arm_modes(track, frame), "noise": frame["noise"],
-        "light": track.normal("light") + 0.35 * frame.normal("light"), "warmth": track.normal("warmth"),
-        "blur": 0.6 * track["blur"] + 0.4 * frame["blur"], "motion": frame["motion"], "quality": frame["quality"],
+        "walking": torch.where(walking, 1.0, 0.10),
+        "head": frame.normal("head", 0.22),
+        "nod": frame.normal("nod", 0.10) - 0.06,
+        "lean": frame.normal("lean", 0.03) + 0.03,
+        "splay": frame.between("splay", 0.0, 0.07),
+        "arms": _arm_modes(track, frame),
+        "noise": frame["noise"],
+        "light": track.normal("light") + 0.35 * frame.normal("light"),
+        "warmth": track.normal("warmth"),
+        "blur": 0.6 * track["blur"] + 0.4 * frame["blur"],
+        "motion": frame["motion"],
+        "quality": frame["quality"],
     }
     near, far = (torch.tensor([getattr(c, name) for c in network.cameras])[camera] for name in ("near", "far"))
     shot["distance"] = near + (far - near) * (track["distance"] * 0.9 + 0.1 * frame["zoom"])
-    spread = 1.0 if preset == "retrieval" else 0.30                                   # how much of the scene is walked
+    spread = 1.0 if preset == "retrieval" else 0.30  # how much of the scene is walked
     stride = track.between("speed", 0.5, 1.1) * yaw.sin() * walking * step
     shot["place"] = (2 * track["place"] - 1) * 0.62 * shot["distance"] * spread + stride * spread
     return shot | _company(track, frame, hard) | _box(frame, box, hard)
@@ -79,10 +88,14 @@ def _company(track: Draws, frame: Draws, hard: float) -> dict[str, Tensor]:
     reach = (frame["occluder_x"] * 2) % 1
     narrow = torch.where(kind == OCCLUDERS.index("person"), 0.26 + 0.2 * reach, 0.05 + 0.30 * reach)
     return {
-        "occluder": torch.where(occluded, kind, 0), "occluder_x": side * narrow, "occluder_turn": frame["occluder_turn"],
+        "occluder": torch.where(occluded, kind, 0),
+        "occluder_x": side * narrow,
+        "occluder_turn": frame["occluder_turn"],
         "occluder_colour": frame["occluder_colour"],
-        "stranger": (frame["stranger"] < 0.30 * hard).long(), "stranger_x": 2.2 * frame["stranger_x"] - 1.1,
-        "stranger_z": frame.between("stranger_z", 1.2, 4.5), "stranger_yaw": 2 * math.pi * frame["stranger_turn"],
+        "stranger": (frame["stranger"] < 0.30 * hard).long(),
+        "stranger_x": 2.2 * frame["stranger_x"] - 1.1,
+        "stranger_z": frame.between("stranger_z", 1.2, 4.5),
+        "stranger_yaw": 2 * math.pi * frame["stranger_turn"],
         "stranger_phase": 2 * math.pi * frame["stranger_phase"],
     }
 
@@ -93,7 +106,7 @@ def _box(frame: Draws, box: Tensor, hard: float) -> dict[str, Tensor]:
     fill = 0.875 + frame.normal("fill", 0.035)
     x, y = 0.5 + frame.normal("shift_x", 0.045), 0.5 + frame.normal("shift_y", 0.016)
     cut = detected & (frame["cut"] < 0.13 * hard)
-    kind = frame.choice("cut_kind", [1.0, 0.5, 1.0, 0.6])                             # legs, head, too large, aside
+    kind = frame.choice("cut_kind", [1.0, 0.5, 1.0, 0.6])  # legs, head, too large, aside
     legs, head, large, aside = (cut & (kind == index) for index in range(4))
     zoom = frame.between("zoom", 0.0, 1.0)
     fill = torch.where(legs | head, 1.06 + 0.24 * zoom, torch.where(large, 0.66 + 0.10 * zoom, fill))
@@ -104,7 +117,9 @@ def _box(frame: Draws, box: Tensor, hard: float) -> dict[str, Tensor]:
     close = frame["kind"] < 0.62
     wrong_fill = torch.where(close, 1.45 + 1.1 * zoom, 0.42 + 0.2 * zoom)
     wrong_x = torch.where(close, 0.5 + 0.7 * (frame["anchor_x"] - 0.5), 0.5 + 1.0 * (frame["anchor_x"] - 0.5))
-    wrong_y = torch.where(close, 0.5 + (wrong_fill - 0.7) * (frame["anchor_y"] - 0.5), 0.5 + 0.7 * (frame["anchor_y"] - 0.5))
+    wrong_y = torch.where(
+        close, 0.5 + (wrong_fill - 0.7) * (frame["anchor_y"] - 0.5), 0.5 + 0.7 * (frame["anchor_y"] - 0.5)
+    )
     fill = torch.where(wrong, wrong_fill, torch.where(drawn, 0.93, fill))
     x = torch.where(wrong, wrong_x, torch.where(drawn, 0.5, x))
     y = torch.where(wrong, wrong_y, torch.where(drawn, 0.5, y))

@@ -9,16 +9,33 @@ import math
 import torch
 from torch import Tensor
 
-JOINTS = ("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
-          "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
-          "right eye", "left eye", "right ear", "left ear")
+JOINTS = (
+    "nose",
+    "neck",
+    "right shoulder",
+    "right elbow",
+    "right wrist",
+    "left shoulder",
+    "left elbow",
+    "left wrist",
+    "right hip",
+    "right knee",
+    "right ankle",
+    "left hip",
+    "left knee",
+    "left ankle",
+    "right eye",
+    "left eye",
+    "right ear",
+    "left ear",
+)
 ARMS = ("swing", "phone", "strap", "front", "call", "back", "pocket")
 
 _ARM_ANGLES = (  # one column for each of ARMS; radians
-    (0.00, 0.35, 0.05, 0.28, 0.95, -0.55, -0.16),                                     # upper arm forward of vertical
-    (0.24, 1.65, 2.25, 1.20, 2.05, 0.75, 0.55),                                       # bend of the elbow
-    (0.05, 0.55, 0.35, 0.85, -0.02, 1.30, -0.10),                                     # forearm turned inward
-    (0.10, 0.16, 0.20, 0.10, 0.28, 0.18, 0.26),                                       # upper arm away from the body
+    (0.00, 0.35, 0.05, 0.28, 0.95, -0.55, -0.16),  # upper arm forward of vertical
+    (0.24, 1.65, 2.25, 1.20, 2.05, 0.75, 0.55),  # bend of the elbow
+    (0.05, 0.55, 0.35, 0.85, -0.02, 1.30, -0.10),  # forearm turned inward
+    (0.10, 0.16, 0.20, 0.10, 0.28, 0.18, 0.26),  # upper arm away from the body
 )
 
 
@@ -41,14 +58,17 @@ def view_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
     """
     c, s, cp, sp = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin()
     zero = torch.zeros_like(c)
-    rows = [torch.stack([c, zero, s], -1),
-            torch.stack([-s * sp, -cp, c * sp], -1),                                  # higher and farther is further up
-            torch.stack([s * cp, -sp, -c * cp], -1)]
+    rows = [
+        torch.stack([c, zero, s], -1),
+        torch.stack([-s * sp, -cp, c * sp], -1),  # higher and farther is further up
+        torch.stack([s * cp, -sp, -c * cp], -1),
+    ]
     return torch.stack(rows, -2)
 
 
-def _leg(side: float, swing: Tensor, phase: Tensor, pelvis: Tensor, person: dict[str, Tensor],
-         pelvis_turn: Tensor) -> dict[str, Tensor]:
+def _leg(
+    side: float, swing: Tensor, phase: Tensor, pelvis: Tensor, person: dict[str, Tensor], pelvis_turn: Tensor
+) -> dict[str, Tensor]:
     """Hip, knee, ankle and the foot's direction of one leg at one gait phase."""
     h, legs = person["height"], person["legs"]
     amplitude = swing / 0.45
@@ -66,8 +86,7 @@ def _leg(side: float, swing: Tensor, phase: Tensor, pelvis: Tensor, person: dict
     return {"hip": hip, "knee": knee, "ankle": ankle, "foot": foot / foot.norm(dim=1, keepdim=True)}
 
 
-def _arm(side: float, swing: Tensor, mode: Tensor, shoulder: Tensor, h: Tensor,
-         wide: Tensor) -> dict[str, Tensor]:
+def _arm(side: float, swing: Tensor, mode: Tensor, shoulder: Tensor, h: Tensor, wide: Tensor) -> dict[str, Tensor]:
     """Elbow, wrist and hand of one arm; `swing` is its angle in the walk, `mode` an index into ARMS."""
     upper, bend, inward, splay = torch.tensor(_ARM_ANGLES, device=h.device)[:, mode]
     free = (mode == 0).float()
@@ -85,8 +104,17 @@ def _arm(side: float, swing: Tensor, mode: Tensor, shoulder: Tensor, h: Tensor,
     return {"elbow": elbow, "wrist": wrist, "reach": down}
 
 
-def pose(person: dict[str, Tensor], *, phase: Tensor, swing: Tensor, arm_modes: Tensor, head_yaw: Tensor,
-         nod: Tensor, lean: Tensor, splay: Tensor) -> dict[str, Tensor]:
+def pose(
+    person: dict[str, Tensor],
+    *,
+    phase: Tensor,
+    swing: Tensor,
+    arm_modes: Tensor,
+    head_yaw: Tensor,
+    nod: Tensor,
+    lean: Tensor,
+    splay: Tensor,
+) -> dict[str, Tensor]:
     """Return named joints in the body frame, each float [N, 3], for people in given poses.
 
     `phase` is the gait phase in radians, `swing` the amplitude of the legs (0 stands still), `arm_modes` int64 [N, 2]
@@ -96,11 +124,14 @@ def pose(person: dict[str, Tensor], *, phase: Tensor, swing: Tensor, arm_modes: 
     pelvis_turn = -0.22 * swing * phase.sin()
     chest_turn = -pelvis_turn * 0.8
     pelvis = _vector(0.0, 0.0, 0.0, h)
-    legs = {"right": _leg(-1.0, swing, phase, pelvis, person, pelvis_turn),
-            "left": _leg(1.0, swing, phase + math.pi, pelvis, person, pelvis_turn)}
+    legs = {
+        "right": _leg(-1.0, swing, phase, pelvis, person, pelvis_turn),
+        "left": _leg(1.0, swing, phase + math.pi, pelvis, person, pelvis_turn),
+    }
     # The lower of the two feet stands on the ground; a tipped foot rests on its toes.
-    sole = torch.stack([leg["ankle"][:, 1] - 0.042 * h - 0.05 * h * (-leg["foot"][:, 1]).clamp(min=0) * 1.6
-                        for leg in legs.values()]).amin(0)
+    sole = torch.stack(
+        [leg["ankle"][:, 1] - 0.042 * h - 0.05 * h * (-leg["foot"][:, 1]).clamp(min=0) * 1.6 for leg in legs.values()]
+    ).amin(0)
     lift = _vector(0.0, -sole, 0.0, h)
     joints = {"pelvis": pelvis + lift}
     for side, leg in legs.items():
@@ -127,14 +158,23 @@ def _head(neck: Tensor, lean: Tensor, head_yaw: Tensor, nod: Tensor, h: Tensor) 
     front = turn(_vector(0.0, -nod.sin(), nod.cos(), h), head_yaw)
     left = turn(_vector(1.0, 0.0, 0.0, h), head_yaw)
     centre = neck + h[:, None] * (0.088 * up + _vector(zero, zero, 0.35 * lean.sin() * 0.1 + 0.008, h))
-    size = h.clamp(max=1.8)[:, None]                                                  # tall people's heads grow less
+    size = h.clamp(max=1.8)[:, None]  # tall people's heads grow less
 
     def at(x: float, y: float, z: float) -> Tensor:
         return centre + size * (x * left + y * up + z * front)
 
-    return {"head": centre, "head left": left, "head up": up, "head front": front, "head size": size.expand(-1, 3),
-            "nose": at(0, -0.012, 0.058), "right eye": at(-0.019, 0.006, 0.049), "left eye": at(0.019, 0.006, 0.049),
-            "right ear": at(-0.044, -0.004, -0.004), "left ear": at(0.044, -0.004, -0.004)}
+    return {
+        "head": centre,
+        "head left": left,
+        "head up": up,
+        "head front": front,
+        "head size": size.expand(-1, 3),
+        "nose": at(0, -0.012, 0.058),
+        "right eye": at(-0.019, 0.006, 0.049),
+        "left eye": at(0.019, 0.006, 0.049),
+        "right ear": at(-0.044, -0.004, -0.004),
+        "left ear": at(0.044, -0.004, -0.004),
+    }
 
 
 def openpose(joints: dict[str, Tensor]) -> Tensor:

@@ -17,29 +17,94 @@ import torch
 from PIL import Image
 
 from ...files import REPOSITORY, atomic_path, resolve
+from .compose import Rendered, draw_shots
 from .layout import FOLDERS, plan, sizes
 from .networks import Network, network_named
 from .occluders import OCCLUDERS
 from .people import PRESETS, describe, people
-from .compose import Rendered, draw_shots
 from .shots import mutedness, shots
 
-RENDERER_VERSION = 2           # goes up whenever pixels change, so that stored sets are made again
+RENDERER_VERSION = 2  # goes up whenever pixels change, so that stored sets are made again
 IMAGE_SIZES = ((64, 32), (128, 64), (256, 128))
 CHUNK = 64
 FINISHED, SETTINGS, CHUNKS = "finished.json", "settings.json", ".chunks"
-ANNOTATIONS = {"train": "market-annotation-train.csv", "query": "market-annotation-test.csv",
-               "gallery": "market-annotation-test.csv", "gt_bbox": "market-annotation-test.csv"}
-LIP_COLOURS = (0, 0, 0, 128, 0, 0, 255, 0, 0, 0, 85, 0, 170, 0, 51, 255, 85, 0, 0, 0, 85, 0, 119, 221, 85, 85, 0, 0, 85, 85,
-                85, 51, 0, 52, 86, 128, 0, 128, 0, 0, 0, 255, 51, 170, 221, 0, 255, 255, 85, 255, 170, 170, 255, 85,
-                255, 255, 0, 255, 170, 0)
+ANNOTATIONS = {
+    "train": "market-annotation-train.csv",
+    "query": "market-annotation-test.csv",
+    "gallery": "market-annotation-test.csv",
+    "gt_bbox": "market-annotation-test.csv",
+}
+LIP_COLOURS = (
+    0,
+    0,
+    0,
+    128,
+    0,
+    0,
+    255,
+    0,
+    0,
+    0,
+    85,
+    0,
+    170,
+    0,
+    51,
+    255,
+    85,
+    0,
+    0,
+    0,
+    85,
+    0,
+    119,
+    221,
+    85,
+    85,
+    0,
+    0,
+    85,
+    85,
+    85,
+    51,
+    0,
+    52,
+    86,
+    128,
+    0,
+    128,
+    0,
+    0,
+    0,
+    255,
+    51,
+    170,
+    221,
+    0,
+    255,
+    255,
+    85,
+    255,
+    170,
+    170,
+    255,
+    85,
+    255,
+    255,
+    0,
+    255,
+    170,
+    0,
+)
 
 
 def check(image_size: tuple[int, int], size: str, preset: str, network: str, difficulty: float) -> Network:
     """Return the network, or raise a ValueError that names the accepted values of whatever is wrong."""
     known = network_named(network)
     if tuple(image_size) not in IMAGE_SIZES:
-        raise ValueError(f"image_size {tuple(image_size)}: accepted are {', '.join(map(str, IMAGE_SIZES))} (height, width)")
+        raise ValueError(
+            f"image_size {tuple(image_size)}: accepted are {', '.join(map(str, IMAGE_SIZES))} (height, width)"
+        )
     if size not in sizes(known):
         raise ValueError(f"unknown size {size!r}: accepted are {', '.join(sizes(known))}")
     if preset not in PRESETS:
@@ -55,15 +120,17 @@ def folder_name(image_size: tuple[int, int], size: str, seed: int, preset: str, 
     >>> folder_name((128, 64), "smoke", 0, "retrieval", "market1501", 1.0).startswith("market1501-smoke-retrieval")
     True
     """
-    return (f"{network}-{size}-{preset}-difficulty{float(difficulty):g}-seed{seed}-{image_size[0]}x{image_size[1]}"
-            f"-v{RENDERER_VERSION}")
+    return (
+        f"{network}-{size}-{preset}-difficulty{float(difficulty):g}-seed{seed}-{image_size[0]}x{image_size[1]}"
+        f"-v{RENDERER_VERSION}"
+    )
 
 
 def _write(path: Path, content: bytes) -> None:
     """Write a small file under a temporary name and rename it."""
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _encode(array: np.ndarray, kind: str, quality: int = 90) -> bytes:
@@ -100,25 +167,46 @@ def _truth(rows: pd.DataFrame, shot: dict[str, torch.Tensor], result: Rendered) 
     points = result.keypoints.round().long()
     points[result.keypoints[..., 2] == 0] = -1
     seen = (result.keypoints[..., 2] > 0).sum(1).tolist()
-    known = pd.DataFrame({
-        "yaw": torch.rad2deg(shot["yaw"]).remainder(360).round(decimals=2).tolist(),
-        "gait_phase": shot["phase"].remainder(2 * torch.pi).round(decimals=4).tolist(),
-        "walking": shot["walking"].gt(0.5).long().tolist(), "joints_seen": seen,
-        "occluder": [OCCLUDERS[index] for index in shot["occluder"].tolist()],
-        "occluded": result.occluded.round(decimals=3).tolist(), "cut": shot["cut"].tolist(),
-        "keypoints_y": points[..., 1].tolist(), "keypoints_x": points[..., 0].tolist(),
-    })
+    known = pd.DataFrame(
+        {
+            "yaw": torch.rad2deg(shot["yaw"]).remainder(360).round(decimals=2).tolist(),
+            "gait_phase": shot["phase"].remainder(2 * torch.pi).round(decimals=4).tolist(),
+            "walking": shot["walking"].gt(0.5).long().tolist(),
+            "joints_seen": seen,
+            "occluder": [OCCLUDERS[index] for index in shot["occluder"].tolist()],
+            "occluded": result.occluded.round(decimals=3).tolist(),
+            "cut": shot["cut"].tolist(),
+            "keypoints_y": points[..., 1].tolist(),
+            "keypoints_x": points[..., 0].tolist(),
+        }
+    )
     return pd.concat([rows.reset_index(drop=True), known], axis=1).to_dict("records")
 
 
-def _chunk(folder: Path, rows: pd.DataFrame, network: Network, seed: int, preset: str, difficulty: float,
-           image_size: tuple[int, int], device: str) -> Iterator[tuple]:
+def _chunk(
+    folder: Path,
+    rows: pd.DataFrame,
+    network: Network,
+    seed: int,
+    preset: str,
+    difficulty: float,
+    image_size: tuple[int, int],
+    device: str,
+) -> Iterator[tuple]:
     """Render one chunk; yields the arguments of `_save` for each picture, then the truth."""
     columns = rows.rename(columns={"pid": "label", "person": "pid"})
     table = {name: columns[name].tolist() for name in ("pid", "camid", "sequence", "frame", "step", "box")}
     shot = shots(table, network=network, seed=seed, preset=preset, difficulty=difficulty)
-    result = draw_shots(table["pid"], shot, network=network, seed=seed, preset=preset, difficulty=difficulty,
-                        image_size=image_size, device=device)
+    result = draw_shots(
+        table["pid"],
+        shot,
+        network=network,
+        seed=seed,
+        preset=preset,
+        difficulty=difficulty,
+        image_size=image_size,
+        device=device,
+    )
     result = Rendered(*(value.cpu() for value in result))
     limits = torch.tensor([camera.quality for camera in network.cameras], dtype=torch.float32)[shot["camera"]]
     quality = (limits[:, 0] + (limits[:, 1] - limits[:, 0]) * shot["quality"]).round().int().tolist()
@@ -135,11 +223,14 @@ def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) 
     lists = ["keypoints_y", "keypoints_x"]
     for file in sorted(set(ANNOTATIONS.values())):
         chosen = rows[(rows["subset"].map(ANNOTATIONS) == file) & (rows["joints_seen"] > 0)].drop_duplicates("name")
-        lines = [f"{name}:{json.dumps(y)}:{json.dumps(x)}" for name, y, x in chosen[["name", *lists]].itertuples(index=False)]
+        lines = [
+            f"{name}:{json.dumps(y)}:{json.dumps(x)}" for name, y, x in chosen[["name", *lists]].itertuples(index=False)
+        ]
         _write(folder / file, ("name:keypoints_y:keypoints_x\n" + "\n".join(lines) + "\n").encode())
     persons = sorted(rows["person"].unique().tolist())
-    attributes = describe(people(persons, seed=settings["seed"], muted=mutedness(settings["preset"], settings["difficulty"])),
-                          persons).rename(columns={"pid": "person"})
+    attributes = describe(
+        people(persons, seed=settings["seed"], muted=mutedness(settings["preset"], settings["difficulty"])), persons
+    ).rename(columns={"pid": "person"})
     truth = rows.drop(columns=[*lists, "folder", "step"]).merge(attributes, on="person", how="left")
     with atomic_path(folder / "truth.csv") as path:
         truth.to_csv(path, index=False)
@@ -150,7 +241,8 @@ def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) 
 def _report(done: int, total: int, began: float, worked: int, *, final: bool = False) -> None:
     """Progress in one line: rewritten in a terminal, a line every few seconds elsewhere."""
     rate = worked / max(time.monotonic() - began, 1e-6)
-    text = f"procedural people: {done}/{total} chunks, {rate * CHUNK:.0f} images/s, {(total - done) / max(rate, 1e-6):.0f} s left  "
+    left = (total - done) / max(rate, 1e-6)
+    text = f"procedural people: {done}/{total} chunks, {rate * CHUNK:.0f} images/s, {left:.0f} s left  "
     end = "\n" if final or not sys.stderr.isatty() else ""
     print(("\r" if sys.stderr.isatty() else "") + text, end=end, file=sys.stderr, flush=True)
 
@@ -168,8 +260,15 @@ def _chunk_paths(folder: Path, table: pd.DataFrame) -> list[Path]:
     return [folder / CHUNKS / f"{index:05d}.json" for index in range(-(-len(table) // CHUNK))]
 
 
-def write(folder: Path, *, first: int = 0, every: int = 1, progress: bool = False, device: str = "cpu",
-          stop_after: int | None = None) -> None:
+def write(
+    folder: Path,
+    *,
+    first: int = 0,
+    every: int = 1,
+    progress: bool = False,
+    device: str = "cpu",
+    stop_after: int | None = None,
+) -> None:
     """Render the chunks of a prepared folder that are still missing, beginning at `first` and taking each `every`-th.
 
     `stop_after` ends the work after that many chunks (an interruption).
@@ -177,18 +276,22 @@ def write(folder: Path, *, first: int = 0, every: int = 1, progress: bool = Fals
     settings = json.loads((folder / SETTINGS).read_text())
     network = network_named(settings["network"])
     table = plan(network, settings["size"], settings["seed"])
-    options = {name: settings[name] for name in ("seed", "preset", "difficulty")} | {"image_size": tuple(settings["image_size"])}
+    options = {name: settings[name] for name in ("seed", "preset", "difficulty")} | {
+        "image_size": tuple(settings["image_size"])
+    }
     chunks = _chunk_paths(folder, table)
     began = spoke = time.monotonic()
     images = worked = 0
-    with ThreadPoolExecutor(1) as pool:                                               # files are written while the next is drawn
+    with ThreadPoolExecutor(1) as pool:  # files are written while the next is drawn
         jobs: list[Future] = []
         for index in range(first, len(chunks), every):
             if chunks[index].exists():
                 continue
             if stop_after is not None and worked >= stop_after:
                 break
-            *pictures, (truth,) = _chunk(folder, table.iloc[index * CHUNK:(index + 1) * CHUNK], network, **options, device=device)
+            *pictures, (truth,) = _chunk(
+                folder, table.iloc[index * CHUNK : (index + 1) * CHUNK], network, **options, device=device
+            )
             for job in jobs:
                 job.result()
             jobs = [pool.submit(_save_chunk, pictures, chunks[index], truth)]
@@ -203,13 +306,17 @@ def write(folder: Path, *, first: int = 0, every: int = 1, progress: bool = Fals
 
 
 def _workers(folder: Path, count: int, chunks: list[Path], progress: bool) -> None:
-    """Let several processes of one thread each render the chunks (threads inside one picture's small steps do not pay)."""
+    """Let several processes of one thread each render the chunks: threads do not pay in steps as small as these."""
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
     done = sum(chunk.exists() for chunk in chunks)
     began = spoke = time.monotonic()
-    running = [subprocess.Popen([sys.executable, "-m", __package__, "--worker", str(folder), str(index), str(count)],
-                                env=environment) for index in range(count)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", __package__, "--worker", str(folder), str(index), str(count)], env=environment
+        )
+        for index in range(count)
+    ]
     try:
         while any(process.poll() is None for process in running):
             time.sleep(0.2)
@@ -223,14 +330,26 @@ def _workers(folder: Path, count: int, chunks: list[Path], progress: bool) -> No
             process.wait()
     failed = [process.returncode for process in running if process.returncode]
     if failed:
-        raise RuntimeError(f"{len(failed)} of {count} rendering processes ended with codes {failed}; the finished chunks are kept")
+        raise RuntimeError(
+            f"{len(failed)} of {count} rendering processes ended with {failed}; finished chunks are kept"
+        )
     if progress:
         _report(len(chunks), len(chunks), began, len(chunks) - done, final=True)
 
 
-def make(root: str | os.PathLike = "data", *, image_size: tuple[int, int] = (128, 64), size: str = "course", seed: int = 0,
-         preset: str = "retrieval", network: str = "market1501", difficulty: float = 1.0, progress: bool = True,
-         device: str = "cpu", workers: int | None = None) -> Path:
+def make(
+    root: str | os.PathLike = "data",
+    *,
+    image_size: tuple[int, int] = (128, 64),
+    size: str = "course",
+    seed: int = 0,
+    preset: str = "retrieval",
+    network: str = "market1501",
+    difficulty: float = 1.0,
+    progress: bool = True,
+    device: str = "cpu",
+    workers: int | None = None,
+) -> Path:
     r"""Make the embedded data set in Market-1501's layout, once, and return its folder.
 
     The folder `<root>/procedural/<name made from all arguments>` holds `bounding_box_train`, `query`,
@@ -241,7 +360,8 @@ def make(root: str | os.PathLike = "data", *, image_size: tuple[int, int] = (128
     `image_size` is (height, width) of the stored files: (128, 64) like Market-1501, (256, 128) or (64, 32). `size`:
     "smoke", "course" or "full" (Market-1501's counts). `preset`: "retrieval" (hard) or "generation" (milder noise and
     backgrounds, brighter clothes). `difficulty` in 0..2 scales camera strength, clothing collisions and occlusion.
-    `progress` prints to stderr. `workers` processes render larger sets (default: as many as there are cores, 8 at most). Raises ValueError, naming the accepted values, for anything else.
+    `progress` prints to stderr. `workers` processes render larger sets (default: one for each core, 8 at most).
+    Raises ValueError, naming the accepted values, for anything else.
 
     >>> make(size="huge")
     Traceback (most recent call last):
@@ -251,14 +371,21 @@ def make(root: str | os.PathLike = "data", *, image_size: tuple[int, int] = (128
     folder = resolve(root) / "procedural" / folder_name(image_size, size, seed, preset, network, difficulty)
     if (folder / FINISHED).exists():
         return folder
-    settings = {"network": network, "size": size, "preset": preset, "difficulty": float(difficulty), "seed": int(seed),
-                "image_size": list(image_size), "renderer_version": RENDERER_VERSION}
+    settings = {
+        "network": network,
+        "size": size,
+        "preset": preset,
+        "difficulty": float(difficulty),
+        "seed": int(seed),
+        "image_size": list(image_size),
+        "renderer_version": RENDERER_VERSION,
+    }
     prepare(folder, settings)
     chunks = _chunk_paths(folder, plan(known, size, seed))
     missing = sum(not chunk.exists() for chunk in chunks)
-    count = min(missing // 12, os.cpu_count() or 1, 8) if workers is None else workers
+    count = min(missing // 4, os.cpu_count() or 1, 8) if workers is None else workers
     if count > 1 and device == "cpu":
         _workers(folder, count, chunks, progress)
-    write(folder, progress=progress, device=device)                                   # all of a small set, leftovers of a large one
+    write(folder, progress=progress, device=device)  # all of a small set, leftovers of a large one
     _finish(folder, chunks, known, settings)
     return folder

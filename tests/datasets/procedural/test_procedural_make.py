@@ -20,8 +20,8 @@ NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-7])_(\d{6})_(\d{2})\.jpg")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("data"), size="smoke", progress=False, workers=1)
+def folder(smoke_folder):
+    return smoke_folder
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +122,11 @@ def test_a_finished_set_is_returned_at_once(folder):
 def test_an_interrupted_set_is_continued_by_two_processes_to_the_same_bytes(folder, tmp_path):
     part = tmp_path / "procedural" / folder.name
     write.prepare(part, json.loads((folder / "settings.json").read_text()))
-    with ThreadPoolExecutor(2) as pool:                                               # two at once, some chunks by both
+    with ThreadPoolExecutor(2) as pool:  # two at once, some chunks by both
         for job in [pool.submit(write.write, part, first=first, every=2, stop_after=3) for first in (0, 2)]:
             job.result()
     assert not (part / "finished.json").exists()
-    sorted((part / ".chunks").iterdir())[0].unlink()                                  # killed before the chunk's marker
+    sorted((part / ".chunks").iterdir())[0].unlink()  # killed before the chunk's marker
     assert make(tmp_path, size="smoke", progress=False, workers=2) == part
     ours, theirs = _hash(part), _hash(folder)
     assert ours.keys() == theirs.keys()
@@ -134,8 +134,15 @@ def test_an_interrupted_set_is_continued_by_two_processes_to_the_same_bytes(fold
 
 
 def test_progress_is_printed_only_on_request(tmp_path, capfd):
-    settings = {"network": "market1501", "size": "smoke", "preset": "generation", "difficulty": 1.0, "seed": 1,
-                "image_size": [64, 32], "renderer_version": 0}
+    settings = {
+        "network": "market1501",
+        "size": "smoke",
+        "preset": "generation",
+        "difficulty": 1.0,
+        "seed": 1,
+        "image_size": [64, 32],
+        "renderer_version": 0,
+    }
     write.prepare(tmp_path, settings)
     write.write(tmp_path, stop_after=1, progress=False)
     assert capfd.readouterr() == ("", "")
@@ -166,7 +173,9 @@ def test_tracks_move_on():
     """Pictures of a track follow each other in time; their frames rise by a fixed step."""
     table = plan(MARKET1501, "course", 0)
     train = table[table["subset"] == "train"].sort_values("frame")
-    steps = Counter(np.concatenate([np.diff(group["frame"]) for _, group in train.groupby(["pid", "camid", "sequence"])]).tolist())
+    steps = Counter(
+        np.concatenate([np.diff(group["frame"]) for _, group in train.groupby(["pid", "camid", "sequence"])]).tolist()
+    )
     assert steps.most_common(1)[0][0] == 25 and min(steps) > 0
 
 
@@ -180,11 +189,17 @@ def test_share_out_refuses_too_little():
         share_out(np.ones(4), 3)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"size": "huge"}, "smoke, course, full"), ({"preset": "easy"}, "retrieval, generation"),
-    ({"network": "nowhere"}, "market1501"), ({"image_size": (100, 50)}, r"\(128, 64\)"),
-    ({"difficulty": 3}, "from 0 to 2"), ({"difficulty": float("nan")}, "from 0 to 2"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": "huge"}, "smoke, course, full"),
+        ({"preset": "easy"}, "retrieval, generation"),
+        ({"network": "nowhere"}, "market1501"),
+        ({"image_size": (100, 50)}, r"\(128, 64\)"),
+        ({"difficulty": 3}, "from 0 to 2"),
+        ({"difficulty": float("nan")}, "from 0 to 2"),
+    ],
+)
 def test_unknown_arguments_are_named(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path, **arguments)

@@ -49,9 +49,18 @@ def test_bags_are_in_the_mask_with_the_label_of_the_upper_garment():
     ids = list(range(1, 200))
     table = describe(people(ids, muted=0.3), ids)
     chosen = table[(table["bag"] == "backpack") & (table["upper"] == "tee")]["pid"].tolist()[:6]
-    shown = render(chosen, 1, yaws=180, phases=0.0, moments=7, background=(0, 0, 0), camera_effects=False, image_size=SIZE,
-                   difficulty=0.3 / 0.62)
-    bag = [torch.tensor([int(code[i:i + 2], 16) for i in (1, 3, 5)]) for code in shown.info["bag_colour"]]
+    shown = render(
+        chosen,
+        1,
+        yaws=180,
+        phases=0.0,
+        moments=7,
+        background=(0, 0, 0),
+        camera_effects=False,
+        image_size=SIZE,
+        difficulty=0.3 / 0.62,
+    )
+    bag = [torch.tensor([int(code[i : i + 2], 16) for i in (1, 3, 5)]) for code in shown.info["bag_colour"]]
     for image, parsing, mask, colour in zip(shown.images, shown.parsing, shown.masks, bag, strict=True):
         near = (image.int() - colour.view(3, 1, 1)).abs().amax(0) < 40
         near &= mask == 255
@@ -68,33 +77,40 @@ def _ids(count, **wanted):
     return [pid for pid, kept in zip(ids, keep.tolist(), strict=True) if kept][:count]
 
 
-@pytest.mark.parametrize(("label", "column", "wanted"), [
-    (5, "upper_colour", {"upper": "tee", "pattern": "plain", "bag": "none"}),
-    (7, "upper_colour", {"upper": "coat", "pattern": "plain", "bag": "none"}),
-    (6, "upper_colour", {"upper": "dress", "pattern": "plain", "bag": "none"}),
-    (9, "lower_colour", {"lower": "trousers", "lower_pattern": "plain", "upper": "tee"}),
-    (12, "lower_colour", {"lower": "skirt", "lower_pattern": "plain", "upper": "tee"}),
-    (2, "hair_colour", {"hair": "long", "hat": "none"}),
-    (13, "skin_colour", {"hair": "short", "upper": "tee"}),
-])
+@pytest.mark.parametrize(
+    ("label", "column", "wanted"),
+    [
+        (5, "upper_colour", {"upper": "tee", "pattern": "plain", "bag": "none"}),
+        (7, "upper_colour", {"upper": "coat", "pattern": "plain", "bag": "none"}),
+        (6, "upper_colour", {"upper": "dress", "pattern": "plain", "bag": "none"}),
+        (9, "lower_colour", {"lower": "trousers", "lower_pattern": "plain", "upper": "tee"}),
+        (12, "lower_colour", {"lower": "skirt", "lower_pattern": "plain", "upper": "tee"}),
+        (2, "hair_colour", {"hair": "long", "hat": "none"}),
+        (13, "skin_colour", {"hair": "short", "upper": "tee"}),
+    ],
+)
 def test_colours_of_a_label_are_those_of_the_attribute(label, column, wanted):
     ids = _ids(8, **wanted)
     assert len(ids) >= 3
-    shown = render(ids, 1, yaws=150 if label in (2, 7) else 0, camera_effects=False, background=(1, 1, 1), image_size=SIZE)
+    shown = render(
+        ids, 1, yaws=150 if label in (2, 7) else 0, camera_effects=False, background=(1, 1, 1), image_size=SIZE
+    )
     for image, parsing, mask, code in zip(shown.images, shown.parsing, shown.masks, shown.info[column], strict=True):
         pixels = image[:, (parsing == label) & (mask == 255)].float()
         assert pixels.shape[1] > 10
-        attribute = torch.tensor([float(int(code[i:i + 2], 16)) for i in (1, 3, 5)])
+        attribute = torch.tensor([float(int(code[i : i + 2], 16)) for i in (1, 3, 5)])
         assert (pixels.median(1).values - attribute).abs().max() < 26
 
 
 def test_turning_round_swaps_the_sides_and_hides_the_nose():
     ids = list(range(1, 17))
-    front, back = (render(ids, 1, yaws=yaw, phases=0.0, walking=0.0, moments=3, background=(1, 1, 1), image_size=SIZE)
-                   for yaw in (0, 180))
+    front, back = (
+        render(ids, 1, yaws=yaw, phases=0.0, walking=0.0, moments=3, background=(1, 1, 1), image_size=SIZE)
+        for yaw in (0, 180)
+    )
     assert (front.keypoints[:, NOSE, 2] == 1).all() and (back.keypoints[:, NOSE, 2] == 0).all()
     for shown, sign in ((front, 1), (back, -1)):
-        for right, left in ((2, 5), (8, 11)):                                         # shoulders and hips
+        for right, left in ((2, 5), (8, 11)):  # shoulders and hips
             assert ((shown.keypoints[:, left, 0] - shown.keypoints[:, right, 0]) * sign > 2).all()
 
 
@@ -106,7 +122,9 @@ def test_left_and_right_labels_agree_with_yaw():
         shown = render(ids, 1, yaws=yaw, phases=0.0, walking=0.0, background=(1, 1, 1), image_size=SIZE)
         for right, left in ((15, 14), (17, 16), (19, 18)):
             for parsing in shown.parsing:
-                places = [((parsing == label).float() * column).sum() / (parsing == label).sum() for label in (right, left)]
+                places = [
+                    ((parsing == label).float() * column).sum() / (parsing == label).sum() for label in (right, left)
+                ]
                 assert (places[1] - places[0]) * sign > 0
     for yaw, near, far in ((90, 17, 16), (270, 16, 17)):
         parsing = render(ids, 1, yaws=yaw, phases=0.0, walking=0.0, background=(1, 1, 1), image_size=SIZE).parsing
@@ -114,7 +132,9 @@ def test_left_and_right_labels_agree_with_yaw():
 
 
 def test_one_side_of_the_face_and_the_farther_arm_hide_in_profile():
-    shown = render(list(range(1, 25)), 1, yaws=90, phases=0.0, walking=0.0, moments=5, background=(1, 1, 1), image_size=SIZE)
+    shown = render(
+        list(range(1, 25)), 1, yaws=90, phases=0.0, walking=0.0, moments=5, background=(1, 1, 1), image_size=SIZE
+    )
     seen = shown.keypoints[..., 2]
     assert (seen[:, JOINTS.index("left ear")] == 0).all()
     assert seen[:, JOINTS.index("left eye")].mean() < 0.15, "only a turned head shows it"
@@ -123,15 +143,22 @@ def test_one_side_of_the_face_and_the_farther_arm_hide_in_profile():
 
 
 def _one_shot(pids, occluder):
-    rows = {"pid": pids, "camid": [1] * len(pids), "sequence": [1] * len(pids), "frame": list(range(len(pids))),
-            "step": [0] * len(pids), "box": ["drawn"] * len(pids)}
+    rows = {
+        "pid": pids,
+        "camid": [1] * len(pids),
+        "sequence": [1] * len(pids),
+        "frame": list(range(len(pids))),
+        "step": [0] * len(pids),
+        "box": ["drawn"] * len(pids),
+    }
     shot = shots(rows, network=network_named("market1501"), seed=0, preset="generation", difficulty=1.0)
     shot["yaw"][:] = 0
     shot["stranger"][:] = 0
     shot["occluder"][:] = OCCLUDERS.index(occluder)
     shot["occluder_x"][:] = 0.0
-    return draw_shots(pids, shot, network=network_named("market1501"), seed=0, preset="generation", difficulty=1.0,
-                      image_size=SIZE)
+    return draw_shots(
+        pids, shot, network=network_named("market1501"), seed=0, preset="generation", difficulty=1.0, image_size=SIZE
+    )
 
 
 def test_what_an_occluder_covers_is_neither_mask_nor_seen_joint():
@@ -160,8 +187,10 @@ def test_same_frame_shows_the_same_body_in_two_cameras():
 
 
 def test_the_person_is_the_same_with_and_without_a_background():
-    scene, plain = (render([5, 6], 2, moments=1, background=background, camera_effects=False, image_size=SIZE)
-                    for background in ("scene", (0.2, 0.9, 0.2)))
+    scene, plain = (
+        render([5, 6], 2, moments=1, background=background, camera_effects=False, image_size=SIZE)
+        for background in ("scene", (0.2, 0.9, 0.2))
+    )
     assert torch.equal(scene.masks, plain.masks)
     inside = (scene.masks == 255)[:, None].expand_as(scene.images)
     assert torch.equal(scene.images[inside], plain.images[inside])
@@ -187,11 +216,13 @@ def test_cameras_differ_and_repeat():
 
 def test_difficulty_strengthens_cameras_collisions_and_occlusion():
     ids, cameras = list(range(1, 61)), [1 + index % 6 for index in range(60)]
-    easy, hard = (render(ids, cameras, plain=False, difficulty=difficulty, image_size=(64, 32)) for difficulty in (0.0, 2.0))
+    easy, hard = (
+        render(ids, cameras, plain=False, difficulty=difficulty, image_size=(64, 32)) for difficulty in (0.0, 2.0)
+    )
     assert (easy.info["occluder"] == "none").all() and (hard.info["occluder"] != "none").sum() > 10
 
     def saturation(shown):
-        codes = [[int(code[i:i + 2], 16) for i in (1, 3, 5)] for code in shown.info["upper_colour"]]
+        codes = [[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in shown.info["upper_colour"]]
         rgb = torch.tensor(codes).float()
         return (rgb.amax(1) - rgb.amin(1)).mean()
 
@@ -205,11 +236,18 @@ def test_view_rotation_is_a_rotation():
     assert torch.allclose(profile, torch.tensor([1.0, 0.0, 0.0]), atol=1e-6), "90 degrees walks to the right"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"pids": [], "camids": 1}, "empty"), ({"pids": [1], "camids": 7}, "1 to 6"), ({"pids": [1], "preset": "easy"}, "retrieval"),
-    ({"pids": [1], "network": "nowhere"}, "market1501"), ({"pids": [1], "image_size": (127, 64)}, "multiples of 4"),
-    ({"pids": [1, 2], "yaws": [1, 2, 3]}, "each of the 2"), ({"pids": [1], "background": "sky"}, "scene"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pids": [], "camids": 1}, "empty"),
+        ({"pids": [1], "camids": 7}, "1 to 6"),
+        ({"pids": [1], "preset": "easy"}, "retrieval"),
+        ({"pids": [1], "network": "nowhere"}, "market1501"),
+        ({"pids": [1], "image_size": (127, 64)}, "multiples of 4"),
+        ({"pids": [1, 2], "yaws": [1, 2, 3]}, "each of the 2"),
+        ({"pids": [1], "background": "sky"}, "scene"),
+    ],
+)
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         render(**arguments)

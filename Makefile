@@ -48,13 +48,13 @@ course: $(READY)
 	@$(BIN)/python -m reidlib.runs --profile $(PROFILE) $(ARGS) '$(NOTEBOOKS)'
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lab: $(READY)
 	@$(BIN)/python -m jupyterlab notebooks $(ARGS)
 
 bench: $(READY)
-	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s $(ARGS)
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only -s $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -22,6 +22,8 @@ LIP_LABELS = (
 # label of each LIP class in a mirrored picture: arms, legs and shoes change sides
 LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18)
 SUFFIXES = (".png", ".jpg", ".jpeg")
+# place of each of our 18 joints in OpenPose's BODY_25 model, which has the middle of the hips at 8 and feet at the end
+BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 
 
 def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -49,6 +51,49 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
             points[missing] = (-1, -1, 0)
             out[name] = points
     return out
+
+
+def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confidence: float = 0.0) -> np.ndarray:
+    """Read the joints of one person from OpenPose's JSON: 18 joints (COCO model) or 25 (BODY_25).
+
+    A crop often shows a part of somebody else. The person taken is the one with most joints found; among equals the one
+    whose joints' mean lies nearest `centre`; among those the first in the file.
+
+    Args:
+        path: the file that OpenPose writes for one image.
+        centre: (x, y) of the image's centre in pixels.
+        confidence: joints up to this confidence count as missing (OpenPose writes 0 where it found none).
+
+    Returns:
+        float32 [18,3] (x, y, visible) in pixels of the stored image; missing = (-1, -1, 0). All missing where the file
+        lists nobody.
+
+    Raises:
+        ValueError: not such a file, or a person with another number of joints.
+    """
+    try:
+        people = [
+            np.array(person.get("pose_keypoints_2d", person.get("pose_keypoints")), np.float32).reshape(-1, 3)
+            for person in json.loads(Path(path).read_text())["people"]
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f'{path} is not OpenPose\'s JSON: {{"people": [{{"pose_keypoints_2d": [x, y, confidence, ...]}}]}} expected'
+        ) from error
+    best, best_key = np.tile(np.array([-1, -1, 0], np.float32), (18, 1)), (0, 0.0)
+    for joints in people:
+        if len(joints) not in (18, 25):
+            raise ValueError(f"{path}: 18 joints (COCO) or 25 (BODY_25) expected, got {len(joints)}")
+        points = joints[list(BODY_25)] if len(joints) == 25 else joints.copy()
+        found = points[:, 2] > confidence
+        if not found.any():
+            continue
+        away = float(np.linalg.norm(points[found, :2].mean(0) - centre))
+        if (key := (int(found.sum()), -away)) > best_key:
+            best_key, best = key, points
+            best[:, 2] = found
+            best[~found] = (-1, -1, 0)
+    return best
 
 
 def write_keypoints(path: str | os.PathLike, names: Sequence[str], keypoints: np.ndarray) -> None:
@@ -146,6 +191,20 @@ def find_beside(folder: Path, names: Sequence[str]) -> list[Path | None] | None:
     for entry in sorted(os.scandir(folder), key=lambda e: (not e.name.endswith(".png"), e.name)):
         if entry.name.lower().endswith(SUFFIXES) and entry.name[0] != ".":
             found.setdefault(bare_name(entry.name), Path(entry.path))  # the .png wins over a .jpg
+    return [found.get(bare_name(name)) for name in names]
+
+
+def find_openpose(folder: Path, names: Sequence[str]) -> list[Path | None] | None:
+    """Find OpenPose's JSON of each image in `folder`: NAME_keypoints.json, with or without the image's extension.
+
+    Returns:
+        One path (or None) for each name; None altogether where the folder is missing.
+    """
+    if not folder.is_dir():
+        return None
+    ending = "_keypoints.json"
+    there = sorted(e.name for e in os.scandir(folder) if e.name.endswith(ending) and e.name[0] != ".")
+    found = {bare_name(name.removesuffix(ending)): folder / name for name in there}
     return [found.get(bare_name(name)) for name in names]
 
 

@@ -36,16 +36,34 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  #
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one subset; masks and parsing have one entry for each image (None where the file is missing)."""
+    """The files of one subset; what belongs to single images has one entry for each (None where it is missing).
+
+    Attributes:
+        images: the image files; with a `container` just the names of what lies in it.
+        names: what the tables call the images; default the files' names.
+        keypoints: tables in the format of `annotations.read_keypoints`.
+        openpose: OpenPose's JSON of each image, for images that no table has.
+        masks, parsing: the pictures of each image.
+        open_image: opens an image, for images that are not files of their own.
+        container: the one file that holds all images.
+        columns: keep the columns from the first to before the last of everything that is wide enough for that.
+    """
 
     images: list[Path]
-    keypoints: Path | None = None
+    names: list[str] | None = None
+    keypoints: tuple[Path, ...] = ()
+    openpose: list[Path | None] | None = None
     masks: list[Path | None] | None = None
     parsing: list[Path | None] | None = None
+    open_image: Callable[[Path], Image.Image] = Image.open
+    container: Path | None = None
+    columns: tuple[int, int] | None = None
 
     def paths(self) -> list[Path]:
         """Every file that the decoded arrays depend on."""
-        return [p for p in (*self.images, self.keypoints, *(self.masks or ()), *(self.parsing or ())) if p is not None]
+        images = self.images if self.container is None else [self.container]
+        beside = (*(self.openpose or ()), *(self.masks or ()), *(self.parsing or ()))
+        return [p for p in (*images, *self.keypoints, *beside) if p is not None]
 
 
 class Arrays(NamedTuple):
@@ -104,6 +122,8 @@ def decode(
 def _key(files: Mapping[str, Files], folder: Path, image_size: tuple[int, int]) -> str:
     digest = hashlib.sha256(f"{VERSION} {image_size[0]} {image_size[1]}".encode())
     for subset in sorted(files):
+        names = [path.name for path in files[subset].images] if files[subset].container else files[subset].names or []
+        digest.update("\n".join([f"{files[subset].columns}", *names, ""]).encode("utf-8", "surrogateescape"))
         for path in files[subset].paths():
             stat = path.stat()
             line = f"{subset} {os.path.relpath(path, folder)} {stat.st_size} {stat.st_mtime_ns}\n"
@@ -146,13 +166,13 @@ def _build_subset(
         for kind, paths in kinds.items()
         if paths is not None
     }
-    stored = np.zeros((n, 2))  # width, height of each file
+    stored = np.zeros((n, 3))  # width, height of each file, and the columns cut off at its left
     problems: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
 
     def decode_chunk(rows: range) -> int:
         for i in rows:
             try:
-                arrays["images"][i], stored[i] = _decode_image(files.images[i], width, height)
+                arrays["images"][i], stored[i] = _decode_image(files, i, width, height)
             except UNREADABLE as error:
                 problems["images"][i] = f"{files.images[i]} ({_short(error)})"
                 continue
@@ -160,7 +180,7 @@ def _build_subset(
                 if kind not in arrays:
                     continue
                 try:
-                    arrays[kind][i] = _decode_plane(kind, kinds[kind][i], files.images[i], stored[i], width, height)
+                    arrays[kind][i] = _decode_plane(kind, files, i, stored[i], width, height)
                 except UNREADABLE as error:
                     problems[kind][i] = _short(error)
         return len(rows)
@@ -188,20 +208,28 @@ def _build_subset(
     return facts, messages + ([message] if message else [])
 
 
-def _decode_image(path: Path, width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
-    with Image.open(path) as picture:
-        stored = picture.size
-        picture.draft("RGB", (2 * width, 2 * height))  # JPEG decodes a large picture small; twice our size is kept
+def _decode_image(files: Files, i: int, width: int, height: int) -> tuple[np.ndarray, tuple[int, int, int]]:
+    with files.open_image(files.images[i]) as picture:
+        stored, left = picture.size, 0
+        if files.columns is not None and stored[0] >= files.columns[1]:
+            left, right = files.columns
+            picture = picture.crop((left, 0, right, stored[1]))
+            stored = picture.size
+        else:
+            picture.draft("RGB", (2 * width, 2 * height))  # JPEG decodes a large picture small; twice our size is kept
         pixels = picture.convert("RGB")
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(pixels).transpose(2, 0, 1), stored  # [3,H,W]
+    return np.asarray(pixels).transpose(2, 0, 1), (*stored, left)  # [3,H,W]
 
 
-def _decode_plane(kind: str, path: Path | None, image: Path, stored: np.ndarray, width: int, height: int) -> np.ndarray:
+def _decode_plane(kind: str, files: Files, i: int, stored: np.ndarray, width: int, height: int) -> np.ndarray:
+    path = getattr(files, kind)[i]
     if path is None:
-        raise ValueError(f"{image.name} has none")
+        raise ValueError(f"{files.images[i].name} has none")
     plane = (annotations.read_mask if kind == "masks" else annotations.read_parsing)(path)
+    if files.columns is not None and plane.shape[1] >= files.columns[1]:
+        plane = plane[:, files.columns[0] : files.columns[1]]
     own, of_image = plane.shape[0] / plane.shape[1], stored[1] / stored[0]
     if abs(own / of_image - 1) > ASPECT_TOLERANCE:
         raise ValueError(
@@ -217,23 +245,33 @@ def _read_keypoints(
     files: Files, subset: str, stored: np.ndarray, width: int, height: int
 ) -> tuple[np.ndarray | None, str | None]:
     """Return float32 [n,18,3] in pixels of the resized images, None where no image has a row; and a warning or None."""
-    if files.keypoints is None:
+    if not files.keypoints and files.openpose is None:
         return None, None
-    rows = annotations.read_keypoints(files.keypoints)
-    names = [path.name for path in files.images]
+    rows = {}
+    for table in files.keypoints:
+        rows |= annotations.read_keypoints(table)
+    names = files.names or [path.name for path in files.images]
+    for name, path, (w, h, left) in zip(names, files.openpose or [], stored, strict=False):
+        if path is not None and name not in rows:
+            rows[name] = annotations.read_openpose(path, centre=(left + (w - 1) / 2, (h - 1) / 2))
     known = np.array([name in rows for name in names])
     if not known.any():
         return None, None
     missing = np.tile(np.array([-1, -1, 0], np.float32), (18, 1))
     points = np.stack([rows.get(name, missing) for name in names])
-    scale = np.array([width, height]) / np.maximum(stored, 1)[:, None]  # [n,1,2]
+    if files.columns is not None:
+        points[..., 0] -= stored[:, 2:]
+        outside = (points[..., 0] < 0) | (points[..., 0] > stored[:, :1] - 1)
+        points[outside & (stored[:, 2:] > 0)] = (-1, -1, 0)
+    scale = np.array([width, height]) / np.maximum(stored[:, :2], 1)[:, None]  # [n,1,2]
     # pixel centres lie at whole coordinates; clamped, so that a resized joint stays on the image
     moved = ((points[..., :2] + 0.5) * scale - 0.5).clip(0, [width - 1, height - 1])
     points[..., :2] = np.where(points[..., 2:] > 0, moved, -1)
     message = None
     if known.mean() < 0.5:  # no row is what an estimator gives where it finds nobody; but not for most images
         without = [name for name, k in zip(names, known, strict=True) if not k]
-        message = f"{subset}: {len(without)} images have no row in {files.keypoints}, so no joints, e.g. {without[0]}"
+        where = " or ".join([*map(str, files.keypoints), *(["OpenPose's JSON"] if files.openpose else [])])
+        message = f"{subset}: {len(without)} images have no row in {where}, so no joints, e.g. {without[0]}"
     return points.astype(np.float32), message
 
 

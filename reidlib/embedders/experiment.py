@@ -14,7 +14,7 @@ from reidlib.datasets import Benchmark, PersonImages
 from reidlib.datasets.augment import reid_augmentation
 from reidlib.datasets.sampling import Augment, Batches, Sampler, pk_batches, uniform_batches
 from reidlib.embedders.baseline import Baseline, embed_all
-from reidlib.evaluators import RetrievalScores, evaluate_retrieval
+from reidlib.evaluators import RetrievalScores, evaluate_retrieval, pool_queries
 from reidlib.machine import pick_device
 from reidlib.training import History, fit
 
@@ -94,9 +94,22 @@ def train_baseline(
 
 
 def score_benchmark(
-    method: nn.Module, bench: Benchmark, *, device: str | torch.device = "auto", flip: bool = False, **rules: Any
+    method: nn.Module,
+    bench: Benchmark,
+    *,
+    device: str | torch.device = "auto",
+    flip: bool = False,
+    multi_query: str | None = None,
+    **rules: Any,
 ) -> RetrievalScores:
     """Embed a benchmark's queries and gallery and score them by its own protocol, or by the `rules` given instead.
+
+    The benchmark need not be the one that the method was trained on: scoring another one is the transfer setting.
+    With `multi_query` "mean" or "max", a query is the pooled features of all hand-drawn boxes (`bench.multi_query`) of
+    its person in its camera.
+
+    Raises:
+        ValueError: `multi_query` of a benchmark without hand-drawn boxes.
 
     >>> people = PersonImages(torch.zeros(2, 3, 64, 32, dtype=torch.uint8), [1, 1], [1, 2])
     >>> bench = Benchmark("toy", people, people.select(indices=[0]), people.select(indices=[1]))
@@ -104,11 +117,18 @@ def score_benchmark(
     1.0
     """
     device = pick_device(device)
-    features = [embed_all(method, part, device=device, flip=flip) for part in (bench.query, bench.gallery)]
+    queries = bench.query if multi_query is None else bench.multi_query
+    if queries is None:
+        raise ValueError(f"{bench.name} has no hand-drawn boxes (gt_bbox) to pool into multi-queries")
+    query, gallery = (embed_all(method, part, device=device, flip=flip) for part in (queries, bench.gallery))
+    pids, camids = queries.pids, queries.camids
+    if multi_query is not None:
+        query, pids, camids = pool_queries(query, pids, camids, mode=multi_query)
     return evaluate_retrieval(
-        *features,
-        query_pids=bench.query.pids,
-        query_camids=bench.query.camids,
+        query,
+        gallery,
+        query_pids=pids,
+        query_camids=camids,
         gallery_pids=bench.gallery.pids,
         gallery_camids=bench.gallery.camids,
         **bench.protocol.arguments() | rules,

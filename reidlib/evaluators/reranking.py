@@ -15,7 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
-from reidlib.evaluators.neighbours import smallest
+from reidlib.evaluators.neighbours import _smallest
 
 _FEW = 16  # a comparison that lets fewer than 1 in 16 distances through is cheaper than a selection in every row
 
@@ -64,7 +64,8 @@ def rerank(
         shape: (Q, G), only where a callable stands instead of features.
 
     Returns:
-        A callable: int64 query rows [q] -> distances [q, G], in [0, 1] for distances that are not negative.
+        A callable: int64 query rows [q] -> distances [q, G], 0 to 1 (up to rounding) where no distance is
+        negative.
 
     Raises:
         ValueError: for shapes that do not fit, parameters out of range, NaN or infinite distances.
@@ -79,20 +80,20 @@ def rerank(
         if shape is None:
             raise ValueError("a callable distance needs shape=(number of queries, number of gallery images)")
         n_queries, n_gallery = shape
-        images = _FromBlocks(distance, n_queries + n_gallery)
     else:
         query_features = as_features("query_features", query_features)
         gallery_features = as_features("gallery_features", gallery_features)
         n_queries, n_gallery = len(query_features), len(gallery_features)
     kept = _kept_images(gallery_pids, n_queries, n_gallery)
     if callable(distance):
-        images = images if kept is None else images.only(kept)
+        everyone = np.arange(n_queries + n_gallery) if kept is None else kept
+        images = _FromBlocks(distance, n_queries + n_gallery, torch.from_numpy(everyone))
     else:
         images = _FromFeatures.of(query_features, gallery_features, kept, distance)
     nearest, maxima = images.nearest(max(k1 + 1, k2))
     encoding = _encode(nearest, maxima, images, k1)
     if k2 > 1:
-        encoding = _average_of(nearest[:, :k2]) @ encoding  # the un-expanded rows of the k2 nearest
+        encoding = _average_of(nearest[:, :k2], encoding.dtype) @ encoding  # the un-expanded rows of the k2 nearest
     return RerankedDistance(
         shape=(n_queries, n_gallery),
         lambda_value=lambda_value,
@@ -149,9 +150,228 @@ class RerankedDistance:
         """Return m = sum of minima of V between one query and every gallery image; one row stays in the cache."""
         start, stop = self.encoding.indptr[row : row + 2]
         own, columns = self.encoding.data[start:stop], self.encoding.indices[start:stop]
-        members = self._members
-        first, count = members.indptr[columns], np.diff(members.indptr)[columns] if False else None
-        count = members.indptr[columns + 1] - first
+        first = self._members.indptr[columns]
+        count = self._members.indptr[columns + 1] - first
         place = np.arange(count.sum()) + np.repeat(first - (count.cumsum() - count), count)
-        least = np.minimum(np.repeat(own, count), members.data[place])
-        return np.bincount(members.indices[place], least, members.shape[1])
+        least = np.minimum(np.repeat(own, count), self._members.data[place])
+        return np.bincount(self._members.indices[place], least, self._members.shape[1])
+
+
+def _encode(nearest: np.ndarray, maxima: Tensor, images: "_FromFeatures | _FromBlocks", k1: int) -> sparse.csr_array:
+    """Make the rows of V before query expansion: who belongs to R*(i), weighted by exp(-d) to a sum of 1."""
+    first = _reciprocal(nearest[:, : k1 + 1])
+    candidates = _reciprocal(nearest[:, : round(k1 / 2) + 1])  # Python rounds half to even, as the original's numpy
+    overlap = (first @ candidates.T).multiply(first).tocsr()  # |R(j, h) & R(i, k1)| for each j in R(i, k1), never 0
+    sizes = np.diff(candidates.indptr)
+    overlap.data = (3 * overlap.data > 2 * sizes[overlap.indices]).astype(np.int32)  # in integers: no rounding
+    members = (first + overlap @ candidates).tocsr()
+    members.eliminate_zeros()
+    members.sort_indices()
+    rows = np.repeat(np.arange(len(nearest)), np.diff(members.indptr))
+    distances = images.distances(rows, members) / maxima.cpu().numpy()[rows]
+    weights = np.exp(-distances)
+    weights /= np.add.reduceat(weights, members.indptr[:-1])[rows]  # no row is empty: i is in R*(i)
+    return sparse.csr_array((weights, members.indices, members.indptr), members.shape)
+
+
+def _reciprocal(lists: np.ndarray) -> sparse.csr_array:
+    """Keep of each list [n, k] the images whose own lists hold the owner: 0/1, sparse [n, n]."""
+    n, k = lists.shape
+    mutual = np.empty((n, k), bool)
+    for start, stop in row_chunks(n, k * k):
+        mutual[start:stop] = (lists[lists[start:stop]] == np.arange(start, stop)[:, None, None]).any(2)
+    ends = np.concatenate([[0], mutual.sum(1).cumsum()])
+    return sparse.csr_array((np.ones(ends[-1], np.int32), lists[mutual], ends), (n, n))
+
+
+def _average_of(lists: np.ndarray, dtype: np.dtype) -> sparse.csr_array:
+    n, k = lists.shape
+    return sparse.csr_array((np.full(n * k, 1 / k, dtype), lists.ravel(), np.arange(0, n * k + 1, k)), (n, n))
+
+
+class _Nearest:
+    """The k nearest found so far for each of n rows, by (distance, order of arrival)."""
+
+    def __init__(self, n: int, k: int, like: Tensor) -> None:
+        self.values = like.new_full((n, k), torch.inf)
+        self.indices = torch.zeros(n, k, dtype=torch.int64, device=like.device)
+
+    def take(self, first_row: int, block: Tensor, first_column: int) -> None:
+        """Look through distances [r, c] of rows first_row... to images first_column..., all later than those seen."""
+        rows = slice(first_row, first_row + len(block))
+        found = self._few_below(block, self.values[rows, -1])
+        if found is None:
+            values, columns = _smallest(block.contiguous(), min(self.values.shape[1], block.shape[1]))
+            touched = torch.arange(rows.start, rows.stop, device=block.device)
+        else:
+            touched, values, columns = found
+            touched = touched + first_row
+        values = torch.cat([self.values[touched], values], 1)
+        indices = torch.cat([self.indices[touched], columns + first_column], 1)
+        values, order = values.sort(dim=1, stable=True)
+        k = self.values.shape[1]
+        self.values[touched], self.indices[touched] = values[:, :k], indices.gather(1, order[:, :k])
+
+    def _few_below(self, block: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Find what lies below each row's limit: rows, values [t, w] padded with inf, columns; None if it is much.
+
+        On the CPU a comparison passes over memory five times as fast as a selection; on a GPU it would not pay.
+        """
+        if block.device.type != "cpu":
+            return None
+        array = block.numpy()
+        below = array < limits.numpy()[:, None]  # laid out as the block, which may be the transpose of one
+        if np.count_nonzero(below) * _FEW > below.size:
+            return None
+        if below.flags.c_contiguous:
+            rows, columns = np.divmod(np.flatnonzero(below), below.shape[1])
+        else:
+            columns, rows = np.divmod(np.flatnonzero(below.T), below.shape[0])
+        values = array[rows, columns]
+        order = np.lexsort((columns, values, rows))
+        rows, columns, values = rows[order], columns[order], values[order]
+        touched, start, count = np.unique(rows, return_index=True, return_counts=True)
+        place = np.arange(len(rows)) - np.repeat(start, count)
+        kept = place < self.values.shape[1]
+        slot = np.repeat(np.arange(len(touched)), count)[kept], place[kept]
+        shape = (len(touched), int(place[kept].max(initial=-1)) + 1)
+        found = np.full(shape, np.inf, array.dtype), np.zeros(shape, np.int64)
+        found[0][slot], found[1][slot] = values[kept], columns[kept]
+        return torch.from_numpy(touched), *map(torch.from_numpy, found)
+
+
+@dataclass(frozen=True)
+class _FromFeatures:
+    """Squared Euclidean distances among images [n, D]."""
+
+    features: Tensor
+    squares: Tensor
+
+    @staticmethod
+    def of(query: Tensor, gallery: Tensor, kept: np.ndarray | None, distance: str) -> "_FromFeatures":
+        if distance not in ("euclidean", "cosine"):
+            raise ValueError(f'distance={distance!r}: accepted are "euclidean", "cosine" or a callable')
+        if query.shape[1] != gallery.shape[1]:
+            raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}")
+        if kept is not None:
+            gallery = gallery[torch.from_numpy(kept[len(query) :] - len(query)).to(gallery.device)]
+        features = torch.cat([query, gallery.to(query.device)])  # our own copy
+        if distance == "cosine":  # 1 - cos is half the squared distance, and the row's maximum takes the half away
+            features /= features.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+        return _FromFeatures(features, torch.cat([(part * part).sum(1) for part in features.split(256)]))
+
+    def nearest(self, k: int) -> tuple[np.ndarray, Tensor]:
+        """Return each image's k nearest, itself first, and its largest distance: from half of the symmetric matrix."""
+        n = len(self.features)
+        found = _Nearest(n, min(k, n) - 1, self.features)
+        maxima = torch.zeros_like(self.squares)
+        for start, stop in row_chunks(n, n):
+            part = self.features[start:stop]
+            block = ranking_blocks(part, self.features[start:], "euclidean")(0, len(part))  # [r, n - start]
+            block.add_(self.squares[start:stop, None]).clamp_(min=0)
+            mirrored = block[:, len(part) :]  # [r, n - stop]: seen from the later images
+            maxima[start:stop] = torch.maximum(maxima[start:stop], block.amax(1))
+            if stop < n:
+                maxima[stop:] = torch.maximum(maxima[stop:], mirrored.amax(0))
+            block.diagonal().fill_(torch.inf)
+            found.take(start, block, start)
+            if stop < n:
+                found.take(stop, mirrored.T, start)
+        return _with_self(found.indices), _checked(maxima)
+
+    def distances(self, rows: np.ndarray, pairs: sparse.csr_array) -> np.ndarray:
+        """Return the distances at the pairs of a sparse matrix, one dot product each."""
+        columns = torch.from_numpy(pairs.indices).to(self.features.device, torch.int64)
+        ends = torch.from_numpy(pairs.indptr).to(self.features.device, torch.int64)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse", UserWarning)  # torch calls its sparse rows a beta
+            wanted = torch.sparse_csr_tensor(
+                ends, columns, self.squares.new_zeros(len(columns)), pairs.shape, check_invariants=False
+            )
+            products = torch.sparse.sampled_addmm(wanted, self.features, self.features.T, beta=0.0).values()
+        rows = torch.from_numpy(rows).to(columns.device)
+        result = (self.squares[rows] + self.squares[columns] - 2 * products).clamp_(min=0)
+        return result.masked_fill_(rows == columns, 0).cpu().numpy()
+
+    def query_block(self, n_queries: int) -> Callable[[Tensor], Tensor]:
+        """Return query rows [q] -> their distances to the gallery [q, G], in memory of their own."""
+        query, gallery = self.features[:n_queries], self.features[n_queries:]
+        blocks = ranking_blocks(query, gallery, "euclidean")
+
+        def block(rows: Tensor) -> Tensor:
+            start, stop = int(rows[0]), int(rows[-1]) + 1
+            if stop - start == len(rows) and torch.equal(rows, torch.arange(start, stop)):
+                values = blocks(start, stop)
+            else:
+                values = ranking_blocks(query[rows.to(query.device)], gallery, "euclidean")(0, len(rows))
+            return (values + self.squares[rows.to(query.device), None]).clamp_(min=0)
+
+        return block
+
+
+@dataclass(frozen=True)
+class _FromBlocks:
+    """Distances that a callable gives for rows of all images; `kept` are those that take part."""
+
+    distance: Distance
+    n_images: int
+    kept: Tensor
+
+    def rows(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the distances between the given images [r, c], checked, in memory of their own."""
+        return custom_blocks(lambda r: self.distance(rows[r]), self.n_images)(0, len(rows))[:, columns]
+
+    def nearest(self, k: int) -> tuple[np.ndarray, Tensor]:
+        found, maxima = None, []
+        for start, stop in row_chunks(len(self.kept), self.n_images):
+            block = self.rows(self.kept[start:stop], self.kept)
+            maxima.append(block.amax(1))
+            found = found or _Nearest(len(self.kept), min(k, len(self.kept)) - 1, block)
+            block[torch.arange(stop - start), torch.arange(start, stop)] = torch.inf
+            found.take(start, block, 0)
+        return _with_self(found.indices), _checked(torch.cat(maxima))
+
+    def distances(self, rows: np.ndarray, pairs: sparse.csr_array) -> np.ndarray:
+        parts = []
+        for start, stop in row_chunks(len(self.kept), self.n_images):
+            low, high = pairs.indptr[start], pairs.indptr[stop]
+            block = self.rows(self.kept[start:stop], self.kept)
+            parts.append(block[rows[low:high] - start, pairs.indices[low:high]].cpu().numpy())
+        return np.concatenate(parts)
+
+    def query_block(self, n_queries: int) -> Callable[[Tensor], Tensor]:
+        return lambda rows: self.rows(rows, self.kept[n_queries:])
+
+
+def _with_self(others: Tensor) -> np.ndarray:
+    n = len(others)
+    return torch.cat([torch.arange(n, device=others.device)[:, None], others], 1).cpu().numpy().astype(np.int32)
+
+
+def _checked(maxima: Tensor) -> Tensor:
+    """Return the rows' maxima for division: 1 where all distances of a row are 0."""
+    if not maxima.isfinite().all():
+        row = int((~maxima.isfinite()).nonzero()[0])
+        raise ValueError(f"infinite distance for row {row} of the queries and gallery: it cannot be normalised")
+    return torch.where(maxima > 0, maxima, 1)
+
+
+def _check_parameters(k1: int, k2: int, lambda_value: float) -> None:
+    for name, value in (("k1", k1), ("k2", k2)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}={value!r}: accepted are whole numbers from 1")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value={lambda_value!r}: accepted are 0 to 1")
+
+
+def _kept_images(gallery_pids: Array | None, n_queries: int, n_gallery: int) -> np.ndarray | None:
+    """Number the images that take part, queries first; None if all do."""
+    if gallery_pids is None:
+        return None
+    pids = np.asarray(gallery_pids.cpu() if isinstance(gallery_pids, Tensor) else gallery_pids)
+    if pids.shape != (n_gallery,) or pids.dtype.kind not in "iu":
+        raise ValueError(f"gallery_pids must be integers [{n_gallery}]; got {pids.dtype} {pids.shape}")
+    if (pids == -1).all():
+        raise ValueError(f"all {n_gallery} gallery images are junk (pid -1)")
+    kept = np.flatnonzero(np.concatenate([np.zeros(n_queries, np.int64), pids]) != -1)
+    return None if len(kept) == n_queries + n_gallery else kept

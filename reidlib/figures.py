@@ -148,7 +148,7 @@ def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str =
         axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
     axis.set(xlabel="rank k", ylabel="CMC(k), percent", ylim=(0, 101), title=title)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colours import colour_of
 from PIL import Image
 
 from reidlib.datasets import annotations
@@ -69,3 +70,15 @@ class Tree:
 def tree(tmp_path: Path) -> Tree:
     """A complete little Market-1501 without annotations, in a folder whose path holds a space."""
     return Tree(tmp_path / "some data" / "market1501")
+
+
+@pytest.fixture
+def paint():
+    """Write a smooth picture whose mean colour is its own, so that a mix-up of two files shows."""
+
+    def _paint(path: Path, number: int, size: tuple[int, int] = (32, 16)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size[::-1], colour_of(number)).save(path, quality=98)
+        return path
+
+    return _paint

@@ -372,3 +372,17 @@ def test_the_index_shows_what_waits_and_what_was_run_by_hand(tmp_path: Path):
     (tmp_path / "runs" / "02_x" / "smoke-0" / "status.json").write_text("[]")  # no status of the runner
     page = write_index(tmp_path / "runs").read_text()
     assert "01_by_hand" in page and "12.5 %" in page and "02_x" not in page
+
+
+def test_announce_says_how_long_before_the_start(tmp_path):
+    known, unknown = (write_notebook(tmp_path / f"{name}.ipynb") for name in ("01_known", "02_unknown"))
+    notebook = nbformat.read(known, as_version=4)
+    notebook.metadata["reidlib"] = {"seconds_on_two_cores": {"smoke": 20, "course": 150}}
+    nbformat.write(notebook, known)
+    jobs = [runner.plan(path, {"profile": "course"}, output_root=tmp_path / "runs") for path in (known, unknown)]
+    line = runner.announce(jobs)
+    assert line.startswith("2 of 2 notebooks to run: about 2 min on two CPU cores (and 1 of unknown length)")
+    (short,) = [runner.plan(known, {"profile": "smoke", "data_root": str(tmp_path)}, output_root=tmp_path / "runs")]
+    assert runner.announce([short]) == "1 of 1 notebooks to run: about 20 s; the first run also renders the data set"
+    (tmp_path / "procedural" / "made").mkdir(parents=True)
+    assert runner.announce([short]).endswith("about 20 s")

@@ -115,7 +115,7 @@ def decode(
         _remove_outdated(root, prefix, target, folder)
     index = json.loads((target / "index.json").read_text())
     for message in index["warnings"]:
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=5)  # to who called `load`
     return {subset: _open(target, subset, index["subsets"][subset]) for subset in files}
 
 

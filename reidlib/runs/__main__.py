@@ -8,7 +8,7 @@ from pathlib import Path
 from reidlib.files import resolve
 from reidlib.runs.index import write_index
 from reidlib.runs.parameters import PROFILES, ParameterError, read_parameters
-from reidlib.runs.runner import NOTEBOOKS, Job, failures, find_notebooks, plan, run_all
+from reidlib.runs.runner import NOTEBOOKS, Job, announce, failures, find_notebooks, plan, run_all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def show(line: str) -> None:
         print(line, flush=True)
 
+    show(announce(jobs, force=options.force))
     write_index(root, jobs)
     try:
         outcomes = run_all(jobs, force=options.force, keep_going=options.keep_going, show=show, after_each=after_each)

@@ -74,6 +74,12 @@ class Job:
         """The executed copy."""
         return self.folder / self.notebook.name
 
+    @property
+    def measured_seconds(self) -> float | None:
+        """Seconds that this profile took on two CPU cores, as noted in the notebook's metadata; None if unknown."""
+        notes = nbformat.read(self.notebook, as_version=4).metadata.get("reidlib", {})
+        return notes.get("seconds_on_two_cores", {}).get(self.values.get("profile"))
+
     @cached_property
     def code(self) -> str:
         """Hash of everything that decides the numbers: the notebook's cells, reidlib's sources, torch, parameters."""
@@ -260,6 +266,29 @@ def _to_html(executed: Path) -> None:
     body = re.sub(r'<script src="(?=[^"]*mathjax)', '<script async src="', body)
     with atomic_path(executed.with_suffix(".html")) as temporary:
         temporary.write_text(body, encoding="utf-8")
+
+
+def announce(jobs: Sequence[Job], *, force: bool = False) -> str:
+    """Say before the start how many notebooks will run and how long that took on two CPU cores."""
+    todo = [job for job in jobs if force or not job.is_done()]
+    seconds = [job.measured_seconds for job in todo]
+    words = f"{len(todo)} of {len(jobs)} notebooks to run"
+    if not todo:
+        return words
+    known = sum(value for value in seconds if value is not None)
+    unknown = seconds.count(None)
+    if unknown < len(todo):
+        words += (
+            f": about {max(1, round(known / 60))} min on two CPU cores" if known >= 60 else f": about {known:.0f} s"
+        )
+        words += f" (and {unknown} of unknown length)" if unknown else ""
+    return words + ("; the first run also renders the data set" if not _has_data(todo) else "")
+
+
+def _has_data(jobs: Sequence[Job]) -> bool:
+    """Say whether rendered data lies where these jobs look for it, or they want none."""
+    roots = {resolve(job.values.get("data_root", "data")) for job in jobs if job.values.get("dataset") == "procedural"}
+    return all(any((root / "procedural").glob("*")) for root in roots)
 
 
 def run_all(

@@ -50,6 +50,12 @@ def test_form(notebook):
     assert "run.finish(" in code[-1].source
 
 
+def test_measured_times_are_noted(notebook):
+    """The runner says beforehand how long the course takes; these are its source."""
+    seconds = nbformat.read(notebook, as_version=4).metadata["reidlib"]["seconds_on_two_cores"]
+    assert 0 < seconds["smoke"] <= 20 and 0 < seconds["course"] <= 360
+
+
 def test_no_function_is_defined_in_two_notebooks():
     seen: dict[str, str] = {}
     for path in NOTEBOOKS:

@@ -105,9 +105,7 @@ def decode(
     Raises:
         ValueError: if the cache would lie inside the data set, or no image of a subset can be read.
     """
-    root = resolve("data/.cache" if cache is None else cache)
-    if root.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the cache {root} must not lie inside the data set {folder}; pass another cache=")
+    root = find_root(cache, folder)
     prefix = f"{name}-{image_size[0]}x{image_size[1]}-"
     target = root / f"{prefix}{_key(files, folder, image_size)}"
     if not (target / "index.json").is_file():
@@ -117,6 +115,18 @@ def decode(
     for message in index["warnings"]:
         warnings.warn(message, stacklevel=5)  # to who called `load`
     return {subset: _open(target, subset, index["subsets"][subset]) for subset in files}
+
+
+def find_root(cache: str | os.PathLike | None, folder: Path) -> Path:
+    """Return the folder for caches, default `data/.cache` of the repository.
+
+    Raises:
+        ValueError: if it would lie inside the data set.
+    """
+    root = resolve("data/.cache" if cache is None else cache)
+    if root.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the cache {root} must not lie inside the data set {folder}; pass another cache=")
+    return root
 
 
 def _key(files: Mapping[str, Files], folder: Path, image_size: tuple[int, int]) -> str:

@@ -27,7 +27,8 @@ import pandas as pd
 
 from reidlib.datasets import reading
 from reidlib.datasets.benchmark import Benchmark
-from reidlib.files import atomic_path, resolve
+from reidlib.datasets.cache import find_root
+from reidlib.files import atomic_path
 
 NAME = re.compile(r"(?P<pid>\d{4})(?P<image>00[1-4])\.png")
 GRAMMAR = "PPPPIII.png (III 001-004)"
@@ -117,7 +118,7 @@ def _stored_splits(folder: Path, pids: list[int], cache: str | os.PathLike | Non
     if own.is_file():
         return _read_splits(own)
     people = hashlib.sha256(" ".join(map(str, pids)).encode()).hexdigest()[:8]
-    stored = resolve("data/.cache" if cache is None else cache) / f"cuhk01-splits-{people}-seed{seed}.json"
+    stored = find_root(cache, folder) / f"cuhk01-splits-{people}-seed{seed}.json"
     if not stored.is_file():
         with atomic_path(stored) as temporary:
             temporary.write_text(json.dumps(draw_splits(pids, seed)))

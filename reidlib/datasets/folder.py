@@ -133,7 +133,9 @@ def make_table(
     if not (rows["split"] != "").all() or not {"query", "gallery"} <= set(rows["split"]):
         rows["split"] = _draw_split(rows, train, seed)
     if not (rows["split"] == "query").any():
-        raise ValueError(f"nobody in {folder} has two images, so there is nothing to find: {len(rows)} identities")
+        raise ValueError(
+            f"nobody in {folder} has two images, so there is nothing to find: {rows['pid'].nunique()} identities"
+        )
     with atomic_path(folder / TABLE if table is None else resolve(table)) as temporary:
         rows.to_csv(temporary, index=False)
     return rows
@@ -260,13 +262,11 @@ def _guess(paths: list[str], pattern: str | None) -> dict[str, tuple[str, int | 
             if identity:
                 camera = CAMERA.search("/".join(parts[1:]) if use_folders else path)
                 guessed[path] = (identity if use_folders else identity[1], int(camera[1]) if camera else None)
-    left_out = [path for path in paths if path not in guessed]
-    if left_out:
-        warnings.warn(
-            f"{len(left_out)} images do not fit {rule} and are left out: {reading.some(left_out)}", stacklevel=3
-        )
     if not guessed:
         raise ValueError(f"none of {len(paths)} images fits {rule}, for example {paths[0]}")
+    if left_out := [path for path in paths if path not in guessed]:
+        said = f"{len(left_out)} images do not fit {rule} and are left out"
+        warnings.warn(f"{said}: {reading.some(left_out)}", stacklevel=3)
     return guessed
 
 

@@ -123,7 +123,9 @@ def score_benchmark(
     query, gallery = (embed_all(method, part, device=device, flip=flip) for part in (queries, bench.gallery))
     pids, camids = queries.pids, queries.camids
     if multi_query is not None:
-        query, pids, camids = pool_queries(query, pids, camids, mode=multi_query)
+        # pooled features go back to length 1 only where the gallery's have it: both sides must be of one kind
+        unit = torch.allclose(gallery.norm(dim=1), gallery.new_ones(len(gallery)), atol=1e-3)
+        query, pids, camids = pool_queries(query, pids, camids, mode=multi_query, normalise=unit)
     return evaluate_retrieval(
         query,
         gallery,

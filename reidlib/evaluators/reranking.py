@@ -17,6 +17,7 @@ from torch import Tensor
 from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
 from reidlib.evaluators.neighbours import _smallest
 
+_PIECE = 64  # rows compared at once
 _FEW = 16  # a comparison that lets fewer than 1 in 16 distances through is cheaper than a selection in every row
 
 
@@ -136,7 +137,7 @@ class RerankedDistance:
             raise ValueError(f"query rows {int(rows.min())} to {int(rows.max())}: there are {self.shape[0]} queries")
         block = self.original(rows)
         device, block = block.device, block.cpu().numpy()  # [q, images of the gallery that take part]
-        block *= (self.lambda_value / self.maxima[rows]).cpu().numpy()[:, None]
+        block = block * (self.lambda_value / self.maxima[rows]).cpu().numpy()[:, None]
         for row, values in zip(rows.tolist(), block, strict=True):
             shared = self._shared(row)
             values += (1 - self.lambda_value) * (1 - shared / (2 - shared))
@@ -213,22 +214,30 @@ class _Nearest:
         self.values[touched], self.indices[touched] = values[:, :k], indices.gather(1, order[:, :k])
 
     def _few_below(self, block: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Find what lies below each row's limit: rows, values [t, w] padded with inf, columns; None if it is much.
+        """Find what lies within each row's limit: rows, values [t, w] padded with inf, columns; None if it is much.
 
         On the CPU a comparison passes over memory five times as fast as a selection; on a GPU it would not pay.
         """
         if block.device.type != "cpu":
             return None
-        array = block.numpy()
-        below = array < limits.numpy()[:, None]  # laid out as the block, which may be the transpose of one
-        if np.count_nonzero(below) * _FEW > below.size:
-            return None
-        if below.flags.c_contiguous:
-            rows, columns = np.divmod(np.flatnonzero(below), below.shape[1])
-        else:
-            columns, rows = np.divmod(np.flatnonzero(below.T), below.shape[0])
+        array, limits = block.numpy(), limits.contiguous().numpy()
+        if np.isinf(limits).any():
+            limits = np.minimum(limits, self._bound(array))
+        by_row = array.flags.c_contiguous or array.strides[1] == array.itemsize  # else the transpose of a block
+        laid, limits = (array, limits[:, None]) if by_row else (array.T, limits[None])
+        found, n_found = [], 0
+        for start in range(0, len(laid), _PIECE):  # a piece and its comparison stay in the cache
+            stop = start + _PIECE
+            found.append(np.flatnonzero(laid[start:stop] <= (limits[start:stop] if by_row else limits)))
+            found[-1] += start * laid.shape[1]
+            n_found += len(found[-1])
+            if n_found * _FEW > array.size:
+                return None
+        rows, columns = np.divmod(np.concatenate(found), laid.shape[1])
+        if not by_row:
+            rows, columns = columns, rows
         values = array[rows, columns]
-        order = np.lexsort((columns, values, rows))
+        order = np.lexsort((values, rows))  # stable: equal ones stay in the order of the columns
         rows, columns, values = rows[order], columns[order], values[order]
         touched, start, count = np.unique(rows, return_index=True, return_counts=True)
         place = np.arange(len(rows)) - np.repeat(start, count)
@@ -238,6 +247,16 @@ class _Nearest:
         found = np.full(shape, np.inf, array.dtype), np.zeros(shape, np.int64)
         found[0][slot], found[1][slot] = values[kept], columns[kept]
         return torch.from_numpy(touched), *map(torch.from_numpy, found)
+
+    def _bound(self, array: np.ndarray) -> np.ndarray:
+        """Bound each row's k-th smallest from above: of the minima of more than k groups, the k-th smallest."""
+        k = self.values.shape[1]
+        groups = 3 * k
+        width = array.shape[1] // groups
+        if width < 2:
+            return np.full(len(array), np.inf, array.dtype)
+        minima = array[:, : width * groups].reshape(len(array), width, groups).min(1)  # a view: nothing is copied
+        return np.partition(minima, k - 1, axis=1)[:, k - 1]
 
 
 @dataclass(frozen=True)
@@ -294,7 +313,7 @@ class _FromFeatures:
         return result.masked_fill_(rows == columns, 0).cpu().numpy()
 
     def query_block(self, n_queries: int) -> Callable[[Tensor], Tensor]:
-        """Return query rows [q] -> their distances to the gallery [q, G], in memory of their own."""
+        """Return query rows [q] -> their distances to the gallery [q, G], which the next call may overwrite."""
         query, gallery = self.features[:n_queries], self.features[n_queries:]
         blocks = ranking_blocks(query, gallery, "euclidean")
 
@@ -304,7 +323,7 @@ class _FromFeatures:
                 values = blocks(start, stop)
             else:
                 values = ranking_blocks(query[rows.to(query.device)], gallery, "euclidean")(0, len(rows))
-            return (values + self.squares[rows.to(query.device), None]).clamp_(min=0)
+            return values.add_(self.squares[rows.to(query.device), None]).clamp_(min=0)
 
         return block
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,3 +107,62 @@ def test_truth(tmp_path):
     (tmp_path / "truth.csv").write_text("file,yaw\nx,1\n")
     with pytest.raises(ValueError, match=r"column `name`, got \['file', 'yaw'\]"):
         a.read_truth(tmp_path / "truth.csv")
+
+
+def openpose(*people, key="pose_keypoints_2d"):
+    return json.dumps({"version": 1.3, "people": [{key: [float(v) for joint in p for v in joint]} for p in people]})
+
+
+def test_openpose_coco_and_body_25(tmp_path):
+    path = tmp_path / "a_keypoints.json"
+    coco = [(j, 2 * j + 1, 0.5) for j in range(18)]
+    coco[4] = (0, 0, 0)
+    path.write_text(openpose(coco))
+    points = a.read_openpose(path, centre=(0, 0))
+    assert points.dtype == np.float32 and points[4].tolist() == [-1, -1, 0] and points[17].tolist() == [17, 35, 1]
+    # BODY_25: 8 is the middle of the hips, 9 to 14 the legs, 15 to 18 eyes and ears, the rest feet
+    body = [(j, 50 + j, 0.9) for j in range(25)]
+    path.write_text(openpose(body))
+    points = a.read_openpose(path, centre=(0, 0))
+    assert points[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
+    path.write_text(openpose(coco, key="pose_keypoints"))  # as older versions call it
+    assert a.read_openpose(path, centre=(0, 0))[1].tolist() == [1, 3, 1]
+    assert a.read_openpose(path, centre=(0, 0), confidence=0.5)[:, 2].sum() == 0
+
+
+def test_openpose_takes_the_person_with_most_joints_then_nearest_the_centre(tmp_path):
+    path = tmp_path / "a_keypoints.json"
+
+    def person(x, joints):
+        return [(x, 64, 1) if j < joints else (0, 0, 0) for j in range(18)]
+
+    for people, taken in (
+        ([person(5, 3), person(30, 17), person(60, 16)], 30),
+        ([person(5, 10), person(30, 10), person(60, 10)], 30),
+        ([person(33, 10), person(30, 10)], 33),
+        ([person(31, 10), person(32, 10)], 31),  # as near: the first
+        ([person(0, 0), person(60, 1)], 60),
+    ):
+        path.write_text(openpose(*people))
+        points = a.read_openpose(path, centre=(31.5, 63.5))
+        assert points[points[:, 2] > 0, 0].tolist() == [taken] * len(points[points[:, 2] > 0])
+    for nobody in (openpose(), openpose(person(0, 0))):
+        path.write_text(nobody)
+        assert a.read_openpose(path, centre=(0, 0)).tolist() == [[-1, -1, 0]] * 18
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"people": [{}]}', '{"people": [3]}', '{"people": [{"pose_keypoints_2d": [1, 2]}]}', '{"a": 1}'],
+)
+def test_openpose_malformed(tmp_path, text):
+    path = tmp_path / "a_keypoints.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"a_keypoints\.json is not OpenPose's JSON"):
+        a.read_openpose(path, centre=(0, 0))
+
+
+def test_openpose_of_another_model(tmp_path):
+    (tmp_path / "a.json").write_text(openpose([(1, 1, 1)] * 15))
+    with pytest.raises(ValueError, match=r"18 joints \(COCO\) or 25 \(BODY_25\) expected, got 15"):
+        a.read_openpose(tmp_path / "a.json", centre=(0, 0))

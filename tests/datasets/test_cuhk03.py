@@ -183,9 +183,7 @@ def test_a_split_of_file_lists(read, extracted):
     with pytest.raises(FileNotFoundError, match="1 test people of split 0 have no image, for example pid 1292"):
         read(extracted)
     path.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"the classic protocol needs .*splits_classic_detected\.json or one of"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"classic protocol needs .*splits_classic_detected\.json or one of"):
         read(extracted)
 
 
@@ -202,6 +200,22 @@ def test_the_new_protocol(read, extracted, folder):
         assert bench.query.pids.tolist() == [844, 844, 845, 845] and bench.query.camids.tolist() == [1, 2, 1, 2]
         assert not set(bench.train.pids.tolist()) & set(bench.query.pids.tolist())
         assert bench.query.images[0].float().mean((1, 2)).tolist() == list(colour_of(NAMES.index("2_001_1_02.png")))
+
+
+def test_the_new_protocol_at_its_full_count(tmp_path):
+    """Acceptance check 5 from names alone: 1 in the file is image 0; 700 queries in either view; people disjoint."""
+    people = [(pair, p) for pair, n in enumerate(cuhk03.PEOPLE, start=1) for p in range(1, n + 1)]
+    names = [name_of(*person, index) for person in people for index in (1, 2, 6, 7)]
+    is_test = {name_of(*person, index): k >= 767 for k, person in enumerate(people) for index in (1, 2, 6, 7)}
+    train = [i + 1 for i, name in enumerate(names) if not is_test[name]]
+    query = [i + 1 for i, name in enumerate(names) if is_test[name] and name[-6:-4] in ("01", "06")]
+    gallery = [i + 1 for i, name in enumerate(names) if is_test[name] and name[-6:-4] in ("02", "07")]
+    write_config(tmp_path, train, query, gallery, names)
+    split = cuhk03._new_config(tmp_path / "cuhk03_new_protocol_config_detected.mat")
+    assert names[0] in split.train and len(split.train) == 767 * 4
+    assert [sum(cuhk03.parse_name(name)[1] == view for name in split.query) for view in (1, 2)] == [700, 700]
+    ids = [{split.pids[name] for name in part} for part in split[:3]]
+    assert [len(part) for part in ids] == [767, 700, 700] and not ids[0] & ids[1] and ids[1] == ids[2]
 
 
 def test_the_new_protocol_takes_its_labels_and_warns_of_cameras(read, extracted):

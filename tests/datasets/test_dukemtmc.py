@@ -1,7 +1,9 @@
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
+import reidlib.datasets
 from reidlib.datasets import Protocol, annotations, dukemtmc, load, market1501
 
 NAMES = {
@@ -95,11 +97,24 @@ def test_malformed(read, duke, tmp_path, paint):
         read()
     for path in (duke / "query").iterdir():
         path.unlink()
-    with (
-        pytest.warns(UserWarning, match="1 names"),
-        pytest.raises(ValueError, match=r"query holds no image named PPPP_cC_fFFFFFFF\.jpg"),
-    ):
+    with pytest.raises(ValueError, match=r"query holds no image named PPPP_cC_fFFFFFFF\.jpg"):
         read()
     (duke / "query").rmdir()
     with pytest.raises(FileNotFoundError, match="query is missing; a DukeMTMC-reID folder holds"):
         read()
+
+
+def test_a_rendered_network_goes_through_its_own_reader(duke, tmp_path, monkeypatch):
+    asked = {}
+    renderer = SimpleNamespace(make=lambda root, **options: asked.update(options) or duke)
+    monkeypatch.setattr(reidlib.datasets, "procedural", renderer, raising=False)
+    bench = load("procedural", "x", (16, 8), network="dukemtmc", cache=tmp_path / "cache", progress=False)
+    assert asked["network"] == "dukemtmc" and bench.name == "procedural" and bench.gallery.pids.tolist() == [2, 3, 7000]
+
+
+def test_counts_of_the_releases_add_up():
+    from reidlib.datasets import cuhk03, deepfashion, msmt17
+
+    assert sum(dukemtmc.COUNTS.values()) == 36_411 and sum(msmt17.COUNTS.values()) == 126_441
+    assert sum(cuhk03.PEOPLE) == 1_467 and sum(deepfashion.COUNTS.values()) == 52_712
+    assert all(sum(cuhk03.NEW_COUNTS[boxes].values()) == n for boxes, n in cuhk03.IMAGES.items())

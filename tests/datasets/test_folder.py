@@ -79,13 +79,13 @@ def test_a_table_of_another_name_and_elsewhere(read, write, crops, tmp_path):
     assert read(crops).query.names == ["b/1.png"]
     moved = path.rename(tmp_path / "table.csv")
     assert read(crops, table=moved).query.names == ["b/1.png"]
-    with pytest.raises(FileNotFoundError, match=r"holds no table; one CSV .* make_table makes people\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"holds no table; one CSV .*make_table makes people\.csv"):
         read(crops)
     write(name="one.csv")
     write(name="two.csv")
     with pytest.raises(FileNotFoundError, match=r"2 tables: \['one\.csv', 'two\.csv'\]"):
         read(crops)
-    with pytest.raises(FileNotFoundError, match="neither a table .* nor a folder"):
+    with pytest.raises(FileNotFoundError, match=r"neither a table .* nor a folder"):
         read(tmp_path / "nowhere")
 
 
@@ -201,9 +201,8 @@ def test_identities_from_names(album):
 
 
 def test_ten_photographs_of_friends(album, read):
-    names = ["anna_01.jpg", "anna 2.jpg", "anna-3.jpg", "anna4.jpg", "Bob (1).jpg", "Bob (2).jpg", "carl.jpg", "carl_at_home.jpg",
-             "dora1.jpg", "dora2.jpg"]  # fmt: skip
-    folder = album(*names)
+    names = "anna_01 anna%2 anna-3 anna4 Bob%(1) Bob%(2) carl carl_at_home dora1 dora2".split()
+    folder = album(*(f"{name}.jpg".replace("%", " ") for name in names))
     rows = make_table(folder)
     assert dict(zip(rows["path"], rows["identity"], strict=True)) == {
         "anna_01.jpg": "anna", "anna 2.jpg": "anna", "anna-3.jpg": "anna", "anna4.jpg": "anna", "Bob (1).jpg": "Bob",
@@ -268,7 +267,7 @@ def test_make_table_leaves_copies_out_and_refuses_what_cannot_work(album, tmp_pa
         assert len(read(folder, table=tmp_path / "elsewhere" / "t.csv").gallery) == 2
     (folder / "a2.jpg").unlink()
     (folder / "a3.jpg").unlink()
-    with pytest.raises(ValueError, match="nobody in .* has two images, so there is nothing to find: 2 rows"):
+    with pytest.raises(ValueError, match=r"nobody in .* so there is nothing to find: 2 identities"):
         make_table(folder)
     for path in folder.iterdir():
         path.unlink()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlib.datasets import load, market1501
+from reidlib.datasets import load, load_splits, market1501
 from reidlib.datasets.market1501 import COUNTS, FOLDER, list_images, list_subsets, parse_name
 
 
@@ -232,7 +232,7 @@ def test_a_missing_mask_and_a_missing_row(read, tree):
 
 
 def test_arguments_are_checked(tree, tmp_path):
-    with pytest.raises(ValueError, match="'procedural', 'market1501', .*'folder'; got 'market'"):
+    with pytest.raises(ValueError, match=r"'procedural', 'market1501', .*'folder'; got 'market'"):
         load("market", tree.folder)
     for size in ((64,), (64, 0), (64.0, 32), 64):
         with pytest.raises((ValueError, TypeError)):
@@ -240,3 +240,30 @@ def test_arguments_are_checked(tree, tmp_path):
     with pytest.raises(ValueError, match="must not lie inside the data set"):
         load("market1501", tree.folder, cache=tree.folder / "cache", progress=False)
     assert market1501.find_folder(tree.folder) == tree.folder
+
+
+def test_openpose_json_beside_the_images(read, tree):
+    """JSON gives joints where no table has the image; a table's row goes first."""
+    import json
+
+    names = list_images(tree.folder / "bounding_box_train").names
+    folder = tree.folder / "bounding_box_train_keypoints"
+    folder.mkdir()
+    for i, name in enumerate(names[:4]):
+        joints = [10 + i, 21, 0.8] * 18
+        file = name if i % 2 else name.removesuffix(".jpg")
+        (folder / f"{file}_keypoints.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": joints}]}))
+    table = "\n".join(["name:keypoints_y:keypoints_x", f"{names[1]}:{[3] * 18}:{[5] * 18}"])
+    (tree.folder / "market-annotation-train.csv").write_text(table)
+    points = read(image_size=(128, 64)).train.keypoints
+    assert points[0, 0].tolist() == [10, 21, 1] and points[2, 9].tolist() == [12, 21, 1]
+    assert points[1, 0].tolist() == [5, 3, 1] and points[4:, :, 2].sum() == 0
+    assert read(image_size=(64, 32)).train.keypoints[0, 0].tolist() == [4.75, 10.25, 1]
+    (folder / f"{names[4]}_keypoints.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"0010_c1s1_001001_01\.jpg_keypoints\.json is not OpenPose's JSON"):
+        read(image_size=(128, 64))
+
+
+def test_one_split_is_what_the_protocol_averages(read, tree, tmp_path):
+    benches = list(load_splits("market1501", tree.folder, cache=tmp_path / "cache", progress=False))
+    assert len(benches) == 1 and benches[0].query.names == read().query.names

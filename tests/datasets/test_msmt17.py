@@ -84,7 +84,7 @@ def test_val_trains_only_when_asked(make, read):
 
 def test_the_version_asked_for(make, read, tmp_path):
     make(1)
-    with pytest.raises(FileNotFoundError, match="no MSMT17 folder: none of these holds list_train.txt: .*MSMT17_V2"):
+    with pytest.raises(FileNotFoundError, match=r"no MSMT17 folder: none of these holds list_train\.txt: .*MSMT17_V2"):
         read(tmp_path, version=2)
     with pytest.raises(FileNotFoundError, match=r"MSMT17_V1 holds none of \[\('mask_train_v2', 'mask_test_v2'\)\]"):
         read(tmp_path / "MSMT17_V1", version=2)

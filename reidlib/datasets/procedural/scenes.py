@@ -6,8 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import facades, places
 from .cloth import noise, speckle
 from .networks import Camera, network_named
+from .patterns import cells, line, mix, rgb
 
 FOCAL = 640.0  # panorama pixels per unit of slope
 WIDTH, HEIGHT = 1024, 384  # panorama size
@@ -21,129 +23,114 @@ class Panorama(NamedTuple):
     half: Tensor
 
 
-def _rgb(code: str) -> Tensor:
-    return torch.tensor([int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-
-
-def _mix(colour: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    return torch.lerp(colour, other, weight.to(torch.float32)[..., None].clamp(0, 1))
-
-
-def _line(t: Tensor, period: float, width: float, pixel: Tensor) -> Tensor:
-    """Joints at every multiple of the period, softened to the size of a pixel, 0..1."""
-    distance = (t / period - (t / period).round()).abs() * period
-    return ((width / 2 - distance) / pixel + 0.5).clamp(0, 1) * (width / pixel).clamp(max=1)
-
-
-def _cells(x: Tensor, y: Tensor, across: float, up: float, shift: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
-    """A running bond: shade of each brick (0..1) and its coordinates."""
-    row = (y / up).floor()
-    moved = x + row * shift * across
-    return speckle(moved / across, row, torch.tensor(0.37)), moved, y
-
-
 def ground(kind: str, x: Tensor, z: Tensor, camera: Camera) -> Tensor:
     """Colour of the ground at metres x (right) and z (away), float [..., 3]."""
-    first, second = (_rgb(code) for code in camera.ground_colours)
+    first, second = (rgb(code) for code in camera.ground_colours)
+    x = x + camera.shift
     pixel = z * z / (FOCAL * camera.height)  # metres of ground in a row
     side = z / FOCAL
     colour = first.expand(*x.shape, 3)
     mottle = 0.6 * noise(11, x * 0.13, z * 0.13) + 0.4 * noise(12, x * 0.7, z * 0.7)
     if kind == "slabs":
-        shade, moved, _ = _cells(x, z, 0.6, 0.6, 0.0)
-        colour = _mix(
+        shade, moved, _ = cells(x, z, 0.6, 0.6, 0.0)
+        colour = mix(
             colour,
             second,
-            0.5 * shade + 0.85 * torch.maximum(_line(moved, 0.6, 0.03, side), _line(z, 0.6, 0.03, pixel)),
+            0.5 * shade + 0.85 * torch.maximum(line(moved, 0.6, 0.03, side), line(z, 0.6, 0.03, pixel)),
         )
     elif kind == "brick":
-        shade, moved, _ = _cells(x, z, 0.4, 0.2)
-        colour = _mix(
-            colour, second, 0.8 * shade + 0.8 * torch.maximum(_line(moved, 0.4, 0.02, side), _line(z, 0.2, 0.02, pixel))
+        shade, moved, _ = cells(x, z, 0.4, 0.2)
+        colour = mix(
+            colour, second, 0.8 * shade + 0.8 * torch.maximum(line(moved, 0.4, 0.02, side), line(z, 0.2, 0.02, pixel))
         )
         colour = colour * (1 + 0.10 * torch.sin((x + z * 0.5) * 1.3)[..., None].sign() * 0.6)
     elif kind == "setts":
-        shade, moved, _ = _cells(x, z, 0.24, 0.24)
-        colour = _mix(
-            colour, second, 0.9 * shade + torch.maximum(_line(moved, 0.24, 0.035, side), _line(z, 0.24, 0.03, pixel))
+        shade, moved, _ = cells(x, z, 0.24, 0.24)
+        colour = mix(
+            colour, second, 0.9 * shade + torch.maximum(line(moved, 0.24, 0.035, side), line(z, 0.24, 0.03, pixel))
         )
     elif kind == "lawn":
         grass = z > 9.6 + 0.5 * noise(13, x * 0.2, z * 0.05)
         blades = 0.5 + 0.5 * noise(14, x * 2.2, z * 1.4)
-        colour = _mix(colour, second, grass)
+        colour = mix(colour, second, grass)
         colour = colour * torch.where(grass, 0.72 + 0.5 * blades, 0.94 + 0.10 * blades)[..., None]
     elif kind == "twotone":
-        shade, moved, _ = _cells(x, z, 0.5, 0.5, 0.0)
+        shade, moved, _ = cells(x, z, 0.5, 0.5, 0.0)
         band = ((x / 2.5).floor() + (z / 2.0).floor()) % 2
-        colour = _mix(
+        colour = mix(
             colour,
             second,
             0.7 * band
             + 0.25 * shade
-            + 0.5 * torch.maximum(_line(moved, 0.5, 0.025, side), _line(z, 0.5, 0.025, pixel)),
+            + 0.5 * torch.maximum(line(moved, 0.5, 0.025, side), line(z, 0.5, 0.025, pixel)),
         )
+    elif kind in places.GROUNDS:
+        colour = places.GROUNDS[kind](x, z, first, second, side, pixel)
     else:  # asphalt with painted lines
         colour = colour * (1 + 0.14 * noise(15, x * 2.5, z * 2.5))[..., None]
-        paint = torch.maximum(_line(x + 0.35 * z, 5.0, 0.14, side), _line(z - 8.6, 60.0, 0.12, pixel))
-        colour = _mix(colour, second, 0.75 * paint * (0.75 + 0.4 * noise(12, x, z)))
+        paint = torch.maximum(line(x + 0.35 * z, 5.0, 0.14, side), line(z - 8.6, 60.0, 0.12, pixel))
+        colour = mix(colour, second, 0.75 * paint * (0.75 + 0.4 * noise(12, x, z)))
     return colour * (1 + 0.13 * mottle)[..., None]
 
 
 def wall(kind: str, x: Tensor, y: Tensor, camera: Camera) -> Tensor:
     """Colour of the wall at metres x (right) and y (up), float [..., 3]."""
-    first, second = (_rgb(code) for code in camera.wall_colours)
+    first, second = (rgb(code) for code in camera.wall_colours)
+    x = x + camera.shift
     pixel = torch.full_like(x, camera.wall_distance / FOCAL)
+    if kind in facades.WALLS:
+        return facades.WALLS[kind](x, y, first, second, pixel)
     colour = first.expand(*x.shape, 3)
     if kind in ("hedge", "trees"):
         leaves = (
             0.5 * noise(21, x * 0.35, y * 0.35) + 0.35 * noise(22, x * 1.2, y * 1.2) + 0.3 * noise(23, x * 3, y * 3)
         )
-        colour = _mix(colour, second, 0.5 + 0.9 * leaves)
+        colour = mix(colour, second, 0.5 + 0.9 * leaves)
         colour = colour * (1 + 0.5 * (noise(24, x * 2.3, y * 2.3) > 0.42).float())[..., None]
         if kind == "trees":
             for at, wide in ((-7.5, 0.35), (-3.1, 0.22), (0.9, 0.42), (4.6, 0.25), (8.1, 0.33)):
                 trunk = ((wide / 2 - (x - at - 0.1 * torch.sin(y * 1.7 + at)).abs()) / pixel + 0.5).clamp(0, 1)
-                colour = _mix(
-                    colour, _rgb("#4a3a2c") * (0.7 + 0.9 * (x - at + wide / 2) / wide)[..., None].clamp(0.5, 1.3), trunk
+                colour = mix(
+                    colour, rgb("#4a3a2c") * (0.7 + 0.9 * (x - at + wide / 2) / wide)[..., None].clamp(0.5, 1.3), trunk
                 )
         return colour
     if kind == "shops":
-        shade, moved, _ = _cells(x, y, 0.25, 0.083)
-        mortar = torch.maximum(_line(moved, 0.25, 0.014, pixel), _line(y, 0.083, 0.014, pixel))
-        colour = _mix(_mix(colour, second, 0.8 * shade), _rgb("#b7aca0"), 0.7 * mortar)
+        shade, moved, _ = cells(x, y, 0.25, 0.083)
+        mortar = torch.maximum(line(moved, 0.25, 0.014, pixel), line(y, 0.083, 0.014, pixel))
+        colour = mix(mix(colour, second, 0.8 * shade), rgb("#b7aca0"), 0.7 * mortar)
         phase = x - (x / 4.2).round() * 4.2
         window = (phase.abs() < 1.15) & (y > 0.75) & (y < 2.5)
-        glass = _rgb("#39434c") + 0.25 * (noise(25, x * 0.25, y * 0.3) + 0.4 * (y - 1.4))[..., None].clamp(0, 1)
+        glass = rgb("#39434c") + 0.25 * (noise(25, x * 0.25, y * 0.3) + 0.4 * (y - 1.4))[..., None].clamp(0, 1)
         frame = (phase.abs() < 1.25) & (y > 0.65) & (y < 2.6)
         return torch.where(
-            window[..., None], glass, torch.where(frame[..., None], _rgb("#d8d3c6").expand_as(colour), colour)
+            window[..., None], glass, torch.where(frame[..., None], rgb("#d8d3c6").expand_as(colour), colour)
         )
     if kind == "stairs":
         tread = (y / 0.165) - (y / 0.165).floor()
-        colour = _mix(colour, second, (tread < 0.42).float() * 0.85) * (0.86 + 0.22 * tread)[..., None]
+        colour = mix(colour, second, (tread < 0.42).float() * 0.85) * (0.86 + 0.22 * tread)[..., None]
         stain = 1 + 0.12 * noise(26, x * 0.4, y * 0.7)
         cheek = ((x + 5.5).abs() < 0.45) | ((x - 4.8).abs() < 0.45)
         return (
-            torch.where(cheek[..., None], _rgb("#9d9a94") * (1 + 0.1 * noise(22, x, y))[..., None], colour)
+            torch.where(cheek[..., None], rgb("#9d9a94") * (1 + 0.1 * noise(22, x, y))[..., None], colour)
             * stain[..., None]
         )
     if kind == "glass":
         sky = 0.5 + 0.5 * noise(27, x * 0.12, y * 0.2)
-        colour = _mix(_rgb(camera.wall_colours[1]).expand(*x.shape, 3), first * 1.35, sky * (0.35 + 0.25 * y))
+        colour = mix(rgb(camera.wall_colours[1]).expand(*x.shape, 3), first * 1.35, sky * (0.35 + 0.25 * y))
         shapes = noise(28, x * 0.5, y * 0.35) > 0.28
-        colour = _mix(colour, _rgb("#c8b79b") * 0.55, 0.5 * shapes)
-        bars = torch.maximum(_line(x, 1.45, 0.085, pixel), _line(y - 0.35, 1.25, 0.085, pixel))
+        colour = mix(colour, rgb("#c8b79b") * 0.55, 0.5 * shapes)
+        bars = torch.maximum(line(x, 1.45, 0.085, pixel), line(y - 0.35, 1.25, 0.085, pixel))
         plinth = y < 0.33
-        colour = torch.where(plinth[..., None], _rgb("#8b857f").expand_as(colour), colour)
-        return _mix(colour, _rgb("#aab0b8"), bars)
+        colour = torch.where(plinth[..., None], rgb("#8b857f").expand_as(colour), colour)
+        return mix(colour, rgb("#aab0b8"), bars)
     slat = (y / 0.11) - (y / 0.11).floor()  # shutter
-    colour = _mix(colour, second, (0.75 * (1 - slat)).square())
+    colour = mix(colour, second, (0.75 * (1 - slat)).square())
     panel = (x / 3.4).floor()
     tint = 0.82 + 0.36 * speckle(panel, torch.zeros_like(x), torch.tensor(0.61))
     colour = colour * tint[..., None]
-    post = _line(x, 3.4, 0.26, pixel)
+    post = line(x, 3.4, 0.26, pixel)
     rust = (noise(29, x * 0.5, y * 0.25) > 0.5).float() * 0.25
-    return _mix(_mix(colour, _rgb("#7a5138"), rust), _rgb("#3f434a"), post)
+    return mix(mix(colour, rgb("#7a5138"), rust), rgb("#3f434a"), post)
 
 
 def _segment(x: Tensor, y: Tensor, start: tuple, end: tuple) -> Tensor:
@@ -172,14 +159,14 @@ def _bicycle(picture: Tensor, x: Tensor, y: Tensor, pixel: float, paint: Tensor)
         distance = ((x - cx).square() + (y - cy).square()).sqrt()
         tyre = ((0.024 - (distance - radius).abs()) / pixel + 0.5).clamp(0, 1)
         spokes = (distance < radius) * 0.16
-        picture = _mix(_mix(picture, _rgb("#888888"), spokes), _rgb("#191919"), tyre)
+        picture = mix(mix(picture, rgb("#888888"), spokes), rgb("#191919"), tyre)
     for start, end in BICYCLE:
-        picture = _mix(picture, paint, ((0.019 - _segment(x, y, start, end)) / pixel + 0.5).clamp(0, 1))
+        picture = mix(picture, paint, ((0.019 - _segment(x, y, start, end)) / pixel + 0.5).clamp(0, 1))
     for start, end in (((0.22, 1.0), (0.40, 0.99)), ((-0.33, 0.90), (-0.10, 0.89))):
-        picture = _mix(picture, _rgb("#161616"), ((0.028 - _segment(x, y, start, end)) / pixel + 0.5).clamp(0, 1))
+        picture = mix(picture, rgb("#161616"), ((0.028 - _segment(x, y, start, end)) / pixel + 0.5).clamp(0, 1))
     basket = (x > 0.40) & (x < 0.72) & (y > 0.70) & (y < 0.95)
     mesh = ((x * 22).frac().abs() < 0.35) | ((y * 22).frac().abs() < 0.35)
-    return _mix(picture, _rgb("#3a3a3c"), (basket & mesh).float() * 0.85)
+    return mix(picture, rgb("#3a3a3c"), (basket & mesh).float() * 0.85)
 
 
 def _prop(kind: str, picture: Tensor, x: Tensor, y: Tensor, pixel: float, generator: torch.Generator) -> Tensor:
@@ -197,26 +184,28 @@ def _prop(kind: str, picture: Tensor, x: Tensor, y: Tensor, pixel: float, genera
         bar = ((half - x.abs()) / pixel + 0.5).clamp(0, 1) * (y > 0) * (y < (4.0 if kind == "pole" else 1.0))
         if kind == "rail":
             bar = torch.maximum(bar, ((0.03 - (y - 0.98).abs()) / pixel + 0.5).clamp(0, 1) * (x.abs() < 1.2))
-        return _mix(picture, _rgb("#9a9c9f") * (0.8 - 4.0 * x)[..., None].clamp(0.35, 1.25), bar)
+        return mix(picture, rgb("#9a9c9f") * (0.8 - 4.0 * x)[..., None].clamp(0.35, 1.25), bar)
     if kind == "bin":
         inside = (x.abs() < 0.28 + 0.03 * y) & (y > 0) & (y < 0.95)
-        return _mix(picture, _rgb("#2f5d43") * (0.9 - 1.3 * x)[..., None], inside)
+        return mix(picture, rgb("#2f5d43") * (0.9 - 1.3 * x)[..., None], inside)
     if kind == "door":
         inside = (x.abs() < 0.55) & (y > 0) & (y < 2.15)
-        return _mix(picture, _rgb("#1d1b1b"), inside)
+        return mix(picture, rgb("#1d1b1b"), inside)
     if kind == "bench":
         wood = ((y - 0.45).abs() < 0.05) | ((y - 0.80).abs() < 0.06) | ((y - 0.66).abs() < 0.04)
         legs = ((x.abs() - 0.75).abs() < 0.05) & (y < 0.8)
-        return _mix(picture, _rgb("#6e4d33"), ((wood & (x.abs() < 0.95)) | legs) & (y > 0))
+        return mix(picture, rgb("#6e4d33"), ((wood & (x.abs() < 0.95)) | legs) & (y > 0))
+    if kind in places.PROPS:
+        return places.PROPS[kind](picture, x, y, pixel, uniform)
     leaves = noise(22, x * 1.1, y * 1.1)  # plants in a tub
     crown = (x / 0.5).square() + ((y - 0.95) / 0.5).square() < 0.8 + 0.5 * leaves
     tub = (x.abs() < 0.3) & (y > 0) & (y < 0.5)
-    picture = _mix(picture, _rgb("#77706a") * (0.9 - 0.9 * x)[..., None], tub)
-    return _mix(picture, _rgb("#2f5a2b") * (0.9 + 0.8 * leaves)[..., None].clamp(0.3, 1.6), crown)
+    picture = mix(picture, rgb("#77706a") * (0.9 - 0.9 * x)[..., None], tub)
+    return mix(picture, rgb("#2f5a2b") * (0.9 + 0.8 * leaves)[..., None].clamp(0.3, 1.6), crown)
 
 
 def panorama(camera: Camera, seed: int = 0) -> Tensor:
-    """Draw the whole view of one camera, float [HEIGHT, WIDTH, 3] in 0..1."""
+    """Draw the whole view of one camera, float [HEIGHT, WIDTH, 3] in 0..1; `seed` places the things along the wall."""
     generator = torch.Generator().manual_seed(1000 + seed)
     row = torch.arange(HEIGHT, dtype=torch.float32)[:, None] + 0.5 + TOP
     column = torch.arange(WIDTH, dtype=torch.float32)[None] + 0.5 - WIDTH / 2
@@ -256,7 +245,8 @@ def panorama(camera: Camera, seed: int = 0) -> Tensor:
 @lru_cache(maxsize=2)
 def panoramas(network: str) -> Panorama:
     """Draw the panoramas of a network once in a process (about 20 MB)."""
-    views = [panorama(camera, index) for index, camera in enumerate(network_named(network).cameras)]
+    known = network_named(network)
+    views = [panorama(camera, 100 * known.salt + index) for index, camera in enumerate(known.cameras)]
     full = torch.stack(views)
     half = torch.nn.functional.avg_pool2d(full.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     return Panorama((full * 255).round().byte().contiguous(), (half * 255).round().byte().contiguous())

@@ -137,15 +137,20 @@ class RerankedDistance:
             raise ValueError(f"query rows {int(rows.min())} to {int(rows.max())}: there are {self.shape[0]} queries")
         block = self.original(rows)
         device, block = block.device, block.cpu().numpy()  # [q, images of the gallery that take part]
-        block = block * (self.lambda_value / self.maxima[rows]).cpu().numpy()[:, None]
-        for row, values in zip(rows.tolist(), block, strict=True):
+        scales = (self.lambda_value / self.maxima[rows]).cpu().numpy()
+        result = np.empty_like(block)
+        for row, scale, values, out in zip(rows.tolist(), scales, block, result, strict=True):
+            np.multiply(values, scale, out=out)
+            out += 1 - self.lambda_value
             shared = self._shared(row)
-            values += (1 - self.lambda_value) * (1 - shared / (2 - shared))
-        if self.columns is None:
-            return torch.from_numpy(block).to(device)
-        whole = np.full((len(rows), self.shape[1]), np.inf, block.dtype)
-        whole[:, self.columns] = block
-        return torch.from_numpy(whole).to(device)
+            near = np.flatnonzero(shared)  # few: whoever shares nobody stays at Jaccard distance 1
+            shared = shared[near]
+            out[near] -= (1 - self.lambda_value) * (shared / (2 - shared)).astype(out.dtype)
+        if self.columns is not None:
+            whole = np.full((len(rows), self.shape[1]), np.inf, result.dtype)
+            whole[:, self.columns] = result
+            result = whole
+        return torch.from_numpy(result).to(device)
 
     def _shared(self, row: int) -> np.ndarray:
         """Return m = sum of minima of V between one query and every gallery image; one row stays in the cache."""
@@ -214,7 +219,7 @@ class _Nearest:
         self.values[touched], self.indices[touched] = values[:, :k], indices.gather(1, order[:, :k])
 
     def _few_below(self, block: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Find what lies within each row's limit: rows, values [t, w] padded with inf, columns; None if it is much.
+        """Find what lies within each row's limit: rows [t], values [t, w] padded with inf, columns; None if it is much.
 
         On the CPU a comparison passes over memory five times as fast as a selection; on a GPU it would not pay.
         """
@@ -236,17 +241,16 @@ class _Nearest:
         rows, columns = np.divmod(np.concatenate(found), laid.shape[1])
         if not by_row:
             rows, columns = columns, rows
-        values = array[rows, columns]
-        order = np.lexsort((values, rows))  # stable: equal ones stay in the order of the columns
-        rows, columns, values = rows[order], columns[order], values[order]
-        touched, start, count = np.unique(rows, return_index=True, return_counts=True)
-        place = np.arange(len(rows)) - np.repeat(start, count)
-        kept = place < self.values.shape[1]
-        slot = np.repeat(np.arange(len(touched)), count)[kept], place[kept]
-        shape = (len(touched), int(place[kept].max(initial=-1)) + 1)
-        found = np.full(shape, np.inf, array.dtype), np.zeros(shape, np.int64)
-        found[0][slot], found[1][slot] = values[kept], columns[kept]
-        return torch.from_numpy(touched), *map(torch.from_numpy, found)
+        # to rows, in the order of the columns, by counting
+        few = sparse.coo_array((array[rows, columns], (rows, columns)), array.shape).tocsr()
+        count = np.diff(few.indptr)
+        touched, width = np.flatnonzero(count), count.max()
+        if len(touched) * width * 4 > array.size:
+            return None
+        filled = np.arange(width) < count[touched, None]  # [t, w]
+        values, columns = np.full(filled.shape, np.inf, array.dtype), np.zeros(filled.shape, np.int64)
+        values[filled], columns[filled] = few.data, few.indices
+        return torch.from_numpy(touched), torch.from_numpy(values), torch.from_numpy(columns)
 
     def _bound(self, array: np.ndarray) -> np.ndarray:
         """Bound each row's k-th smallest from above: of the minima of more than k groups, the k-th smallest."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from . import draw, effects, paint, scenes, skeleton
+from .camera import Network
 from .cast import Cast, assemble, take
-from .networks import Network
 from .shots import mutedness, strength
 
 SAMPLING = 2  # samples of a pixel along each side
@@ -168,7 +168,7 @@ def draw_shots(
     power, muted = strength(preset, difficulty), mutedness(preset, difficulty)
     camera = take(effects.camera_table(network, power, device), shot["camera"])
     pitch = shot["pitch"] if "pitch" in shot else torch.atan((camera["height"] - 0.9) / shot["distance"])
-    cast = assemble(pids, shot, pitch, seed=seed, muted=muted)
+    cast = assemble(pids, shot, pitch, seed=network.seed(seed), muted=muted)
     main = torch.arange(batch, device=device)
     joints, rotation = take(cast.joints, main), cast.rotation[:batch]
     frame = _frame(joints, rotation, take(cast.person, main), shot, height, width)

@@ -16,7 +16,7 @@ def uniform_rows(keys: list[tuple[int, ...]], columns: int) -> np.ndarray:
     """
     rows = np.empty((len(keys), columns))
     for row, key in zip(rows, keys, strict=True):
-        entropy = [part & 0xFFFFFFFF for part in key]  # SeedSequence wants no negatives
+        entropy = [part if part >= 0 else part & 0xFFFFFFFF for part in key]  # SeedSequence wants no negatives
         np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy))).random(out=row)
     return rows
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .networks import Network
+from .camera import Network
 
 NEUTRAL = {
     "ambient": 0.55,

@@ -43,7 +43,9 @@ def _arcade(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor) 
     """Round columns before a dark walk."""
     place, _ = beat(x, 2.7)
     inside = second * (0.55 + 0.16 * y + 0.25 * noise(62, x * 0.3, y * 0.3))[..., None]
-    inside = mix(inside, rgb("#e3c98a"), 0.55 * within(beat(x + 0.6, 5.4)[0], -0.4, 0.4, pixel) * within(y, 0.05, 2.0, pixel))
+    inside = mix(
+        inside, rgb("#e3c98a"), 0.55 * within(beat(x + 0.6, 5.4)[0], -0.4, 0.4, pixel) * within(y, 0.05, 2.0, pixel)
+    )
     arch = y > 2.0 + 0.6 * (1 - (((place.abs() - 1.35) / 1.1).abs().clamp(max=1)).square()).sqrt()
     column = within(place, -0.25, 0.25, pixel)
     foot = within(place, -0.36, 0.36, pixel) * within(y, 0.0, 0.28, pixel)
@@ -65,11 +67,15 @@ def _fence(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor) -
 
 def _cars(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor) -> Tensor:
     """Parked cars before a wall."""
-    colour = mix(first.expand(*x.shape, 3), second, 0.5 + 0.6 * noise(65, x * 0.3, y * 0.5)) * (0.8 + 0.1 * y)[..., None]
+    colour = (
+        mix(first.expand(*x.shape, 3), second, 0.5 + 0.6 * noise(65, x * 0.3, y * 0.5)) * (0.8 + 0.1 * y)[..., None]
+    )
     place, number = beat(x, 5.1)
     paint = _paint(number, 0.33) * (0.75 + 0.4 * (y - 0.3))[..., None].clamp(0.6, 1.25)
     body = within(place, -2.15, 2.15, pixel) * within(y, 0.26, 0.86 - 0.05 * (place / 2.1).square(), pixel)
-    cabin = within(place + 0.2, -1.25 + 0.55 * (y - 0.85), 1.05 - 0.75 * (y - 0.85), pixel) * within(y, 0.8, 1.42, pixel)
+    cabin = within(place + 0.2, -1.25 + 0.55 * (y - 0.85), 1.05 - 0.75 * (y - 0.85), pixel) * within(
+        y, 0.8, 1.42, pixel
+    )
     pane = within(place + 0.2, -1.1 + 0.6 * (y - 0.85), 0.9 - 0.8 * (y - 0.85), pixel) * within(y, 0.88, 1.32, pixel)
     colour = mix(mix(colour, paint, body), 0.9 * paint, cabin)
     colour = mix(colour, _glass(x, y, "#1c232a"), pane * (1 - within(place + 0.25, -0.05, 0.05, pixel)))
@@ -180,7 +186,7 @@ def _timber(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor) 
     place, _ = beat(x, 6.4)
     hole = within(place, -1.9, 1.9, pixel) * within(y, 1.05, 2.0, pixel)
     colour = mix(colour, rgb("#2b2521"), within(place, -2.0, 2.0, pixel) * within(y, 0.95, 2.1, pixel))
-    return mix(colour, mix(_glass(x, y, "#3b4650"), rgb("#efd49a"), 0.5 + noise(68, x * 0.4, y * 0.4)), hole)
+    return mix(colour, mix(_glass(x, y, "#3b4650"), rgb("#efd49a"), 0.35 + 0.3 * noise(68, x * 0.25, y * 0.25)), hole)
 
 
 def _blocks(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor) -> Tensor:
@@ -200,8 +206,10 @@ def _boards(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor) 
     hedge = first * (0.7 + 0.8 * (0.5 * noise(21, x * 0.5, y * 0.5) + 0.6 * noise(22, x * 1.7, y * 1.7)))[..., None]
     place, number = beat(x, 2.3)
     board = within(place, -0.98, 0.98, pixel) * within(y, 0.85, 2.05, pixel)
-    paper = 0.35 + 0.6 * torch.stack([speckle(x / 0.45, y / 0.35, torch.tensor(s)) for s in (0.3, 0.6, 0.8)], -1)
-    ground = mix(0.5 + 0.4 * _paint(number, 0.23), paper, (beat(x, 0.45)[0].abs() < 0.17) * (beat(y, 0.35)[0].abs() < 0.13))
+    paper = 0.72 + 0.25 * torch.stack([speckle(x / 0.45, y / 0.35, torch.tensor(s)) for s in (0.3, 0.6, 0.8)], -1)
+    ground = mix(
+        0.5 + 0.4 * _paint(number, 0.23), paper, (beat(x, 0.45)[0].abs() < 0.17) * (beat(y, 0.35)[0].abs() < 0.13)
+    )
     colour = mix(hedge, second, within(place.abs(), 0.98, 1.07, pixel) * (y < 2.3))
     colour = mix(colour, second, within(place, -1.05, 1.05, pixel) * within(y, 0.78, 2.12, pixel))
     return mix(mix(colour, ground, board), 0.6 * second, within(y, 2.2, 2.4, pixel))
@@ -211,12 +219,16 @@ def _shelter(x: Tensor, y: Tensor, first: Tensor, second: Tensor, pixel: Tensor)
     """Bus shelters before a street: posts, a lit advertisement, a far pavement."""
     street = mix(first.expand(*x.shape, 3), rgb("#55585c"), within(y, 0.35, 1.0, pixel) + 0.3 * noise(65, x * 0.2, y))
     place, number = beat(x, 6.8)
-    street = mix(street, 0.75 * _paint(number, 0.71), within(place - 2.4, -1.3, 1.3, pixel) * within(y, 0.45, 1.5, pixel))
+    street = mix(
+        street, 0.75 * _paint(number, 0.71), within(place - 2.4, -1.3, 1.3, pixel) * within(y, 0.45, 1.5, pixel)
+    )
     glass = within(place + 0.6, -1.9, 1.9, pixel) * within(y, 0.25, 2.15, pixel)
     colour = mix(street, rgb("#bfcbd0"), 0.35 * glass)
     colour = mix(colour, second, torch.maximum(line(x + 0.6, 1.27, 0.06, pixel) * glass, within(y, 2.15, 2.45, pixel)))
     advert = within(place - 1.0, -0.55, 0.55, pixel) * within(y, 0.4, 2.0, pixel)
-    tint = mix(_paint(number, 0.19), rgb("#f2ead2"), 0.5 + 0.9 * noise(68, x * 0.6, y * 0.6))
+    tint = mix(
+        _paint(number, 0.19), rgb("#f2ead2"), within(y, 0.55, 1.15, pixel) * within(place - 1.0, -0.4, 0.3, pixel)
+    )
     return mix(colour, tint, advert)
 
 

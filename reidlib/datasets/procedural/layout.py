@@ -1,48 +1,19 @@
-"""The plan of a data set: which person is seen where and when, and the file name of each picture."""
+"""Market-1501's plan: which person is seen where and when, and the file name of each picture."""
 
 import bisect
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from .networks import Network
+from .camera import Network, Size
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test", "gt_bbox": "gt_bbox"}
 RATE = 25  # frames between two pictures of a track
 
 
-@dataclass(frozen=True)
-class Size:
-    """How many identities and images a data set has; `gt_bbox` 0 means three for each test (id, camera)."""
-
-    train_ids: int
-    test_ids: int
-    train: int
-    gallery: int
-    junk: int
-    distractors: int
-    query: int = 0  # 0: as many as there are (id, camera) pairs
-    gt_bbox: int = 0
-
-
 def sizes(network: Network) -> dict[str, Size]:
     """Return the sizes by name; `full` has the counts of the real data set."""
-    cameras, full = len(network.cameras), network.full
-    return {
-        "smoke": Size(16, 8, 16 * cameras * 2, 8 * cameras * 2, 12, 12),
-        "course": Size(96, 64, 96 * cameras * 4, 64 * cameras * 3, 160, 130),
-        "full": Size(
-            full["train_ids"],
-            full["test_ids"],
-            full["train"],
-            full["gallery"],
-            full["junk"],
-            full["distractors"],
-            full["query"],
-            full["gt_bbox"],
-        ),
-    }
+    return network.sizes
 
 
 def _seen_evenly(ids: int, cameras: int) -> np.ndarray:
@@ -57,7 +28,7 @@ def _seen_evenly(ids: int, cameras: int) -> np.ndarray:
     return seen
 
 
-def _seen_by_chance(ids: int, total: int, network: Network, rng: np.random.Generator) -> np.ndarray:
+def seen_by_chance(ids: int, total: int, network: Network, rng: np.random.Generator) -> np.ndarray:
     """Who passes which camera in the full set: `total` (id, camera) pairs (0: any number), two cameras at least."""
     seen = rng.random((ids, len(network.cameras))) < np.array(network.seen)
     while True:
@@ -96,7 +67,7 @@ def share_out(weights: np.ndarray, total: int) -> np.ndarray:
     return counts.reshape(weights.shape)
 
 
-def _visits(pid: int, camera: int, count: int, day: np.ndarray, network: Network) -> list[tuple[int, int, int]]:
+def visits(pid: int, camera: int, count: int, day: np.ndarray, network: Network) -> list[tuple[int, int, int]]:
     """Sequence, frame and step of each of the `count` moments at which one camera sees one person."""
     edges = network.sequences[camera]
     first, again, chance, split, later = day
@@ -136,7 +107,7 @@ def _row(subset: str, pid: int, person: int, camera: int, moment: tuple[int, int
     }
 
 
-def _people_rows(
+def people_rows(
     pids: np.ndarray, counts: np.ndarray, extra: np.ndarray, subset: str, network: Network, rng: np.random.Generator
 ) -> list[dict]:
     """Rows of detected boxes; where `extra` is 1 one moment of the track becomes the query, drawn by hand."""
@@ -146,7 +117,7 @@ def _people_rows(
         for camera, (count, query) in enumerate(zip(line.tolist(), queries.tolist(), strict=True)):
             if count + query == 0:
                 continue
-            moments = _visits(pid, camera, count + query, day, network)
+            moments = visits(pid, camera, count + query, day, network)
             chosen = int(rng.integers(len(moments))) if query else -1
             numbers = rng.integers(1, 7, size=len(moments))
             for index, moment in enumerate(moments):
@@ -220,7 +191,7 @@ def plan(network: Network, size: str, seed: int) -> pd.DataFrame:
     >>> plan(MARKET1501, "smoke", 0).groupby("subset").size().to_dict()
     {'gallery': 120, 'gt_bbox': 120, 'query': 40, 'train': 192}
     """
-    wanted = sizes(network)[size]
+    wanted = network.sizes[size]
     rng = np.random.default_rng(np.random.SeedSequence([seed & 0xFFFFFFFF, 201, *size.encode()]))
     pids = rng.permutation(np.arange(1, wanted.train_ids + wanted.test_ids + 1))
     train, test = np.sort(pids[: wanted.train_ids]), np.sort(pids[wanted.train_ids :])
@@ -228,14 +199,14 @@ def plan(network: Network, size: str, seed: int) -> pd.DataFrame:
     for subset, group, images in (("train", train, wanted.train), ("gallery", test, wanted.gallery)):
         queries = wanted.query if subset == "gallery" else 0
         if size == "full":
-            seen = _seen_by_chance(len(group), queries, network, rng)
+            seen = seen_by_chance(len(group), queries, network, rng)
             weights = seen * rng.gamma(2.0, 1.0, (len(group), 1)) * np.array(network.share) / np.array(network.seen)
             counts = share_out(weights, images)
         else:
             seen = _seen_evenly(len(group), len(network.cameras))
             counts = np.stack([share_out(line.astype(float), images // len(group)) for line in seen])
         extra = seen.astype(np.int64) if subset == "gallery" else np.zeros_like(counts)
-        rows += _people_rows(group, counts, extra, subset, network, rng)
+        rows += people_rows(group, counts, extra, subset, network, rng)
     drawn = _drawn_rows(rows, wanted.gt_bbox, rng)
     rows += _false_rows("junk", wanted.junk, test, network, rng)
     rows += _false_rows("distractor", wanted.distractors, test, network, rng)

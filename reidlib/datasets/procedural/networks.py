@@ -1,47 +1,7 @@
-"""Camera networks: where each camera stands, what it sees, how it records; for now Market-1501's six cameras."""
+"""Camera networks by name; here Market-1501's six cameras, the others in `more_networks`."""
 
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True)
-class Camera:
-    """One camera: its scene, its light and its picture. Colours and gains are red, green, blue."""
-
-    ground: str  # pattern of the ground, see scenes.GROUNDS
-    wall: str  # what closes the view, see scenes.WALLS
-    props: tuple[str, ...]  # things along the wall
-    ground_colours: tuple[str, str]
-    wall_colours: tuple[str, str]
-    height: float = 3.0  # metres above the ground
-    wall_distance: float = 14.0  # metres from the camera
-    near: float = 6.0  # people walk between near and far
-    far: float = 11.0
-    light: tuple[float, float, float] = (-0.5, -0.7, -0.5)  # towards the light, view frame (right, down, away)
-    ambient: float = 0.55  # part of the light that comes from everywhere
-    sun: tuple[float, float, float] = (1.05, 1.0, 0.92)  # colour of the directed light
-    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)  # white balance
-    exposure: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    haze: float = 0.0  # part of the picture lost to grey
-    blur: tuple[float, float] = (0.3, 0.8)  # Gaussian sigma in pixels at 128x64
-    noise: float = 0.012  # standard deviation, of 1
-    quality: tuple[int, int] = (82, 92)  # JPEG
-    shadow: float = 0.45  # darkness of shadows on the ground
-    spread: float = 0.10  # light that changes from one sequence to the next
-
-
-@dataclass(frozen=True)
-class Network:
-    """A set of cameras and how people appear in them."""
-
-    name: str
-    cameras: tuple[Camera, ...]
-    sequences: tuple[tuple[float, ...], ...]  # per camera: where all sequences but the first begin, in 0..1
-    share: tuple[float, ...]  # per camera: part of the images
-    seen: tuple[float, ...]  # per camera: how likely a person passes it
-    full: dict[str, int] = field(default_factory=dict)  # counts of the real data set
-
+from .camera import Camera, Network, Size
+from .more_networks import CUHK01, CUHK03, DUKEMTMC, MSMT17
 
 MARKET1501 = Network(
     name="market1501",
@@ -180,19 +140,14 @@ MARKET1501 = Network(
     ),
     share=(0.157, 0.138, 0.205, 0.083, 0.187, 0.230),
     seen=(0.89, 0.71, 0.95, 0.33, 0.83, 0.78),
-    full={
-        "train_ids": 751,
-        "test_ids": 750,
-        "train": 12936,
-        "query": 3368,
-        "gallery": 13115,
-        "distractors": 2798,
-        "junk": 3819,
-        "gt_bbox": 25259,
+    sizes={
+        "smoke": Size(16, 8, 192, 96, 12, 12),
+        "course": Size(96, 64, 2304, 1152, 160, 130),
+        "full": Size(751, 750, 12936, 13115, 3819, 2798, query=3368, gt_bbox=25259),
     },
 )
 
-NETWORKS = {network.name: network for network in (MARKET1501,)}
+NETWORKS = {network.name: network for network in (MARKET1501, DUKEMTMC, CUHK03, CUHK01, MSMT17)}
 
 
 def network_named(name: str) -> Network:
@@ -202,5 +157,5 @@ def network_named(name: str) -> Network:
     6
     """
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}: accepted are {', '.join(sorted(NETWORKS))}")
+        raise ValueError(f"unknown network {name!r}: accepted are {', '.join(NETWORKS)}")
     return NETWORKS[name]

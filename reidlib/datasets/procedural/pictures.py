@@ -100,7 +100,7 @@ def _draw(
             )
         )
     result = Rendered(*(torch.cat(values) for values in zip(*results, strict=True)))
-    info = describe(people(pids, seed=seed, muted=mutedness(preset, difficulty)), pids)
+    info = describe(people(pids, seed=known.seed(seed), muted=mutedness(preset, difficulty)), pids)
     info.insert(1, "camid", (shot["camera"] + 1).tolist())
     info.insert(2, "yaw", torch.rad2deg(shot["yaw"]).remainder(360).tolist())
     info.insert(3, "gait_phase", shot["phase"].remainder(2 * torch.pi).tolist())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cloth import noise, speckle
-from .patterns import beat, cells, chance, line, mix, rgb, within
+from .patterns import beat, cells, line, mix, rgb, within
 
 # Grounds: x to the right, z away from the camera, two colours, metres of a pixel along x and along z.
 
@@ -59,9 +59,10 @@ def _herringbone(x: Tensor, z: Tensor, first: Tensor, second: Tensor, side: Tens
     a, b = torch.where(turned, x, z), torch.where(turned, z, x)
     shade = speckle(a / 0.22, b / 0.44, torch.tensor(0.19))
     joints = torch.where(turned, line(x, 0.22, 0.02, side), line(z, 0.22, 0.02, pixel))
-    return mix(first.expand(*x.shape, 3), second, 0.75 * shade + 0.55 * joints) * torch.where(turned, 1.07, 0.93)[
-        ..., None
-    ]
+    return (
+        mix(first.expand(*x.shape, 3), second, 0.75 * shade + 0.55 * joints)
+        * torch.where(turned, 1.07, 0.93)[..., None]
+    )
 
 
 def _planks(x: Tensor, z: Tensor, first: Tensor, second: Tensor, side: Tensor, pixel: Tensor) -> Tensor:
@@ -90,7 +91,9 @@ def _kerb(x: Tensor, z: Tensor, first: Tensor, second: Tensor, side: Tensor, pix
     shade, moved, _ = cells(x, z, 0.9, 0.45)
     joints = torch.maximum(line(moved, 0.9, 0.03, side), line(z, 0.45, 0.03, pixel))
     pavement = mix(second.expand_as(road), 0.6 * second, 0.35 * shade + 0.7 * joints)
-    stone = mix(pavement, rgb("#b9b7b0") * (0.9 + 0.2 * ((x / 1.0).floor() % 2))[..., None], within(z, 8.5, 8.85, pixel))
+    stone = mix(
+        pavement, rgb("#b9b7b0") * (0.9 + 0.2 * ((x / 1.0).floor() % 2))[..., None], within(z, 8.5, 8.85, pixel)
+    )
     return torch.where((z > 8.5)[..., None], stone, mix(road, rgb("#1c1d20"), 0.6 * within(z, 8.32, 8.5, pixel)))
 
 
@@ -123,7 +126,9 @@ def _cobble(x: Tensor, z: Tensor, first: Tensor, second: Tensor, side: Tensor, p
 def _platform(x: Tensor, z: Tensor, first: Tensor, second: Tensor, side: Tensor, pixel: Tensor) -> Tensor:
     """Slabs with a strip of studs that the feet can read."""
     shade = speckle(x / 0.5, z / 1.0, torch.tensor(0.57))
-    colour = mix(first.expand(*x.shape, 3), 0.7 * first, 0.45 * shade + 0.6 * _joints(x, z, 0.5, 1.0, 0.02, side, pixel))
+    colour = mix(
+        first.expand(*x.shape, 3), 0.7 * first, 0.45 * shade + 0.6 * _joints(x, z, 0.5, 1.0, 0.02, side, pixel)
+    )
     studs = 0.85 + 0.15 * torch.sin(x * 60) * torch.sin(z * 60)
     strip = torch.maximum(within(z, 8.8, 9.25, pixel), within(x - 2.6, -0.2, 0.2, side) * (z > 9).float())
     return mix(colour, second * studs[..., None], strip)
@@ -159,7 +164,9 @@ def _lamp(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable
 def _bollards(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable) -> Tensor:
     paint = rgb("#c8b02f") if uniform() < 0.5 else rgb("#4a4d52")
     for at in (-0.9, 0.0, 0.9):
-        picture = mix(picture, paint * (0.95 - 3.0 * (x - at))[..., None].clamp(0.4, 1.2), _rod(x - at, y, 0.09, 0.85, pixel))
+        picture = mix(
+            picture, paint * (0.95 - 3.0 * (x - at))[..., None].clamp(0.4, 1.2), _rod(x - at, y, 0.09, 0.85, pixel)
+        )
         picture = mix(picture, rgb("#efefea"), within(x - at, -0.09, 0.09, pixel) * within(y, 0.62, 0.72, pixel))
     return picture
 
@@ -174,14 +181,16 @@ def _sign(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable
 
 def _cone(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable) -> Tensor:
     body = within(x.abs() - (0.20 - 0.23 * y), -9.0, 0.0, pixel) * within(y, 0.0, 0.72, pixel)
-    picture = mix(picture, rgb("#e2571c"), torch.maximum(body, within(x, -0.24, 0.24, pixel) * within(y, 0, 0.06, pixel)))
+    picture = mix(
+        picture, rgb("#e2571c"), torch.maximum(body, within(x, -0.24, 0.24, pixel) * within(y, 0, 0.06, pixel))
+    )
     return mix(picture, rgb("#f4f1ea"), body * within(y, 0.32, 0.48, pixel))
 
 
 def _vending(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable) -> Tensor:
     paint = (rgb("#b5232b"), rgb("#24569c"), rgb("#d8d9d6"))[int(uniform() * 3)]
     picture = mix(picture, paint, within(x, -0.52, 0.52, pixel) * within(y, 0.0, 1.85, pixel))
-    goods = 0.35 + 0.65 * torch.stack([speckle(x / 0.11, y / 0.2, torch.tensor(s)) for s in (0.2, 0.5, 0.8)], -1)
+    goods = 0.45 + 0.4 * torch.stack([speckle(x / 0.11, y / 0.2, torch.tensor(s)) for s in (0.2, 0.5, 0.8)], -1)
     window = within(x, -0.42, 0.24, pixel) * within(y, 0.7, 1.7, pixel)
     return mix(mix(picture, goods, window), rgb("#15171a"), within(x, -0.3, 0.3, pixel) * within(y, 0.25, 0.5, pixel))
 
@@ -211,7 +220,9 @@ def _hydrant(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Calla
 
 def _pillar(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable) -> Tensor:
     tone = 0.55 + 0.35 * uniform()
-    return mix(picture, tone * rgb("#e4e0d6") * (0.95 - 0.9 * x)[..., None].clamp(0.45, 1.2), _rod(x, y, 0.34, 4.0, pixel))
+    return mix(
+        picture, tone * rgb("#e4e0d6") * (0.95 - 0.9 * x)[..., None].clamp(0.45, 1.2), _rod(x, y, 0.34, 4.0, pixel)
+    )
 
 
 PROPS: dict[str, Callable] = {

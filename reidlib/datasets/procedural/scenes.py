@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from . import facades, places
+from .camera import Camera
 from .cloth import noise, speckle
-from .networks import Camera, network_named
+from .networks import network_named
 from .patterns import cells, line, mix, rgb
 
 FOCAL = 640.0  # panorama pixels per unit of slope
@@ -60,9 +61,7 @@ def ground(kind: str, x: Tensor, z: Tensor, camera: Camera) -> Tensor:
         colour = mix(
             colour,
             second,
-            0.7 * band
-            + 0.25 * shade
-            + 0.5 * torch.maximum(line(moved, 0.5, 0.025, side), line(z, 0.5, 0.025, pixel)),
+            0.7 * band + 0.25 * shade + 0.5 * torch.maximum(line(moved, 0.5, 0.025, side), line(z, 0.5, 0.025, pixel)),
         )
     elif kind in places.GROUNDS:
         colour = places.GROUNDS[kind](x, z, first, second, side, pixel)

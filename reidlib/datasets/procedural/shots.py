@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from .camera import Network
 from .draws import Draws
-from .networks import Network
 from .occluders import OCCLUDERS
 from .skeleton import ARMS
 
@@ -35,6 +35,7 @@ def shots(rows: dict[str, list], *, network: Network, seed: int, preset: str, di
     `rows` holds lists: pid, camid (from 1), sequence, frame, step (its place in the track) and box (a name of BOXES).
     A drawn box shows the same moment as the detected one, without the detector's errors.
     """
+    seed = network.seed(seed)
     keys = list(zip(rows["pid"], rows["camid"], rows["sequence"], strict=True))
     track = Draws(_TRACK, [(seed, 102, *key) for key in keys])
     frame = Draws(_FRAME, [(seed, 103, *key, number) for key, number in zip(keys, rows["frame"], strict=True)])

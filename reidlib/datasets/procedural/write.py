@@ -1,4 +1,4 @@
-"""Writes a data set in Market-1501's layout: made once, in chunks, resumable, safe for two processes at once."""
+"""Writes a data set in the layout of its network's real one: made once, in chunks, resumable, safe for two processes at once."""
 
 import io
 import json
@@ -17,85 +17,25 @@ import torch
 from PIL import Image
 
 from ...files import REPOSITORY, atomic_path, resolve
+from .camera import Network
 from .compose import Rendered, draw_shots
-from .layout import FOLDERS, plan, sizes
-from .networks import Network, network_named
+from .networks import network_named
 from .occluders import OCCLUDERS
 from .people import PRESETS, describe, people
+from .plans import plan
 from .shots import mutedness, shots
+from .trees import TREES, further_files, keypoint_files
 
 RENDERER_VERSION = 2  # goes up whenever pixels change, so that stored sets are made again
 IMAGE_SIZES = ((64, 32), (128, 64), (256, 128))
 CHUNK = 64
 FINISHED, SETTINGS, CHUNKS = "finished.json", "settings.json", ".chunks"
-ANNOTATIONS = {
-    "train": "market-annotation-train.csv",
-    "query": "market-annotation-test.csv",
-    "gallery": "market-annotation-test.csv",
-    "gt_bbox": "market-annotation-test.csv",
-}
 LIP_COLOURS = (
-    0,
-    0,
-    0,
-    128,
-    0,
-    0,
-    255,
-    0,
-    0,
-    0,
-    85,
-    0,
-    170,
-    0,
-    51,
-    255,
-    85,
-    0,
-    0,
-    0,
-    85,
-    0,
-    119,
-    221,
-    85,
-    85,
-    0,
-    0,
-    85,
-    85,
-    85,
-    51,
-    0,
-    52,
-    86,
-    128,
-    0,
-    128,
-    0,
-    0,
-    0,
-    255,
-    51,
-    170,
-    221,
-    0,
-    255,
-    255,
-    85,
-    255,
-    170,
-    170,
-    255,
-    85,
-    255,
-    255,
-    0,
-    255,
-    170,
-    0,
-)
+    0, 0, 0, 128, 0, 0, 255, 0, 0, 0, 85, 0, 170, 0, 51,
+    255, 85, 0, 0, 0, 85, 0, 119, 221, 85, 85, 0, 0, 85, 85,
+    85, 51, 0, 52, 86, 128, 0, 128, 0, 0, 0, 255, 51, 170, 221,
+    0, 255, 255, 85, 255, 170, 170, 255, 85, 255, 255, 0, 255, 170, 0,
+)  # fmt: skip
 
 
 def check(image_size: tuple[int, int], size: str, preset: str, network: str, difficulty: float) -> Network:
@@ -105,8 +45,8 @@ def check(image_size: tuple[int, int], size: str, preset: str, network: str, dif
         raise ValueError(
             f"image_size {tuple(image_size)}: accepted are {', '.join(map(str, IMAGE_SIZES))} (height, width)"
         )
-    if size not in sizes(known):
-        raise ValueError(f"unknown size {size!r}: accepted are {', '.join(sizes(known))}")
+    if size not in known.sizes:
+        raise ValueError(f"unknown size {size!r}: accepted are {', '.join(known.sizes)}")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: accepted are {', '.join(PRESETS)}")
     if not 0 <= float(difficulty) <= 2:
@@ -148,11 +88,16 @@ def _encode(array: np.ndarray, kind: str, quality: int = 90) -> bytes:
 
 def _save(folder: Path, row: dict, images: np.ndarray, mask: np.ndarray, parsing: np.ndarray) -> None:
     """Write one picture with its mask and parsing (hand-drawn extra boxes have neither)."""
-    stem = row["name"].removesuffix(".jpg")
-    _write(folder / row["folder"] / row["name"], _encode(images, "jpeg", row["quality"]))
+    path = row.get("path", row["name"])
+    stem, _, ending = path.rpartition(".")
+    files = {f"{row['folder']}/{path}": _encode(images, "jpeg" if ending == "jpg" else "png", row["quality"])}
     if row["subset"] != "gt_bbox":
-        _write(folder / f"{row['folder']}_seg" / f"{stem}.png", _encode(mask, "mask"))
-        _write(folder / f"{row['folder']}_parsing" / f"{stem}.png", _encode(parsing, "labels"))
+        files[f"{row['folder']}_seg/{stem}.png"] = _encode(mask, "mask")
+        files[f"{row['folder']}_parsing/{stem}.png"] = _encode(parsing, "labels")
+    for name, content in files.items():
+        if path != row["name"]:
+            (folder / name).parent.mkdir(exist_ok=True)
+        _write(folder / name, content)
 
 
 def _save_chunk(pictures: list[tuple], marker: Path, truth: list[dict]) -> None:
@@ -220,18 +165,21 @@ def _chunk(
 def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) -> None:
     """Join the chunks' truth into the annotation files; the marker of a finished set comes last."""
     rows = pd.DataFrame([row for path in chunks for row in json.loads(path.read_text())])
-    lists = ["keypoints_y", "keypoints_x"]
-    for file in sorted(set(ANNOTATIONS.values())):
-        chosen = rows[(rows["subset"].map(ANNOTATIONS) == file) & (rows["joints_seen"] > 0)].drop_duplicates("name")
-        lines = [
-            f"{name}:{json.dumps(y)}:{json.dumps(x)}" for name, y, x in chosen[["name", *lists]].itertuples(index=False)
-        ]
-        _write(folder / file, ("name:keypoints_y:keypoints_x\n" + "\n".join(lines) + "\n").encode())
+    files = keypoint_files(network.name, rows) | further_files(network, settings["size"], settings["seed"], rows)
+    for name in sorted({Path(name).parent for name in files}):
+        (folder / name).mkdir(exist_ok=True)
+    for name, text in files.items():
+        _write(folder / name, text.encode())
     persons = sorted(rows["person"].unique().tolist())
     attributes = describe(
-        people(persons, seed=settings["seed"], muted=mutedness(settings["preset"], settings["difficulty"])), persons
+        people(
+            persons, seed=network.seed(settings["seed"]), muted=mutedness(settings["preset"], settings["difficulty"])
+        ),
+        persons,
     ).rename(columns={"pid": "person"})
-    truth = rows.drop(columns=[*lists, "folder", "step"]).merge(attributes, on="person", how="left")
+    truth = rows.drop(columns=["keypoints_y", "keypoints_x", "folder", "step", "path"], errors="ignore").merge(
+        attributes, on="person", how="left"
+    )
     with atomic_path(folder / "truth.csv") as path:
         truth.to_csv(path, index=False)
     counts = rows.groupby("subset").size().to_dict()
@@ -249,8 +197,9 @@ def _report(done: int, total: int, began: float, worked: int, *, final: bool = F
 
 def prepare(folder: Path, settings: dict) -> None:
     """Make the folders of a set and write down its settings."""
-    for subset, name in FOLDERS.items():
-        for suffix in ("", "_seg", "_parsing") if subset != "gt_bbox" else ("",):
+    tree = TREES[settings["network"]]
+    for subset, name in tree.folders.items():
+        for suffix in ("", "_seg", "_parsing") if subset not in tree.bare else ("",):
             (folder / f"{name}{suffix}").mkdir(parents=True, exist_ok=True)
     (folder / CHUNKS).mkdir(exist_ok=True)
     _write(folder / SETTINGS, json.dumps(settings, indent=1).encode())
@@ -350,15 +299,16 @@ def make(
     device: str = "cpu",
     workers: int | None = None,
 ) -> Path:
-    r"""Make the embedded data set in Market-1501's layout, once, and return its folder.
+    r"""Make the embedded data set in the layout of the network's real data set, once, and return its folder.
 
-    The folder `<root>/procedural/<name made from all arguments>` holds `bounding_box_train`, `query`,
+    The folder `<root>/procedural/<name made from all arguments>` holds for "market1501" `bounding_box_train`, `query`,
     `bounding_box_test`, `gt_bbox`, masks (`*_seg`), LIP parsing (`*_parsing`), key points (`market-annotation-*.csv`)
-    and `truth.csv`. A finished set is returned at once; an interrupted one is continued to the same bytes; two
-    processes may make the same set together.
+    and `truth.csv`; for "dukemtmc", "cuhk03", "cuhk01" and "msmt17" what `reidlib.datasets`' readers of these names
+    read, with the same annotations. No person and no place is in two networks. A finished set is returned at once; an
+    interrupted one is continued to the same bytes; two processes may make the same set together.
 
     `image_size` is (height, width) of the stored files: (128, 64) like Market-1501, (256, 128) or (64, 32). `size`:
-    "smoke", "course" or "full" (Market-1501's counts). `preset`: "retrieval" (hard) or "generation" (milder noise and
+    "smoke", "course" or "full" (the real set's counts). `preset`: "retrieval" (hard) or "generation" (milder noise and
     backgrounds, brighter clothes). `difficulty` in 0..2 scales camera strength, clothing collisions and occlusion.
     `progress` prints to stderr. `workers` processes render larger sets (default: one for each core, 8 at most).
     Raises ValueError, naming the accepted values, for anything else.

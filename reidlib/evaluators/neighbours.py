@@ -63,7 +63,7 @@ def nearest_neighbours(
         block = blocks(start, stop)
         if excluded is not None:
             block = _leave_out(block, excluded[start:stop].to(block.device))
-        values, indices = _smallest(block, k)
+        values, indices = smallest(block, k)
         if not callable(distance):
             values = _true_distances(query_features[start:stop], gallery_features, indices, values, distance)
         found.append((indices, values))
@@ -125,7 +125,7 @@ def _leave_out(block: Tensor, exclude: Tensor) -> Tensor:
     return block.index_put((named, exclude[named]), block.new_tensor(torch.inf))
 
 
-def _smallest(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def smallest(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k smallest of each row by (value, column): values and columns [q, k]."""
     values, indices = block.topk(k, dim=1, largest=False)
     crowded = (block <= values.max(1, keepdim=True).values).sum(1) > k  # a tie reaches beyond the k: take the first

@@ -15,7 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
-from reidlib.evaluators.neighbours import _smallest
+from reidlib.evaluators.neighbours import smallest
 
 _PIECE = 64  # rows compared at once
 _FEW = 16  # a comparison that lets fewer than 1 in 16 distances through is cheaper than a selection in every row
@@ -207,7 +207,7 @@ class _Nearest:
         rows = slice(first_row, first_row + len(block))
         found = self._few_below(block, self.values[rows, -1])
         if found is None:
-            values, columns = _smallest(block.contiguous(), min(self.values.shape[1], block.shape[1]))
+            values, columns = smallest(block.contiguous(), min(self.values.shape[1], block.shape[1]))
             touched = torch.arange(rows.start, rows.stop, device=block.device)
         else:
             touched, values, columns = found

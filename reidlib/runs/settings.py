@@ -61,7 +61,7 @@ class Settings:
         """Load the data set of these settings (`datasets.load`); `options` go on to it.
 
         Rendered people are the same whatever `seed` is, so that seeds differ in the training alone; `seed=` here
-        renders others.
+        renders others. `dataset=` reads another set of the same folder, for transfer.
         """
         options = {"preset": preset, "size": DATA_SIZES[self.profile]} | options
-        return load(self.dataset, self.data_root, self.size, **options)
+        return load(options.pop("dataset", self.dataset), self.data_root, self.size, **options)

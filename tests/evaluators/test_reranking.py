@@ -63,7 +63,7 @@ def test_the_fact_sheets_numbers(options, want):
     np.testing.assert_allclose(whole(rerank(*TOY, **options))[0], want, atol=6e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     q=st.integers(1, 30),

@@ -11,6 +11,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default="data", help="folder that holds procedural/ (default: data)")
     parser.add_argument("--size", default="course", help="smoke, course (default) or full")
     parser.add_argument("--preset", default="retrieval", help="retrieval (default) or generation")
+    parser.add_argument(
+        "--network", default="market1501", help="market1501 (default), dukemtmc, cuhk03, cuhk01 or msmt17"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which people (default: 0)")
     parser.add_argument("--difficulty", type=float, default=1.0, help="0 to 2 (default: 1)")
     parser.add_argument("--image-size", type=int, nargs=2, default=(128, 64), metavar=("HEIGHT", "WIDTH"))
@@ -37,6 +40,7 @@ def main() -> None:
         "size": arguments.size,
         "seed": arguments.seed,
         "preset": arguments.preset,
+        "network": arguments.network,
         "difficulty": arguments.difficulty,
     }
     if arguments.worker:

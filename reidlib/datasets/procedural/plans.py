@@ -14,6 +14,7 @@ from .layout import people_rows, seen_by_chance, share_out, visits
 MSMT17_FOLDERS = {
     "train": "mask_train_v2", "val": "mask_train_v2", "query": "mask_test_v2", "gallery": "mask_test_v2"
 }  # fmt: skip
+DAYS = ("0301", "0302", "0303", "0304")
 PERIODS = ("morning", "noon", "afternoon")
 
 
@@ -92,7 +93,7 @@ def _msmt17(network: Network, wanted: Size, rng: np.random.Generator) -> pd.Data
         strict=True,
     )
     table["name"] = [
-        f"{who:04d}_{count:03d}_{camid:02d}_03{1 + time // 3:02d}{PERIODS[time % 3]}_{track % 10_000:04d}_{count % 3}.jpg"
+        f"{who:04d}_{count:03d}_{camid:02d}_{DAYS[time // 3]}{PERIODS[time % 3]}_{track % 10_000:04d}_{count % 3}.jpg"
         for who, count, camid, time, track in fields
     ]
     table["path"] = [f"{who:04d}/{name}" for who, name in zip(number, table["name"], strict=True)]

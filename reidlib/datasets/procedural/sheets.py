@@ -66,6 +66,24 @@ def _turning(pids: list[int]) -> Tensor:
     return sheet(render(turned, 1, yaws=yaws, phases=0.9, moments=turned, **options).images, 16)
 
 
+def _two_rows(network: str, columns: int) -> Tensor:
+    """Two rows of pictures, uint8 [2, columns, 3, H, W]: two people in all cameras, or many in two views."""
+    cameras = len(network_named(network).cameras)
+    if cameras == columns:
+        pids, views = [1] * columns + [2] * columns, list(range(1, columns + 1)) * 2
+    else:
+        pids, views = list(range(1, columns + 1)) * 2, [1] * columns + [2] * columns
+    return render(pids, views, plain=False, network=network).images.unflatten(0, (2, columns))
+
+
+def _networks() -> Tensor:
+    """All networks: Market-1501 and DukeMTMC-reID, MSMT17, then seven people each in CUHK03's and CUHK01's views."""
+    gap = torch.full((2, 1, 3, 128, 64), 255, dtype=torch.uint8)
+    first = torch.cat([_two_rows("market1501", 6), gap, _two_rows("dukemtmc", 8)], 1)
+    last = torch.cat([_two_rows("cuhk03", 7), gap, _two_rows("cuhk01", 7)], 1)
+    return sheet(torch.cat([first, _two_rows("msmt17", 15), last]).flatten(0, 1), 15)
+
+
 def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[int] = tuple(range(1, 25))) -> list[Path]:
     """Draw the data card's pictures (JPEG) of these people into a folder and return their paths."""
     folder, pids = resolve(folder), list(pids)
@@ -81,5 +99,6 @@ def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[in
         "truth": sheet(_truth(truth), 16),
         "same_frame": sheet(pairs.flatten(0, 1), 24),
         "difficulty": sheet(torch.cat(levels), 12),
+        "networks": _networks(),
     }
     return [_save(page, folder / f"{name}.jpg") for name, page in pages.items()]

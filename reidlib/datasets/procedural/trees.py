@@ -20,7 +20,6 @@ class Tree:
 
     folders: dict[str, str]
     keypoints: dict[str, str]  # a subset without a table has OpenPose's JSON in a folder beside its pictures
-    bare: tuple[str, ...] = ()  # subsets that have neither masks nor parsing
 
 
 def _tables(name: str, train: tuple[str, ...], test: tuple[str, ...]) -> dict[str, str]:
@@ -31,7 +30,7 @@ def _tables(name: str, train: tuple[str, ...], test: tuple[str, ...]) -> dict[st
 
 _DUKE = {subset: FOLDERS[subset] for subset in ("train", "query", "gallery")}
 TREES = {
-    "market1501": Tree(FOLDERS, _tables("market", ("train",), ("query", "gallery", "gt_bbox")), ("gt_bbox",)),
+    "market1501": Tree(FOLDERS, _tables("market", ("train",), ("query", "gallery", "gt_bbox"))),
     "dukemtmc": Tree(_DUKE, _tables("dukemtmc", ("train",), ("query", "gallery"))),
     "cuhk03": Tree({name: name for name in ("images_detected", "images_labeled")}, {}),
     "cuhk01": Tree({"campus": "campus"}, {"campus": "cuhk01-annotation.csv"}),

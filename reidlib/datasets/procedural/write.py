@@ -1,4 +1,4 @@
-"""Writes a data set in the layout of its network's real one: made once, in chunks, resumable, safe for two processes at once."""
+"""Writes a data set in its network's own layout: once, in chunks, resumable, safe for two processes at once."""
 
 import io
 import json
@@ -197,9 +197,8 @@ def _report(done: int, total: int, began: float, worked: int, *, final: bool = F
 
 def prepare(folder: Path, settings: dict) -> None:
     """Make the folders of a set and write down its settings."""
-    tree = TREES[settings["network"]]
-    for subset, name in tree.folders.items():
-        for suffix in ("", "_seg", "_parsing") if subset not in tree.bare else ("",):
+    for subset, name in TREES[settings["network"]].folders.items():
+        for suffix in ("", "_seg", "_parsing") if subset != "gt_bbox" else ("",):
             (folder / f"{name}{suffix}").mkdir(parents=True, exist_ok=True)
     (folder / CHUNKS).mkdir(exist_ok=True)
     _write(folder / SETTINGS, json.dumps(settings, indent=1).encode())

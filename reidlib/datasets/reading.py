@@ -265,9 +265,10 @@ def _info(truth: pd.DataFrame | None, subset: str, table: pd.DataFrame) -> pd.Da
     if truth is None:
         return own if len(own.columns) else None
     rows = truth
-    if "subset" in truth.columns and subset != "all":  # a file's subset may go by its folder's name or by ours
+    if "subset" in truth.columns:  # a file's subset may go by its folder's name or by ours
         tops = {PurePosixPath(path).parts[0] for path in table["path"]}
-        rows = truth[truth["subset"].isin([*tops, subset])]
+        own_rows = truth[truth["subset"].isin([*tops, subset])]
+        rows = own_rows if subset != "all" or len(own_rows) else truth
     rows = rows.drop_duplicates("name").drop(columns=[*own.columns, "pid", "camid", "sequence"], errors="ignore")
     names = pd.DataFrame({"name": table["name"].to_list()}).join(own)
     return names.merge(rows, on="name", how="left").drop(columns="name")

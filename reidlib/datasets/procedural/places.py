@@ -197,7 +197,7 @@ def _vending(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Calla
 
 def _tree(picture: Tensor, x: Tensor, y: Tensor, pixel: float, uniform: Callable) -> Tensor:
     lean, tone = uniform() - 0.5, 0.75 + 0.5 * uniform()
-    trunk = within(x - 0.1 * lean * y, -0.13 + 0.02 * float(lean), 0.13, pixel) * (y > 0)
+    trunk = within(x - 0.1 * lean * y, -0.13 + 0.02 * lean, 0.13, pixel) * (y > 0)
     picture = mix(picture, rgb("#574636") * (0.9 - 2.5 * x)[..., None].clamp(0.4, 1.3), trunk)
     leaves = noise(22, x * 0.8 + lean, y * 0.8)
     crown = ((x / 1.25).square() + ((y - 2.9) / 1.0).square() < 0.8 + 0.6 * leaves).float()

@@ -129,6 +129,15 @@ def test_cuhk03_has_up_to_five_images_a_view_and_two_kinds_of_boxes(folders, rea
     assert joints.tolist() == bench.train.info["joints_seen"].tolist(), "OpenPose's JSON holds every joint"
 
 
+def test_cuhk03s_truth_is_that_of_the_boxes_read(read, truths):
+    for boxes in ("detected", "labeled"):
+        people = read("cuhk03", boxes=boxes).train
+        truth = truths["cuhk03"]
+        own = truth[truth["subset"] == f"images_{boxes}"].set_index("name").loc[people.names]
+        for column in ("box", "cut", "occluded"):
+            assert people.info[column].tolist() == own[column].tolist()
+
+
 def test_cuhk03_has_twenty_splits(folders):
     splits = json.loads((folders["cuhk03"] / "splits_classic_detected.json").read_text())
     assert len(splits) == 20 and all(len({tuple(who) for who in split}) == 8 for split in splits)

@@ -73,15 +73,11 @@ def market_folder(tmp_path_factory) -> Path:
     return Path(shutil.move(made, root / "Market-1501-v15.09.15"))
 
 
-def run_smoke(notebook: Path, market: Path, workdir: Path) -> dict:
+def run_smoke(notebook: Path, market: Path, workdir: Path, **given: str) -> dict:
     """Run with plain papermill, as a user might, and return results.json."""
     workdir.mkdir()
-    parameters = {
-        "profile": "smoke",
-        "dataset": "market1501",
-        "data_root": str(market.parent),
-        "output_root": str(workdir / "runs"),
-    }
+    parameters = {"profile": "smoke", "dataset": "market1501", "data_root": str(market.parent)}
+    parameters |= {"output_root": str(workdir / "runs")} | given
     arguments = [text for name, value in parameters.items() for text in ("-p", name, value)]
     result = subprocess.run(
         [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), "executed.ipynb", *arguments],
@@ -106,3 +102,13 @@ def test_same_seed_same_numbers(market_folder, tmp_path):
     notebook = next(path for path in NOTEBOOKS if path.stem.startswith("02"))
     first, second = (run_smoke(notebook, market_folder, tmp_path / name)["metrics"] for name in ("one", "two"))
     assert first == second  # to the last digit
+
+
+@pytest.mark.parametrize("network", ["dukemtmc", "cuhk03", "cuhk01", "msmt17"])
+def test_one_parameter_takes_the_baseline_to_another_network(network, market_folder, tmp_path):
+    """Its own layout, reader, cache, training and protocol."""
+    notebook = next(path for path in NOTEBOOKS if path.stem.startswith("02"))
+    given = {"dataset": "procedural", "network": network, "losses": "softmax", "camera_sets": "", "images_seen": "320"}
+    results = run_smoke(notebook, market_folder, tmp_path / network, **given)
+    rule = results["metrics"]["softmax/rank-1" + (" (separate views, single-shot x10)" if network == "cuhk03" else "")]
+    assert 0 <= rule["value"] <= 1

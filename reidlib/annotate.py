@@ -38,7 +38,6 @@ PERSON = 1  # COCO's number
 COCO_OF_OPENPOSE = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 SHOULDERS, NECK = (5, 6), 1
 MARKET = {"bounding_box_train": "train", "query": "test", "bounding_box_test": "test", "gt_bbox": "test"}
-BESIDE = ("_seg", "_parsing", "_keypoints")  # endings of the folders that hold annotations, not photographs
 PAUSE = 30.0  # seconds between two writings of the key-point table
 
 
@@ -132,7 +131,7 @@ def find_images(folder: Path) -> list[Place]:
     places = []
     for path in sorted(p for p in below if p.suffix.lower() in SUFFIXES and p.is_file()):
         parts = path.relative_to(folder).parts
-        if path.name.startswith(".") or any(part.endswith(BESIDE) for part in parts[:-1]):
+        if path.name.startswith(".") or any(part.endswith(annotations.BESIDE) for part in parts[:-1]):
             continue
         beside = folder / f"{parts[0]}_seg" if len(parts) > 1 else folder.with_name(f"{folder.name}_seg")
         name = path.name if market else "/".join(parts)

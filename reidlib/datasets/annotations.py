@@ -20,6 +20,7 @@ LIP_LABELS = (
     "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
 )  # fmt: skip
 # label of each LIP class in a mirrored picture: arms, legs and shoes change sides
+BESIDE = ("_seg", "_parsing", "_keypoints")  # endings of the folders that hold annotations, not photographs
 LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18)
 SUFFIXES = (".png", ".jpg", ".jpeg")
 # place of each of our 18 joints in OpenPose's BODY_25 model, which has the middle of the hips at 8 and feet at the end

@@ -26,6 +26,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from reidlib.datasets import reading
+from reidlib.datasets.annotations import BESIDE
 from reidlib.datasets.benchmark import Benchmark, Protocol
 from reidlib.files import atomic_path, resolve
 
@@ -116,7 +117,9 @@ def make_table(
     if train is not None and not 0 <= train < 1:
         raise ValueError(f"train is a share of the identities, 0 <= train < 1, got {train!r}")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    paths = [path.relative_to(folder).as_posix() for path in found if not path.name.startswith(".")]
+    inside = [path.relative_to(folder) for path in found if not path.name.startswith(".")]
+    is_photograph = [not any(part.endswith(BESIDE) for part in path.parts[:-1]) for path in inside]
+    paths = [path.as_posix() for path, kept in zip(inside, is_photograph, strict=True) if kept]
     if not paths:
         raise ValueError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
     paths = _without_copies(folder, paths)

@@ -215,6 +215,14 @@ def test_ten_photographs_of_friends(album, read):
     assert pd.read_csv(folder / "people.csv").equals(rows)
 
 
+def test_annotations_beside_the_photographs_are_no_people(album):
+    """After `reidlib.annotate`, the folder holds masks and key points too: the table stays the same."""
+    names = ["anna/1.jpg", "anna/2.jpg", "ben/1.jpg", "ben/2.jpg"]
+    before = make_table(album(*names))
+    after = make_table(album(*names, "anna_seg/1.png", "ben_parsing/1.png", "anna_keypoints/1.png"))
+    assert after.equals(before) and set(after["identity"]) == {"anna", "ben"}
+
+
 def test_a_pattern_of_your_own(album):
     folder = album("img-cam2-p17.jpg", "img-cam1-p17.jpg", "img-cam1-p03.jpg", "cover.jpg")
     with pytest.warns(UserWarning, match=r"1 images do not fit the pattern .* and are left out: cover\.jpg"):

@@ -180,14 +180,14 @@ def annotate(
     places = find_images(resolve(folder))
     tables = _Tables({place.table for place in places})
     limits = {"min_score": min_score, "min_joint_score": min_joint_score}
-    todo = [place for place in places if _missing(place, detectors, tables)]
+    missing = [place for place in places if _missing(place, detectors, tables)]
     unreadable, nobody = [], []
     pause = 0.2 if sys.stderr.isatty() else 10
-    bar = tqdm(total=len(todo), desc="annotating", unit="image", disable=not progress, mininterval=pause)
+    bar = tqdm(total=len(missing), desc="annotating", unit="image", disable=not progress, mininterval=pause)
     try:
-        for start in range(0, len(todo), batch_size):
+        for start in range(0, len(missing), batch_size):
             opened = []
-            for place in todo[start : start + batch_size]:
+            for place in missing[start : start + batch_size]:
                 try:
                     opened.append((place, _open(place.image)))
                 except UNREADABLE as error:
@@ -195,11 +195,11 @@ def annotate(
                     warnings.warn(f"{place.image} cannot be opened and is left out ({error})", stacklevel=2)
             nobody += _annotate_batch(opened, detectors, tables, **limits)
             tables.write(every=PAUSE)
-            bar.update(len(todo[start : start + batch_size]))
+            bar.update(len(missing[start : start + batch_size]))
     finally:
         tables.write()
         bar.close()
-    return Summary(len(todo) - len(unreadable), len(places) - len(todo), unreadable, nobody)
+    return Summary(len(missing) - len(unreadable), len(places) - len(missing), unreadable, nobody)
 
 
 class _Tables:

@@ -270,19 +270,19 @@ def _to_html(executed: Path) -> None:
 
 def announce(jobs: Sequence[Job], *, force: bool = False) -> str:
     """Say before the start how many notebooks will run and how long that took on two CPU cores."""
-    todo = [job for job in jobs if force or not job.is_done()]
-    seconds = [job.measured_seconds for job in todo]
-    words = f"{len(todo)} of {len(jobs)} notebooks to run"
-    if not todo:
+    pending = [job for job in jobs if force or not job.is_done()]
+    seconds = [job.measured_seconds for job in pending]
+    words = f"{len(pending)} of {len(jobs)} notebooks to run"
+    if not pending:
         return words
     known = sum(value for value in seconds if value is not None)
     unknown = seconds.count(None)
-    if unknown < len(todo):
+    if unknown < len(pending):
         words += (
             f": about {max(1, round(known / 60))} min on two CPU cores" if known >= 60 else f": about {known:.0f} s"
         )
         words += f" (and {unknown} of unknown length)" if unknown else ""
-    return words + ("; the first run also renders the data set" if not _has_data(todo) else "")
+    return words + ("; the first run also renders the data set" if not _has_data(pending) else "")
 
 
 def _has_data(jobs: Sequence[Job]) -> bool:

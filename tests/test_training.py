@@ -443,7 +443,7 @@ def test_a_batch_of_27_images_trains_on_two_threads():
     code = (
         "import torch; from reidlib.datasets import PersonImages; from reidlib.embedders import train_baseline\n"
         "torch.set_num_threads(2)\n"
-        "images = torch.randint(0, 255, (27, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))\n"
+        "torch.manual_seed(0); images = torch.randint(0, 255, (27, 3, 64, 32), dtype=torch.uint8)\n"
         "people = PersonImages(images, torch.arange(27) % 14, torch.ones(27, dtype=torch.long))\n"
         "options = dict(images_seen=480, loss='lsr', preset='smoke', device='cpu', progress=False)\n"
         "histories = [train_baseline(people, seed=seed, **options)[1] for seed in range(3)]\n"

@@ -62,8 +62,8 @@ def _numerics(
     if precision == "auto":
         precision = old.get("precision", "bf16" if has_fast_bfloat16(device) else "fp32")
     if channels_last == "auto":
-        # never on a CPU: torch 2.13 corrupts memory there in the backward pass of some batch sizes (27 images, a network
-        # of width 8, two threads, fp32 and bf16 alike), and the layout gains a few percent
+        # never on a CPU: torch 2.13 corrupts memory there in the backward pass of some batch sizes (27 images, width 8,
+        # two threads, fp32 and bf16 alike), and the layout gains a few percent
         channels_last = old.get("channels_last", precision == "bf16" and device.type == "cuda")
     return {"precision": precision, "channels_last": bool(channels_last)}
 

@@ -1,0 +1,49 @@
+r"""The adversarial game in its two usual forms: cross-entropy on logits ("vanilla") and least squares.
+
+$D$ stands for the discriminator's patch scores; under "vanilla" the probability is $\sigma(D)$.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GAN_LOSSES = ("vanilla", "least_squares")
+
+
+def adversarial_loss(scores: Tensor, real: bool, kind: str = "vanilla") -> Tensor:
+    r"""Return how far the scores are from saying "real" (or "generated"), averaged over patches and images.
+
+    $$L = -\log\sigma(D) \;(\text{real}), \quad -\log(1-\sigma(D)) \;(\text{generated}) \qquad\text{or}\qquad (D - t)^2,
+    \; t \in \{1, 0\}$$
+
+    The generator's own loss is `adversarial_loss(D(fake), True)`: for "vanilla" the non-saturating form.
+
+    Args:
+        scores: any shape, the discriminator's linear output.
+        real: what they should say.
+        kind: "vanilla" or "least_squares".
+
+    Raises:
+        ValueError: for another kind.
+
+    >>> round(adversarial_loss(torch.zeros(2, 1, 6, 2), True).item(), 4)
+    0.6931
+    >>> adversarial_loss(torch.zeros(1), True, "least_squares").item()
+    1.0
+    """
+    scores = scores.float()
+    target = torch.ones_like(scores) if real else torch.zeros_like(scores)
+    if kind == "vanilla":
+        return F.binary_cross_entropy_with_logits(scores, target)
+    if kind == "least_squares":
+        return F.mse_loss(scores, target)
+    raise ValueError(f"kind must be one of {', '.join(GAN_LOSSES)}, got {kind!r}")
+
+
+def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: str = "vanilla", factor: float = 0.5) -> Tensor:
+    r"""Return $f\,(L(D(\text{real}), 1) + L(D(\text{fake}), 0))$ with $f$ = `factor` (pix2pix, CycleGAN 0.5; PN-GAN 1).
+
+    >>> round(discriminator_loss(torch.zeros(1), torch.zeros(1)).item(), 4)
+    0.6931
+    """
+    return factor * (adversarial_loss(real_scores, True, kind) + adversarial_loss(fake_scores, False, kind))

@@ -83,13 +83,16 @@ def is_interactive() -> bool:
 
 
 def commit(folder: str | os.PathLike = REPOSITORY) -> str:
-    """Return the commit of the git checkout at `folder`, with "+dirty" where files differ, "unknown" without git."""
+    """Return the commit of the git checkout at `folder`, with "+dirty" where files differ, "unknown" without git.
+
+    Recorded tables do not count: a study writes them as it goes, and no number depends on them.
+    """
 
     def git(*arguments: str) -> str:
         call = ["git", "-C", os.fspath(folder), *arguments]
         return subprocess.run(call, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "--", ".", ":(exclude)notebooks/recorded") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -147,6 +147,10 @@ def test_commit_says_when_files_differ(tmp_path: Path):
         subprocess.run([*git, *call], check=True)
     clean = commit(tmp_path)
     assert len(clean) == 40
+    recorded = tmp_path / "notebooks" / "recorded" / "00_toy.csv"
+    recorded.parent.mkdir(parents=True)
+    recorded.touch()
+    assert commit(tmp_path) == clean
     (tmp_path / "new.txt").touch()
     assert commit(tmp_path) == clean + "+dirty"
 

@@ -129,7 +129,9 @@ def skeleton_images(keypoints: Tensor, image_size: tuple[int, int], *, radius: f
         middle = (keypoints[:, a, :2] + keypoints[:, b, :2]) / 2
         along = (keypoints[:, b, :2] - keypoints[:, a, :2]) / 2
         half = along.norm(dim=1).clamp_min(0.5)  # half the limb's length
-        unit = (along / half[:, None])[..., None, None]  # [B,2,1,1]
+        unit = along / along.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        # two joints in one place have no direction; any will do, but none would make the whole canvas the limb
+        unit = torch.where(along.any(dim=1, keepdim=True), unit, along.new_tensor([1.0, 0.0]))[..., None, None]
         dx, dy = x - middle[:, 0, None, None], y - middle[:, 1, None, None]  # [B,H,W]
         u, v = dx * unit[:, 0] + dy * unit[:, 1], dy * unit[:, 0] - dx * unit[:, 1]
         inside = (u / half[:, None, None]) ** 2 + (v / radius) ** 2 <= 1

@@ -128,10 +128,10 @@ def skeleton_images(keypoints: Tensor, image_size: tuple[int, int], *, radius: f
     for limb, (a, b) in enumerate(LIMBS):
         middle = (keypoints[:, a, :2] + keypoints[:, b, :2]) / 2
         along = (keypoints[:, b, :2] - keypoints[:, a, :2]) / 2
-        half = along.norm(dim=1).clamp_min(0.5)  # half the limb's length
-        unit = along / along.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        # two joints in one place have no direction; any will do, but none would make the whole canvas the limb
-        unit = torch.where(along.any(dim=1, keepdim=True), unit, along.new_tensor([1.0, 0.0]))[..., None, None]
+        half = along.norm(dim=1)  # half the limb's length
+        # joints in one place give no direction; any will do, but with none the whole canvas would be the limb
+        along = torch.where(half[:, None] > 0, along / half[:, None].clamp_min(1e-6), along.new_tensor([1.0, 0.0]))
+        half, unit = half.clamp_min(0.5), along[..., None, None]  # [B], [B,2,1,1]
         dx, dy = x - middle[:, 0, None, None], y - middle[:, 1, None, None]  # [B,H,W]
         u, v = dx * unit[:, 0] + dy * unit[:, 1], dy * unit[:, 0] - dx * unit[:, 1]
         inside = (u / half[:, None, None]) ** 2 + (v / radius) ** 2 <= 1

@@ -105,3 +105,30 @@ def test_a_batch_is_drawn_person_by_person():
     assert P.skeleton_images(points(), (64, 32)).sum() == 0
     with pytest.raises(ValueError, match=r"\[4, 54\]"):
         P.heat_maps(keypoints.flatten(1), (64, 32))
+
+
+def test_joints_in_one_place_make_a_spot_and_not_a_canvas():
+    picture = P.skeleton_images(points(j1=(30, 100), j2=(30, 100)), (256, 128))[0]
+    assert picture[:, 100, 30].tolist() == [0, 85, 255]  # half disc 2, half limb 0
+    assert (picture.sum(0) > 0).sum() == (P.skeleton_images(points(j2=(30, 100)), (256, 128))[0].sum(0) > 0).sum()
+    apart = P.skeleton_images(points(j1=(30, 100), j2=(30.2, 100)), (256, 128))[0]
+    assert apart.sum(0).nonzero().float().std(0).max() < 4  # joints almost in one place: the same
+
+
+def test_turning_round_puts_the_shoulders_colours_on_opposite_sides():
+    front = points(j1=(60, 60), j2=(40, 60), j5=(80, 60))  # the right shoulder is left in the image
+    back = points(j1=(60, 60), j2=(80, 60), j5=(40, 60))
+    right, left = [0, 170, 255], [0, 255, 85]
+    for person, expected in ((front, (right, left)), (back, (left, right))):
+        picture = P.skeleton_images(person, (256, 128))[0]
+        assert (picture[:, 60, 37].tolist(), picture[:, 60, 83].tolist()) == expected
+
+
+def test_limbs_blend_again_where_they_cross():
+    picture = P.skeleton_images(points(j1=(60, 60), j2=(40, 60), j5=(80, 60)), (256, 128))[0]
+    # the neck's disc (0, 85, 255), over it half of limb 0 (0, 0, 255), over that half of limb 1 (0, 85, 255)
+    assert picture[:, 60, 60].tolist() == [0, 64, 255]
+    crossing = points(j2=(40, 60), j3=(80, 60), j5=(60, 40), j6=(60, 80))  # limbs 2 and 4
+    first, second = torch.tensor(P.PALETTE[2]), torch.tensor(P.PALETTE[4])
+    expected = (0.25 * first + 0.5 * second).round().to(torch.uint8)
+    assert P.skeleton_images(crossing, (256, 128))[0, :, 60, 60].tolist() == expected.tolist()

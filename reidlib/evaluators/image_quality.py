@@ -1,0 +1,294 @@
+r"""How good generated images are: FID through a feature net that is named, SSIM, L1, LPIPS and mask-LPIPS.
+
+All take uint8 images [B, 3, H, W]. No weights are downloaded: FID takes any feature function, or the user's own file
+of Inception weights; LPIPS needs the user's file of its trunk's weights (the linear weights come with the package).
+This module imports torchvision, so `reidlib.evaluators` does not import it.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import reidlib.torchvision_ops  # noqa: F401 - before torchvision
+
+from lpips import LPIPS  # isort: skip
+from torchmetrics.functional.image import structural_similarity_index_measure  # isort: skip
+from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3  # isort: skip
+
+from reidlib.datasets import PersonImages
+from reidlib.datasets.augment import normalise
+from reidlib.files import resolve
+
+Features = Callable[[Tensor], Tensor]
+TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # LPIPS's name -> torchvision's
+
+
+class FID(NamedTuple):
+    """A Fréchet distance and what it was measured by: FIDs through different features cannot be compared.
+
+    >>> print(FID(12.3456, "identity judge", 96, 2304, 500))
+    FID 12.35 (identity judge, 96-d, 2304 real and 500 generated images)
+    """
+
+    value: float
+    features: str
+    dimensions: int
+    n_real: int
+    n_generated: int
+
+    def __str__(self) -> str:
+        return (
+            f"FID {self.value:.2f} ({self.features}, {self.dimensions}-d, {self.n_real} real and {self.n_generated} "
+            "generated images)"
+        )
+
+
+class _Named(nn.Module):
+    """A feature function in the form that torchmetrics takes, in double precision."""
+
+    def __init__(self, features: Features, dimensions: int) -> None:
+        super().__init__()
+        self.features, self.num_features = features, dimensions
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features(images).double().cpu()
+
+
+@torch.no_grad()
+def fid(
+    real: Tensor | PersonImages,
+    generated: Tensor | PersonImages,
+    *,
+    features: Features | str | Path,
+    name: str | None = None,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> FID:
+    r"""Return the Fréchet distance between two sets of images, each taken as a Gaussian of its features.
+
+    $$d^2 = \lVert \mu_1 - \mu_2 \rVert^2 + \mathrm{Tr}\big(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\big)$$
+
+    with the unbiased covariances; 0 and more, lower is better (rounding may give a little less than 0). Heusel et al.,
+    "GANs Trained by a Two Time-Scale Update Rule", 2017, Eq. 6. The computation is torchmetrics'.
+
+    With no more images than feature dimensions a covariance has not full rank: the number still comes, but it grows as
+    images get fewer, so compare only sets of equal size. Published numbers use Inception's 2048 pooled features and ten
+    thousand images and more.
+
+    Args:
+        real, generated: uint8 [N, 3, H, W], two images at least, or `PersonImages`.
+        features: uint8 images [B, 3, H, W] -> [B, D], as `Judges.embed`, which sees to its own device; or the path of
+            torch-fidelity's Inception weights (pt_inception-2015-12-05-6726825d.pth): 2048 features of images enlarged
+            to 299x299.
+        name: of the features, for the result; default the function's or the file's own.
+        batch_size: images at a time.
+        device: where Inception works.
+
+    Raises:
+        ValueError: images that are not uint8 [N, 3, H, W], fewer than two of them, or features that are not [B, D].
+        FileNotFoundError: no weights at the path.
+
+    >>> mean_colour = lambda images: images.float().mean((2, 3))
+    >>> black, grey = (torch.full((4, 3, 8, 4), value, dtype=torch.uint8) for value in (0, 10))
+    >>> fid(black, grey, features=mean_colour, name="mean colour").value          # 3 channels, 10 apart each
+    300.0
+    """
+    for what, images in (("real", real), ("generated", generated)):
+        if len(images) < 2:
+            raise ValueError(f"a covariance needs two images at least, {what} has {len(images)}")
+    if not callable(features):
+        name = f"Inception-v3, {Path(features).name}" if name is None else name
+        features = _inception(features, device)
+    probe = features(next(_chunks(real, 2)))
+    if probe.dim() != 2 or len(probe) != 2:
+        raise ValueError(f"features must give [B, D] for B images; for 2 images they gave {list(probe.shape)}")
+    metric = FrechetInceptionDistance(_Named(features, probe.shape[1]))
+    for images, is_real in ((real, True), (generated, False)):
+        for chunk in _chunks(images, batch_size):
+            metric.update(chunk, real=is_real)
+    if name is None:
+        name = getattr(features, "__qualname__", type(features).__name__)
+    return FID(metric.compute().item(), name, probe.shape[1], len(real), len(generated))
+
+
+def ssim(images: Tensor, targets: Tensor) -> Tensor:
+    r"""Return the structural similarity of each image with its target, float32 [B], at most 1, higher is better.
+
+    $$\text{SSIM} = \frac{(2 \mu_x \mu_y + C_1)(2 \sigma_{xy} + C_2)}
+      {(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)}$$
+
+    averaged over places and colour channels: Gaussian window of 11x11 with deviation 1.5, population covariances,
+    $C_1 = (0.01 \cdot 255)^2$, $C_2 = (0.03 \cdot 255)^2$, borders of 5 pixels left out. Wang et al., "Image Quality
+    Assessment", 2004, Eq. 13. Some pose-transfer code takes the range of each image instead of 255; its numbers differ.
+
+    Args:
+        images, targets: uint8 [B, 3, H, W], 11 pixels each way and more.
+
+    Raises:
+        ValueError: other types or shapes, or images smaller than the window.
+
+    >>> images = torch.randint(0, 255, (2, 3, 16, 16), dtype=torch.uint8)
+    >>> ssim(images, images).tolist()
+    [1.0, 1.0]
+    """
+    _check_pair(images, targets)
+    if min(images.shape[2:]) < 11:
+        raise ValueError(f"SSIM's window needs 11 pixels each way, got {images.shape[2]}x{images.shape[3]}")
+    return structural_similarity_index_measure(
+        images.float(), targets.float(), data_range=255.0, sigma=1.5, reduction="none"
+    )
+
+
+def l1(images: Tensor, targets: Tensor) -> Tensor:
+    r"""Return the mean absolute difference of each image from its target, float32 [B], in units of [-1, 1].
+
+    $$L_1 = \frac{1}{3HW} \sum \lvert x - y \rvert, \qquad x, y \in [-1, 1]$$
+
+    from 0 (equal) to 2 (black against white); a grey level is 2/255.
+
+    Args:
+        images, targets: uint8 [B, 3, H, W].
+
+    >>> l1(torch.full((1, 3, 4, 2), 255, dtype=torch.uint8), torch.zeros(1, 3, 4, 2, dtype=torch.uint8)).tolist()
+    [2.0]
+    """
+    _check_pair(images, targets)
+    return (images.float() - targets.float()).abs().mean((1, 2, 3)) / 127.5
+
+
+def lpips_net(trunk: str | Path | None = "auto", *, net: str = "alex", device: str | torch.device = "cpu") -> LPIPS:
+    """Build LPIPS 0.1: a trunk with your weights, and the learnt linear weights of the package `lpips`.
+
+    Args:
+        trunk: path of a state dict (.pth or .safetensors) of torchvision's AlexNet or VGG-16; "auto" looks for one in
+            torchvision's cache. None leaves random weights, which measure nothing people would agree with: for tests.
+        net: "alex" or "vgg".
+        device: where it works.
+
+    Raises:
+        FileNotFoundError: there are no weights there.
+        ValueError: an unknown net, or a file of another network.
+    """
+    if net not in TRUNKS:
+        raise ValueError(f"net={net!r}: accepted are {', '.join(map(repr, TRUNKS))}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pretrained.*|.*weight enum.*")  # lpips calls torchvision's old way
+        model = LPIPS(net=net, pnet_rand=True, verbose=False)
+    if trunk is not None:
+        _load_trunk(model, trunk, TRUNKS[net])
+    return model.to(device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def lpips(images: Tensor, targets: Tensor, net: LPIPS, *, batch_size: int = 64) -> Tensor:
+    r"""Return the learnt perceptual distance of each image from its target, float32 [B], 0 and more, lower is better.
+
+    $$d(x, y) = \sum_l \frac{1}{H_l W_l} \sum_{h,w} \lVert w_l \odot (\hat x^l_{hw} - \hat y^l_{hw}) \rVert_2^2$$
+
+    with the trunk's features $\hat x^l$ scaled to length 1 at each place and the learnt weights $w_l$. Zhang et al.,
+    "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, Eq. 1. Images go in as [-1, 1].
+
+    Args:
+        images, targets: uint8 [B, 3, H, W]; AlexNet needs about 32 pixels each way.
+        net: see `lpips_net`.
+        batch_size: pairs at a time.
+    """
+    _check_pair(images, targets)
+    return _lpips(images, targets, None, net, batch_size)
+
+
+@torch.no_grad()
+def mask_lpips(images: Tensor, targets: Tensor, masks: Tensor, net: LPIPS, *, batch_size: int = 64) -> Tensor:
+    """Return the LPIPS of images and targets that are both multiplied by the target's mask in [-1, 1], float32 [B].
+
+    What lies outside the mask becomes 0, mid-grey. As in the evaluation of Ren et al., "Deep Image Spatial
+    Transformation for Person Image Generation", 2020, whose masks come from key points.
+
+    Args:
+        images, targets: uint8 [B, 3, H, W].
+        masks: uint8 [B, H, W] from 0 to 255, of the targets.
+        net: see `lpips_net`.
+        batch_size: pairs at a time.
+    """
+    _check_pair(images, targets)
+    if masks.dtype != torch.uint8 or masks.shape != (len(images), *images.shape[2:]):
+        accepted = [len(images), *images.shape[2:]]
+        raise ValueError(f"masks must be uint8 {accepted}, got {masks.dtype} {list(masks.shape)}")
+    return _lpips(images, targets, masks, net, batch_size)
+
+
+def _lpips(images: Tensor, targets: Tensor, masks: Tensor | None, net: LPIPS, batch_size: int) -> Tensor:
+    device = next(net.parameters()).device
+    found = []
+    for rows in torch.arange(len(images)).split(batch_size):
+        pair = [normalise(each[rows].to(device), "signed") for each in (images, targets)]
+        if masks is not None:
+            mask = masks[rows, None].to(device).float() / 255
+            pair = [each * mask for each in pair]
+        found.append(net(*pair).flatten().float().cpu())
+    return torch.cat(found)
+
+
+def _load_trunk(model: LPIPS, trunk: str | Path, name: str) -> None:
+    """Copy torchvision's `features.<i>.<...>` to LPIPS's `slice<k>.<i>.<...>`."""
+    if trunk == "auto":
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        path = next(iter(sorted(folder.glob(f"{name}-*.pth"))), folder / f"{name}-*.pth")
+    else:
+        path = resolve(trunk)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights of LPIPS's trunk at {path}; give the path of a state dict of torchvision's {name} "
+            "(nothing is downloaded)"
+        )
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    own = model.net.state_dict()
+    wanted = {key: f"features.{key.partition('.')[2]}" for key in own}
+    wrong = [old for key, old in wanted.items() if old not in state or state[old].shape != own[key].shape]
+    if wrong:
+        raise ValueError(f"{path} is no {name} of torchvision: {', '.join(wrong[:3])} missing or of another shape")
+    model.net.load_state_dict({key: state[old] for key, old in wanted.items()})
+
+
+def _inception(path: str | Path, device: str | torch.device) -> Features:
+    """Return the 2048 pooled features of torch-fidelity's Inception with the user's weights."""
+    file = resolve(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no Inception weights at {file}; give torch-fidelity's file, or a function of images as features "
+            "(nothing is downloaded)"
+        )
+    torch.load(file, map_location="cpu", weights_only=True)  # refuses a file with code in it; torch-fidelity would not
+    net = NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)).to(device)
+    return lambda images: net(images.to(device))
+
+
+def _chunks(images: Tensor | PersonImages, size: int) -> Iterator[Tensor]:
+    for rows in torch.arange(len(images)).split(size):
+        chunk = images.batch(rows)["images"] if isinstance(images, PersonImages) else images[rows]
+        _check(chunk)
+        yield chunk
+
+
+def _check(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        got = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be uint8 [B,3,H,W], got {got}")
+
+
+def _check_pair(images: Tensor, targets: Tensor) -> None:
+    _check(images)
+    _check(targets)
+    if images.shape != targets.shape or not len(images):
+        raise ValueError(
+            f"images and targets must be of one shape and not empty, got {list(images.shape)}, {list(targets.shape)}"
+        )

@@ -1,0 +1,153 @@
+r"""What stands beside generated images in every table: colour matching and pasting, which learn nothing.
+
+Both have the generators' `condition` and `generate`, so `synthesis.synthesise` makes whole sets with them. A GAN that
+does not beat them has learnt a colour cast, or cut and paste.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from reidlib.datasets.augment import normalise
+from reidlib.datasets.backgrounds import fill_person, mean_background
+from reidlib.datasets.person_images import PersonImages
+
+# sRGB primaries to CIE XYZ; white of D65, 2 degrees
+XYZ_FROM_RGB = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+WHITE = (0.95047, 1.0, 1.08883)
+
+
+class ColourMatching(nn.Module):
+    r"""Give images the colours of another camera, $y = (x - \mu_a)\,\sigma_b / \sigma_a + \mu_b$ in each Lab channel.
+
+    Mean and deviation are those of all pixels of all images of a camera, so persons and clothes average out and what is
+    left is the camera's light. Reinhard et al., "Color Transfer between Images", 2001, with CIELAB in place of their
+    colour space [our choice].
+
+    Args:
+        sources: training images of camera a.
+        targets: training images of camera b.
+
+    Raises:
+        ValueError: a set without images.
+
+    >>> dark = PersonImages(torch.full((1, 3, 4, 4), 50, dtype=torch.uint8), [1], [1])
+    >>> light = PersonImages(torch.full((1, 3, 4, 4), 200, dtype=torch.uint8), [2], [2])
+    >>> moved = ColourMatching(dark, light).generate(normalise(dark.images, "signed"), None)
+    >>> torch.allclose(moved, normalise(light.images, "signed"), atol=1e-3)
+    True
+    """
+
+    def __init__(self, sources: PersonImages, targets: PersonImages) -> None:
+        super().__init__()
+        for name, images in (("source", sources), ("target", targets)):
+            mean, deviation = lab_statistics(images)
+            self.register_buffer(f"{name}_mean", mean)
+            self.register_buffer(f"{name}_deviation", deviation)
+
+    def condition(self, targets: dict[str, Tensor] | None = None, sources: dict[str, Tensor] | None = None) -> None:
+        """Return None: the two cameras are all there is to know."""
+        return None
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, condition: None = None) -> Tensor:
+        """Return images [B,3,H,W] in [-1, 1] with the target camera's colours, cut to what RGB can show."""
+        mean_a, deviation_a, mean_b, deviation_b = (
+            value.to(images.device)[:, None, None]
+            for value in (self.source_mean, self.source_deviation, self.target_mean, self.target_deviation)
+        )
+        # a camera of one flat colour has no spread to divide by
+        matched = (rgb_to_lab((images.float() + 1) / 2) - mean_a) * (deviation_b / deviation_a.clamp_min(0.01)) + mean_b
+        return (lab_to_rgb(matched) * 2 - 1).to(images.dtype)
+
+
+class Paste(nn.Module):
+    r"""Put the source's person, cut out by its mask, in front of a target image whose own person is painted over.
+
+    $x' = m x + (1 - m)\,b$, where b is the target with the target camera's mean background in place of its person. The
+    thesis's paste baseline: true persons and true scenes, with halos where masks are too large and bites where they are
+    too small.
+
+    Args:
+        targets: training images of the target camera, with masks; where the mean background comes from.
+
+    Raises:
+        ValueError: `targets` without masks or without images.
+    """
+
+    def __init__(self, targets: PersonImages) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean_background(targets))  # [3,H,W] in 0..255
+
+    def condition(
+        self, targets: dict[str, Tensor] | None = None, sources: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return `masks` float [B,1,H,W] in [0, 1] of the sources and `backgrounds` float [B,3,H,W] in [-1, 1].
+
+        Raises:
+            ValueError: where sources or targets are missing or have no masks.
+        """
+        for name, batch in (("sources", sources), ("targets", targets)):
+            if batch is None or "masks" not in batch:
+                got = "nothing" if batch is None else ", ".join(sorted(batch))
+                raise ValueError(f"pasting needs {name} with masks, got {got}")
+        scenes = fill_person(targets["images"], targets["masks"], self.mean.to(targets["images"].device))
+        return {"masks": sources["masks"][:, None].float() / 255, "backgrounds": normalise(scenes, "signed")}
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Return images [B,3,H,W] in [-1, 1] with the person of `images` before the condition's backgrounds."""
+        masks = condition["masks"]
+        return masks * images + (1 - masks) * condition["backgrounds"]
+
+
+def lab_statistics(people: PersonImages, *, batch_size: int = 512) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of L, a and b over all pixels of a set, float32 [3] each.
+
+    Raises:
+        ValueError: a set without images.
+    """
+    if len(people) == 0:
+        raise ValueError(f"colour statistics need images, got {people!r}")
+    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for rows in torch.arange(len(people)).split(batch_size):
+        lab = rgb_to_lab(people.batch(rows)["images"].float() / 255).double()
+        total += lab.sum((0, 2, 3))
+        squares += lab.square().sum((0, 2, 3))
+    pixels = len(people) * people.image_size[0] * people.image_size[1]
+    mean = total / pixels
+    return mean.float(), (squares / pixels - mean.square()).clamp_min(0).sqrt().float()
+
+
+def rgb_to_lab(images: Tensor) -> Tensor:
+    """Turn sRGB in [0, 1], float [B,3,H,W], to CIELAB (D65): L in [0, 100], a and b around 0.
+
+    >>> white, red = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
+    >>> [round(value, 1) for value in rgb_to_lab(red).flatten().tolist()]
+    [53.2, 80.1, 67.2]
+    """
+    linear = torch.where(images > 0.04045, ((images.clamp_min(0) + 0.055) / 1.055) ** 2.4, images / 12.92)
+    white = images.new_tensor(WHITE)[:, None, None]
+    xyz = torch.einsum("ij,bjhw->bihw", images.new_tensor(XYZ_FROM_RGB), linear) / white
+    f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-8) ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """Turn CIELAB (D65), float [B,3,H,W], to sRGB; colours that sRGB cannot show are cut to [0, 1].
+
+    >>> lab_to_rgb(torch.tensor([100.0, 0.0, 0.0])[None, :, None, None]).flatten().round(decimals=2).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    lightness, a, b = lab.unbind(1)
+    y = (lightness + 16) / 116
+    f = torch.stack([y + a / 500, y, y - b / 200], dim=1)
+    xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * lab.new_tensor(WHITE)[:, None, None]
+    inverse = torch.linalg.inv(torch.tensor(XYZ_FROM_RGB, dtype=torch.float64)).to(lab)
+    linear = torch.einsum("ij,bjhw->bihw", inverse, xyz)
+    bent = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055, 12.92 * linear)
+    return bent.clamp(0, 1)

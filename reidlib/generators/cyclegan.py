@@ -1,0 +1,437 @@
+r"""CycleGAN between two cameras, CamStyle's use of it for all camera pairs, and SPGAN, which keeps identities apart.
+
+None of them needs to know who is who: the images of camera a and of camera b come unpaired. They change a picture's
+style and hold on to its content, so the scene behind the person stays where it was.
+
+Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV 2017; Zhong et al.,
+"Camera Style Adaptation for Person Re-identification", CVPR 2018; Deng et al., "Image-Image Domain Adaptation with
+Preserved Self-Similarity and Domain-Dissimilarity for Person Re-identification", CVPR 2018.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidlib.datasets.augment import normalise
+from reidlib.datasets.person_images import PersonImages, extend
+from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, normal_init
+from reidlib.generators.synthesis import synthesise
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+
+Optimizers = dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]
+
+PRESETS = {
+    "smoke": dict(image_size=(64, 32), width=8, units=1, lr=4e-4),
+    "course": dict(image_size=(64, 32), width=16, units=3, lr=4e-4),
+    "paper": dict(image_size=(256, 256), width=64, units=None, lr=2e-4),
+}
+DIRECTIONS = ("a_to_b", "b_to_a")
+CONTRASTS = ("later", "released", "paper")
+
+
+class ImagePool(nn.Module):
+    """A history of generated images: the discriminator meets old ones too, so that it does not forget them.
+
+    Until it is full every image is stored and shown; after that, with probability 1/2, an image changes places with a
+    stored one, which is shown instead. Images and count are buffers, and chance is torch's own generator: a run that
+    resumes from a checkpoint goes on with the same history.
+
+    Args:
+        size: images kept; 0 shows every image as it comes.
+        image_size: (height, width).
+
+    >>> pool = ImagePool(2, (4, 4))
+    >>> pool(torch.ones(1, 3, 4, 4)).mean().item(), pool.filled.item()
+    (1.0, 1)
+    """
+
+    def __init__(self, size: int, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, 3, *image_size))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, fakes: Tensor) -> Tensor:
+        """Take generated images [B,3,H,W] in, give as many out, without gradients."""
+        size, filled = len(self.images), int(self.filled)
+        if size == 0:
+            return fakes.detach()
+        swap, places = torch.rand(len(fakes)) < 0.5, torch.randint(size, (len(fakes),))
+        shown = []
+        for fake, change, place in zip(fakes, swap.tolist(), places.tolist(), strict=True):
+            if filled < size:
+                self.images[filled] = fake
+                filled += 1
+            elif change:
+                old = self.images[place].clone()
+                self.images[place] = fake
+                fake = old
+            shown.append(fake)
+        self.filled.fill_(filled)
+        return torch.stack(shown)
+
+
+class CycleGAN(nn.Module):
+    r"""Two generators, $G_A: a \to b$ and $G_B: b \to a$, whose round trips must come back to where they started.
+
+    $$L_G = (D_A(G_A(a)) - 1)^2 + (D_B(G_B(b)) - 1)^2
+      + \lambda_c \big(\|G_B(G_A(a)) - a\|_1 + \|G_A(G_B(b)) - b\|_1\big)
+      + \lambda_i \lambda_c \big(\|G_A(b) - b\|_1 + \|G_B(a) - a\|_1\big)$$
+    $$L_D = \tfrac12 \big((D_A(b) - 1)^2 + D_A(G_A(a))^2\big) + \tfrac12 \big((D_B(a) - 1)^2 + D_B(G_B(b))^2\big)$$
+
+    each a mean over pixels or patches (Zhu et al., eqs. 1-3 in their least-squares form, and their identity term). Both
+    generators take one step, then both discriminators, which see the generators' images through an `ImagePool`. A batch
+    is of pairs: `images` of camera a, `target_images` of b, whoever they show (`camera_pairs.random_targets`).
+
+    Args:
+        preset: "smoke", "course" (both 64x32, learning rate 4e-4) or "paper" (256x256, width 64, 9 residual units, or 6
+            below 256 pixels, 2e-4); sets the next three and `lr`.
+        image_size: (height, width) of training images, multiples of 4.  width: channels of the first layer of
+            generators and discriminators.  units: residual units.
+        lambda_cycle, lambda_identity: $\lambda_c$, $\lambda_i$; the identity term is left out at 0.
+        pool_size: images that each discriminator's history holds.
+        lr: learning rate of all Adam optimizers, with $\beta_1 = 0.5$.
+        steps: length of the run that the schedule is spread over.
+        constant: share of the run with constant rate, which then falls linearly to 0 (here 1/2, CamStyle 0.6).
+        cameras: the camids of a and b; then `condition` reads the direction off the sources.
+
+    Raises:
+        ValueError: for a preset, size or number that cannot be used.
+
+    >>> gan = CycleGAN(preset="smoke")
+    >>> gan.generate(torch.zeros(2, 3, 64, 32), "b_to_a").shape
+    torch.Size([2, 3, 64, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str = "course",
+        image_size: tuple[int, int] | None = None,
+        width: int | None = None,
+        units: int | None = None,
+        lambda_cycle: float = 10.0,
+        lambda_identity: float = 0.5,
+        pool_size: int = 50,
+        lr: float | None = None,
+        steps: int = 1000,
+        constant: float = 0.5,
+        cameras: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        chosen = choose_preset(PRESETS, preset, image_size=image_size, width=width, units=units, lr=lr)
+        self.image_size, self.lr = tuple(chosen["image_size"]), chosen["lr"]
+        width, units = chosen["width"], chosen["units"]
+        if units is None:
+            units = 9 if min(self.image_size) >= 256 else 6
+        if steps < 1 or pool_size < 0 or not 0 <= constant <= 1 or min(lambda_cycle, lambda_identity) < 0:
+            raise ValueError(
+                f"steps={steps}, pool_size={pool_size}, constant={constant}, lambda_cycle={lambda_cycle}, "
+                f"lambda_identity={lambda_identity}: at least 1 step, a share in [0, 1], nothing negative"
+            )
+        if any(side % 4 or side < 24 for side in self.image_size):
+            raise ValueError(f"image_size must be multiples of 4 from 24 on, got {self.image_size}")
+        if cameras is not None and len(set(cameras)) != 2:
+            raise ValueError(f"cameras must be the numbers of two cameras, got {cameras}")
+        self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
+        self.steps, self.constant, self.cameras = steps, constant, cameras
+        self.G_A, self.G_B = (ResidualGenerator(3, width=width, units=units) for _ in range(2))
+        self.D_A, self.D_B = (
+            PatchDiscriminator(3, width=width, norm="instance", biases=(True, True, True)) for _ in range(2)
+        )
+        self.apply(normal_init)
+        self.pool_A, self.pool_B = (ImagePool(pool_size, self.image_size) for _ in range(2))
+
+    def optimizers(self) -> Optimizers:
+        """Give one Adam for both generators, "G", and one for both discriminators, "D"."""
+        return {"G": self._adam(self.G_A, self.G_B), "D": self._adam(self.D_A, self.D_B)}
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of the learning rate at a step, from 0."""
+        return linear_decay(step, self.steps, self.constant)
+
+    def training_step(
+        self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Take one step of the generators, then one of the discriminators, on a batch of pairs.
+
+        Returns:
+            every term, unweighted, by the authors' names: G_A, G_B, cycle_A, cycle_B, idt_A, idt_B, D_A, D_B.
+        """
+        a, b = self.domains(batch)
+        fake_b, fake_a, terms = self.generator_terms(a, b)
+        update("G", self.generator_loss(terms))
+        return terms | self.train_discriminators(a, b, fake_b, fake_a, update)
+
+    def domains(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the images of both cameras, in [-1, 1], or say what is wrong with the batch."""
+        return pair_images(batch, self.image_size, type(self).__name__)
+
+    def generator_terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return G_A(a), G_B(b) and the terms of the generators' loss, unweighted."""
+        if self.lambda_identity:  # one pass for both uses: instance normalisation keeps images apart
+            fake_b, same_b = self.G_A(torch.cat([a, b])).float().chunk(2)
+            fake_a, same_a = self.G_B(torch.cat([b, a])).float().chunk(2)
+        else:
+            fake_b, fake_a = self.G_A(a).float(), self.G_B(b).float()
+        terms = {
+            "G_A": adversarial_loss(self.D_A(fake_b), True, "least_squares"),
+            "G_B": adversarial_loss(self.D_B(fake_a), True, "least_squares"),
+            "cycle_A": F.l1_loss(self.G_B(fake_b).float(), a),
+            "cycle_B": F.l1_loss(self.G_A(fake_a).float(), b),
+        }
+        if self.lambda_identity:
+            terms |= {"idt_A": F.l1_loss(same_b, b), "idt_B": F.l1_loss(same_a, a)}
+        return fake_b, fake_a, terms
+
+    def generator_loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weigh the terms of the generators' loss."""
+        weights = {"cycle": self.lambda_cycle, "idt": self.lambda_cycle * self.lambda_identity}
+        return sum(weights.get(name[:-2], 1.0) * value for name, value in terms.items())
+
+    def train_discriminators(
+        self, a: Tensor, b: Tensor, fake_b: Tensor, fake_a: Tensor, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Take the step of both discriminators and return their losses."""
+        terms = {}
+        for name, net, real, fake in (
+            ("D_A", self.D_A, b, self.pool_A(fake_b)),
+            ("D_B", self.D_B, a, self.pool_B(fake_a)),
+        ):
+            scores = net(torch.cat([real, fake])).chunk(2)
+            terms[name] = discriminator_loss(*scores, "least_squares")
+        update("D", terms["D_A"] + terms["D_B"])
+        return terms
+
+    def condition(
+        self, targets: dict[str, Tensor] | None = None, sources: dict[str, Tensor] | None = None
+    ) -> Tensor | None:
+        """Return bool [B], "this source is of camera a", where `cameras` is known; else None, from a to b.
+
+        Raises:
+            ValueError: a source of a third camera.
+        """
+        if self.cameras is None or sources is None:
+            return None
+        camids = sources["camids"]
+        strangers = sorted(set(camids.tolist()) - set(self.cameras))
+        if strangers:
+            raise ValueError(f"this {type(self).__name__} moves between cameras {self.cameras}, got {strangers}")
+        return camids == self.cameras[0]
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, condition: Tensor | str | None = None) -> Tensor:
+        """Move images [B,3,H,W] in [-1, 1] to the other camera.
+
+        Args:
+            images: of any height and width that are multiples of 4.
+            condition: "a_to_b" (also None), "b_to_a", or bool [B], True where an image goes from a to b.
+
+        Raises:
+            ValueError: for another condition.
+        """
+        if isinstance(condition, Tensor) and condition.dtype == torch.bool and len(condition) == len(images):
+            out = torch.empty_like(images)
+            for net, rows in ((self.G_A, condition), (self.G_B, ~condition)):
+                if rows.any():
+                    out[rows] = net(images[rows]).to(out.dtype)
+            return out
+        if condition is not None and (isinstance(condition, Tensor) or condition not in DIRECTIONS):
+            raise ValueError(f"condition must be {DIRECTIONS}, None or bool [{len(images)}], got {condition!r}")
+        return (self.G_B if condition == "b_to_a" else self.G_A)(images).to(images.dtype)
+
+    def _adam(self, *nets: nn.Module) -> tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]:
+        parameters = [p for net in nets for p in net.parameters()]
+        return parameters, torch.optim.Adam(parameters, lr=self.lr, betas=(0.5, 0.999)), self.schedule
+
+
+class SiameseNet(nn.Module):
+    """SPGAN's embedder: stages of 4x4 convolution (stride 2), LeakyReLU and 2x2 max-pooling, then 128 and 64 features.
+
+    Each stage divides height and width by 4. The published net has four for 256x256; smaller images get as many as fit
+    (64x32: two). Features have length 1.
+
+    Args:
+        image_size: (height, width).
+        width: channels of the first stage, doubled at each later one.
+
+    Raises:
+        ValueError: images below 4 pixels.
+
+    >>> SiameseNet((64, 32), width=8)(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 64])
+    """
+
+    def __init__(self, image_size: tuple[int, int], *, width: int = 64) -> None:
+        super().__init__()
+        if min(image_size) < 4:
+            raise ValueError(f"a Siamese net needs images of at least 4 pixels each way, got {image_size}")
+        (height, wide), ins, layers = image_size, 3, []
+        for stage in range(4):
+            if min(height, wide) < 4:
+                break
+            outs = width * 2**stage
+            layers += [nn.Conv2d(ins, outs, 4, 2, 1), nn.LeakyReLU(0.2), nn.MaxPool2d(2)]
+            height, wide, ins = height // 4, wide // 4, outs
+        self.stages = nn.Sequential(*layers)
+        self.features = nn.Sequential(
+            nn.Flatten(), nn.Linear(ins * height * wide, 128), nn.LeakyReLU(0.2), nn.Dropout(0.5), nn.Linear(128, 64)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.normalize(self.features(self.stages(images)).float(), dim=1)  # [B,64]
+
+
+def contrastive_loss(first: Tensor, second: Tensor, positive: bool, margin: float = 2.0) -> Tensor:
+    r"""Return the mean of $d^2$ over positive pairs, or of $\max(0, m - d)^2$ over negative ones; $d$ is Euclidean.
+
+    Features of length 1 are at most 2 apart, so with the margin 2 a negative pair is always pushed.
+
+    Args:
+        first, second: [B,D], row by row a pair.
+
+    >>> x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> round(contrastive_loss(x, y, True).item(), 4), round(contrastive_loss(x, y, False).item(), 4)
+    (2.0, 0.3431)
+    """
+    squared = (first - second).square().sum(1)
+    if positive:
+        return squared.mean()
+    distance = squared.clamp_min(1e-12).sqrt()  # the root has no gradient at 0
+    return (margin - distance).clamp_min(0).square().mean()
+
+
+class SPGAN(CycleGAN):
+    r"""CycleGAN whose images stay like their source and unlike every image of the target camera.
+
+    A Siamese net $e$ learns beside it, in a third step after those of the generators and the discriminators. With $+$
+    for a pair's positive and $-$ for its negative contrastive loss, $S = a$, $T = b$, $G = G_A$, $F = G_B$ and
+
+    $$P = +(x_S, G(x_S)) + +(x_T, F(x_T)), \quad N_G = -(G(x_S), x_T) + -(F(x_T), x_S), \quad N_X = -(x_S, x_T)$$
+
+    `contrast` chooses among the published forms:
+
+    - "later" (the authors' later code): generators $(P + \tfrac12 N_G)/4$, Siamese net $(P + 2 N_X)/3$;
+    - "released" (their first code): $(P + 2 N_X)/4$ for both, so the generators see positives only;
+    - "paper": $(P + N_G)/4$ for both.
+
+    The generators' loss is CycleGAN's plus `lambda_contrast` times it.
+
+    Args:
+        lambda_contrast: its weight.  margin: of the negatives.  contrast: see above.
+        options: of `CycleGAN`.
+
+    Raises:
+        ValueError: an unknown form.
+
+    >>> sorted(SPGAN(preset="smoke").optimizers())
+    ['D', 'G', 'M']
+    """
+
+    def __init__(
+        self, *, lambda_contrast: float = 2.0, margin: float = 2.0, contrast: str = "later", **options: Any
+    ) -> None:
+        super().__init__(**options)
+        if contrast not in CONTRASTS:
+            raise ValueError(f"contrast must be one of {', '.join(CONTRASTS)}, got {contrast!r}")
+        self.lambda_contrast, self.margin, self.contrast = lambda_contrast, margin, contrast
+        chosen = choose_preset(PRESETS, options.get("preset", "course"), width=options.get("width"))
+        self.siamese = SiameseNet(self.image_size, width=chosen["width"])
+        self.siamese.apply(normal_init)
+
+    def optimizers(self) -> Optimizers:
+        """Give CycleGAN's two and the Siamese net's Adam, "M"."""
+        return super().optimizers() | {"M": self._adam(self.siamese)}
+
+    def training_step(
+        self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Take the steps of generators, discriminators and Siamese net; returns CycleGAN's terms, con_G and con_M."""
+        a, b = self.domains(batch)
+        fake_b, fake_a, terms = self.generator_terms(a, b)
+        contrast = self.contrastive_terms(a, b, fake_b, fake_a, for_generators=True)
+        update("G", self.generator_loss(terms) + self.lambda_contrast * contrast)
+        terms |= self.train_discriminators(a, b, fake_b, fake_a, update) | {"con_G": contrast}
+        terms["con_M"] = self.contrastive_terms(a, b, fake_b.detach(), fake_a.detach(), for_generators=False)
+        update("M", terms["con_M"])
+        return terms
+
+    def contrastive_terms(
+        self, a: Tensor, b: Tensor, fake_b: Tensor, fake_a: Tensor, *, for_generators: bool
+    ) -> Tensor:
+        """Return the contrastive loss of the generators, or that of the Siamese net."""
+        e_a, e_b, e_fake_b, e_fake_a = self.siamese(torch.cat([a, b, fake_b, fake_a])).chunk(4)
+        positive = contrastive_loss(e_a, e_fake_b, True) + contrastive_loss(e_b, e_fake_a, True)
+        made = contrastive_loss(e_fake_b, e_b, False, self.margin) + contrastive_loss(e_fake_a, e_a, False, self.margin)
+        real = contrastive_loss(e_a, e_b, False, self.margin)
+        if self.contrast == "paper":
+            return (positive + made) / 4
+        if self.contrast == "released":
+            return (positive + 2 * real) / 4
+        return (positive + 0.5 * made) / 4 if for_generators else (positive + 2 * real) / 3
+
+
+def camstyle_images(
+    gans: Sequence[CycleGAN], train: PersonImages, *, folder: str | os.PathLike | None = None, **options: Any
+) -> PersonImages:
+    """Move every training image to every other camera: CamStyle's fakes, L-1 for each image of L cameras.
+
+    They keep their pid and carry the camera they were moved to. Train with `extend(train, fakes)` and
+    `embedders.camstyle`.
+
+    Args:
+        gans: one trained `CycleGAN` with its `cameras` for each unordered pair of the set's cameras.
+        train: the real images.
+        folder: keep the pixels there, in one folder for each pair, see `synthesise`.
+        options: of `synthesise` (batch_size, device, progress).
+
+    Raises:
+        ValueError: if a pair of cameras has no GAN or two, or a GAN is of cameras that the set does not have.
+    """
+    cameras = train.camids.unique().tolist()
+    wanted = [(a, b) for i, a in enumerate(cameras) for b in cameras[i + 1 :]]
+    known = [None if gan.cameras is None else tuple(sorted(gan.cameras)) for gan in gans]
+    if len(wanted) != len(known) or set(wanted) != set(known):
+        raise ValueError(f"CamStyle needs one CycleGAN for each of the camera pairs {wanted}, got those of {known}")
+    fakes = []
+    for (a, b), gan in zip(known, gans, strict=True):
+        both = train.select(camids=[a, b])
+        place = None if folder is None else Path(folder) / f"{a}_{b}"
+        fakes.append(synthesise(gan, both, camids=a + b - both.camids, folder=place, **options))
+    return extend(*fakes)
+
+
+def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
+    """Return 1 for the first `constant` share of `steps`, then what falls linearly to 0 at their end.
+
+    >>> [linear_decay(step, 8) for step in (0, 4, 6, 8)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
+    falling = steps * (1 - constant)
+    return 1.0 if falling == 0 else min(1.0, max(0.0, (steps - step) / falling))
+
+
+def choose_preset(presets: dict[str, dict], preset: str, **given: Any) -> dict[str, Any]:
+    """Return the preset's settings with those that were given (not None) instead of its own."""
+    if preset not in presets:
+        raise ValueError(f"preset={preset!r}: accepted are {', '.join(map(repr, presets))}")
+    return presets[preset] | {name: value for name, value in given.items() if value is not None}
+
+
+def pair_images(batch: dict[str, Tensor], image_size: tuple[int, int] | None, method: str) -> tuple[Tensor, Tensor]:
+    """Return `images` and `target_images` of a batch of pairs in [-1, 1].
+
+    Raises:
+        ValueError: a batch that is not of pairs, or of another image size (None: any).
+    """
+    if "target_images" not in batch:
+        raise ValueError(f"{method} trains on batches of pairs (see pair_batches), got {', '.join(sorted(batch))}")
+    found = tuple(batch["images"].shape[2:])
+    if image_size is not None and found != image_size:
+        raise ValueError(f"this {method} trains on images of {image_size} (height, width), the batch has {found}")
+    return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")

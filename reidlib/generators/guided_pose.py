@@ -1,0 +1,152 @@
+r"""Pose transfer with a frozen guider: a conditional GAN that a re-ID classifier tells whose picture it has to make.
+
+The relative of the camera-transfer GANs that the thesis shows beside them (its Figures 7 and 22). Its weights are not
+known here: [our choice] identity loss 1, L1 100.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidlib.datasets.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
+from reidlib.datasets.poses import skeleton_images
+from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, normal_init
+from reidlib.generators.cyclegan import choose_preset, linear_decay, pair_images
+from reidlib.losses import cross_entropy
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+
+PRESETS = {
+    "smoke": dict(width=8, units=1, lr=4e-4),
+    "course": dict(width=16, units=4, lr=4e-4),
+    "paper": dict(width=64, units=9, lr=2e-4),
+}
+
+
+class GuidedPose(nn.Module):
+    r"""A generator of (image, target skeleton), a discriminator, and a guider that names the person.
+
+    $$L_G = -\log D(x, s, G(x, s)) + \lambda_1 \|G(x, s) - y\|_1 - \lambda_\text{id} \log p_\text{id}(G(x, s)), \qquad
+      L_D = \tfrac12\big(-\log D(x, s, y) - \log(1 - D(x, s, G(x, s)))\big)$$
+
+    with s the skeleton picture of y, another image of x's person. D steps before G, as in pix2pix. A batch is of pairs
+    of one identity (`sampling.same_identity_pairs`) with `target_keypoints`, and with `labels` where there is a guide.
+
+    Args:
+        guide: any network from ImageNet-normalised images to logits, or to a tuple whose last entry they are (an
+            `Embedder`: `baseline.embedder`), trained on real images with the same labels. It is copied, frozen and kept
+            out of this method's weights. None leaves the identity loss out.
+        preset: "smoke", "course" or "paper"; sets the next two and `lr`.
+        width: channels of the first layer of both networks.  units: residual units of the generator.
+        lambda_l1, lambda_identity: weights.
+        lr: learning rate of both Adams, with $\beta_1 = 0.5$.
+        steps, constant: the rate is constant for that share of the run, then falls linearly to 0.
+
+    Raises:
+        TypeError: a guide that is not a network.
+        ValueError: for a preset or number that cannot be used.
+
+    >>> method = GuidedPose(preset="smoke")
+    >>> method.generate(torch.zeros(2, 3, 64, 32), torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 3, 64, 32])
+    """
+
+    def __init__(
+        self,
+        guide: nn.Module | None = None,
+        *,
+        preset: str = "course",
+        width: int | None = None,
+        units: int | None = None,
+        lambda_l1: float = 100.0,
+        lambda_identity: float = 1.0,
+        lr: float | None = None,
+        steps: int = 1000,
+        constant: float = 0.5,
+    ) -> None:
+        super().__init__()
+        chosen = choose_preset(PRESETS, preset, width=width, units=units, lr=lr)
+        if guide is not None and not isinstance(guide, nn.Module):
+            raise TypeError(f"guide must be a network (nn.Module) or None, got {type(guide).__name__}")
+        if steps < 1 or not 0 <= constant <= 1 or min(lambda_l1, lambda_identity) < 0:
+            raise ValueError(
+                f"steps={steps}, constant={constant}, lambda_l1={lambda_l1}, lambda_identity={lambda_identity}: at "
+                f"least 1 step, a share in [0, 1], nothing negative"
+            )
+        self.lambda_l1, self.lambda_identity, self.lr = lambda_l1, lambda_identity, chosen["lr"]
+        self.steps, self.constant = steps, constant
+        self.G = ResidualGenerator(6, width=chosen["width"], units=chosen["units"])
+        self.D = PatchDiscriminator(9, width=chosen["width"], norm="instance", biases=(True, True, True))
+        self.apply(normal_init)
+        # in a tuple it is no submodule: neither trained nor saved, and `train()` leaves it in evaluation mode
+        self._guide = () if guide is None else (copy.deepcopy(guide).eval().requires_grad_(False),)
+
+    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]:
+        """Give the Adams of "D" and "G"."""
+        nets = {"D": list(self.D.parameters()), "G": list(self.G.parameters())}
+        return {
+            name: (parameters, torch.optim.Adam(parameters, lr=self.lr, betas=(0.5, 0.999)), self.schedule)
+            for name, parameters in nets.items()
+        }
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of the learning rate at a step, from 0."""
+        return linear_decay(step, self.steps, self.constant)
+
+    def training_step(
+        self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Take one step of the discriminator, then one of the generator.
+
+        Returns:
+            every term, unweighted: D, GAN, L1 and, with a guide, identity and "identity accuracy" (what share of the
+            generated images the guide takes for the right person).
+
+        Raises:
+            ValueError: a batch without partners, key points or labels, or labels that the guide does not know.
+        """
+        source, target = pair_images(batch, None, type(self).__name__)
+        if self._guide and "labels" not in batch:
+            raise ValueError(f"a guide needs labels, the batch has no labels: {', '.join(sorted(batch))}")
+        seen = torch.cat([source, self.condition({"keypoints": batch.get("target_keypoints"), "images": target})], 1)
+        fake = self.G(seen).float()
+        real_scores, fake_scores = (self.D(torch.cat([seen, picture], 1)) for picture in (target, fake.detach()))
+        loss_d = discriminator_loss(real_scores, fake_scores)
+        update("D", loss_d)
+        terms = {"GAN": adversarial_loss(self.D(torch.cat([seen, fake], 1)), True), "L1": F.l1_loss(fake, target)}
+        loss = terms["GAN"] + self.lambda_l1 * terms["L1"]
+        for guide in self._guide:
+            logits = self.guess(guide, fake)
+            terms["identity"] = cross_entropy(logits, batch["labels"])
+            terms["identity accuracy"] = (logits.argmax(1) == batch["labels"]).float().mean()
+            loss = loss + self.lambda_identity * terms["identity"]
+        update("G", loss)
+        return {"D": loss_d, **terms}
+
+    @staticmethod
+    def guess(guide: nn.Module, images: Tensor) -> Tensor:
+        """Return the guide's logits [B,K], float32, of images in [-1, 1]; gradients reach the images."""
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        logits = guide.to(images.device)(((images + 1) / 2 - mean) / std)
+        return (logits[-1] if isinstance(logits, tuple) else logits).float()
+
+    def condition(self, targets: dict[str, Tensor], sources: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the skeleton pictures of the targets' key points, float [B,3,H,W] in [-1, 1].
+
+        Raises:
+            ValueError: targets without key points.
+        """
+        if targets is None or targets.get("keypoints") is None:
+            raise ValueError("pose transfer needs targets with key points, got none")
+        pictures = skeleton_images(targets["keypoints"], tuple(targets["images"].shape[2:]))
+        return normalise(pictures, "signed")
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Return the persons of images [B,3,H,W] in [-1, 1] in the poses of the skeleton pictures [B,3,H,W]."""
+        if not isinstance(condition, Tensor) or condition.shape != images.shape:
+            got = list(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
+            raise ValueError(f"condition must be skeleton pictures {list(images.shape)}, got {got}")
+        return self.G(torch.cat([images, condition], 1)).to(images.dtype)

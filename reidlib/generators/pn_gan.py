@@ -1,0 +1,231 @@
+r"""PN-GAN: a person's image and a pose picture go in, the person in that pose comes out.
+
+Qian et al., "Pose-Normalized Image Generation for Person Re-identification", ECCV 2018, and the released code. With
+source image $I_i$, and target image $I_j$ of the same identity, whose pose picture is $P_j$:
+
+$$\hat I_j = G(I_i, P_j), \qquad L_G = L_{GAN} + \lambda_1 L_1, \qquad L_1 = \lVert I_j - \hat I_j \rVert_1$$
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from reidlib.datasets import poses
+from reidlib.datasets.augment import normalise
+from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.sampling import same_identity_pairs
+from reidlib.embedders.baseline import evaluating
+from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator
+from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
+
+REAL = ("target", "source")
+# paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make
+PRESETS = {
+    "smoke": dict(image_size=(64, 32), width=8, units=2, discriminator_width=8, padding=1, steps=30, lr=4e-4,
+                  foreground_weight=3.0),
+    "course": dict(image_size=(64, 32), width=16, units=6, discriminator_width=16, padding=1, steps=1500, lr=4e-4,
+                   foreground_weight=3.0),
+    "paper": dict(image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, steps=20 * 8238,
+                  lr=2e-4, foreground_weight=1.0),
+}  # fmt: skip
+
+
+class PNGAN(nn.Module):
+    r"""The generator and the discriminator of PN-GAN, and how they are trained.
+
+    $$L_G = L_{GAN}(D(\hat I_j), 1) + \lambda_1 \lVert \hat I_j - I_j \rVert_1, \qquad
+    L_D = L_{GAN}(D(\hat I_j), 0) + L_{GAN}(D(I_j), 1)$$
+
+    The printed log loss is "vanilla" (G in the non-saturating form); the released code has "least_squares", the
+    default. G steps first, through D as it was; then D on the same generated images.
+
+    Args:
+        preset: "smoke", "course" or "paper"; sets the arguments that are None.
+        gan_loss: "least_squares" or "vanilla".
+        lambda_1: weight of the reconstruction.
+        real: what D takes for real: the "target" image (paper) or the "source" image (released code).
+        last_epoch_zero: see `lr_factor`.
+        image_size: (height, width) it is trained at, multiples of 4.
+        width, units: of the generator (64 and 9).  discriminator_width: 64.
+        padding: of D's last two layers; 0 as published, which needs 56 pixels each way; 1 fits 64x32.
+        steps: length of the training, over which the schedule's `epochs` are spread.
+        lr: of both Adams, with betas (0.5, 0.999).
+        foreground_weight: 1 as published; above 1 it is a deviation: pixels of the target's person count so many times
+            as much in the reconstruction, $\sum w |\hat I_j - I_j| / \sum w$ (needs masks).
+
+    Attributes:
+        settings: every choice above, as a dictionary for the records.
+        deviations: those in which the networks or losses differ from the published ones.
+
+    Raises:
+        ValueError: for names that are not known and sizes that the networks cannot take.
+
+    >>> method = PNGAN(preset="smoke")
+    >>> pose = torch.zeros(2, 3, 64, 32)
+    >>> method.generate(torch.zeros(2, 3, 64, 32), pose).shape
+    torch.Size([2, 3, 64, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str = "course",
+        gan_loss: str = "least_squares",
+        lambda_1: float = 10.0,
+        real: str = "target",
+        last_epoch_zero: bool = False,
+        image_size: tuple[int, int] | None = None,
+        width: int | None = None,
+        units: int | None = None,
+        discriminator_width: int | None = None,
+        padding: int | None = None,
+        steps: int | None = None,
+        epochs: int = 20,
+        lr: float | None = None,
+        foreground_weight: float | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, accepted in (
+            ("preset", preset, PRESETS), ("gan_loss", gan_loss, GAN_LOSSES), ("real", real, REAL)
+        ):  # fmt: skip
+            if value not in accepted:
+                raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
+        given = dict(image_size=image_size, width=width, units=units, discriminator_width=discriminator_width,
+                     padding=padding, steps=steps, lr=lr, foreground_weight=foreground_weight)  # fmt: skip
+        chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
+        self.settings = dict(preset=preset, gan_loss=gan_loss, lambda_1=lambda_1, real=real,
+                             last_epoch_zero=last_epoch_zero, epochs=epochs, **chosen)  # fmt: skip
+        height, breadth = chosen["image_size"]
+        if height % 4 or breadth % 4:
+            raise ValueError(f"image_size must be multiples of 4, got {height}x{breadth}")
+        if chosen["steps"] < 1 or epochs < 2 or chosen["foreground_weight"] < 1:
+            raise ValueError(f"steps >= 1, epochs >= 2 and foreground_weight >= 1 are accepted, got {self.settings}")
+        self.G = ResidualGenerator(
+            6, width=chosen["width"], units=chosen["units"], unit_padding="zeros", relu_after_sum=True, last_bias=False
+        )
+        self.D = PatchDiscriminator(
+            3, width=chosen["discriminator_width"], norm="instance", biases=(False, True, False),
+            padding=chosen["padding"],
+        )  # fmt: skip
+        if min(height, breadth) < self.D.smallest:
+            raise ValueError(
+                f"with padding={chosen['padding']} the discriminator needs at least {self.D.smallest} pixels each way, "
+                f"image_size is {height}x{breadth}; padding=1 needs 24"
+            )
+
+    @property
+    def deviations(self) -> dict[str, object]:
+        """What of the networks and the losses is not as published."""
+        paper = PRESETS["paper"]
+        return {name: self.settings[name] for name in paper if self.settings[name] != paper[name]}
+
+    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]]:
+        """Give Adam for "G" and for "D", both with `schedule`."""
+
+        def adam(network: nn.Module) -> tuple:
+            parameters = list(network.parameters())
+            return parameters, torch.optim.Adam(parameters, self.settings["lr"], betas=(0.5, 0.999)), self.schedule
+
+        return {"G": adam(self.G), "D": adam(self.D)}
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of the learning rate at a step, from 0: `lr_factor` of the epoch that the step lies in."""
+        epochs = self.settings["epochs"]
+        epoch = min(epochs, 1 + step * epochs // self.settings["steps"])
+        return lr_factor(epoch, epochs, last_epoch_zero=self.settings["last_epoch_zero"])
+
+    def training_step(
+        self, batch: Mapping[str, Tensor], step: int, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Take G's step, then D's, on a batch of pairs (`images` and `target_images`, `target_keypoints`).
+
+        Returns:
+            "G adversarial", "L1" (unweighted mean over pixels and channels in [-1, 1], by `foreground_weight`), "G"
+            (their weighted sum) and "D".
+        """
+        kind = self.settings["gan_loss"]
+        source, target = normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
+        pose = self._pose(batch["target_keypoints"], target.shape[-2:])
+        fake = self.G(torch.cat([source, pose], dim=1)).float()
+        adversarial = adversarial_loss(self.D(fake), True, kind)
+        l1 = self._reconstruction(fake, target, batch)
+        loss = adversarial + self.settings["lambda_1"] * l1
+        update("G", loss)
+        real = target if self.settings["real"] == "target" else source
+        d_loss = discriminator_loss(self.D(real), self.D(fake.detach()), kind, factor=1.0)
+        update("D", d_loss)
+        return {"G adversarial": adversarial, "L1": l1, "G": loss, "D": d_loss}
+
+    def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the pose pictures of a batch's key points, float [B,3,H,W] in [-1, 1].
+
+        A batch without key points whose images are drawn ones (`is_generated`) is taken for pose pictures already.
+
+        Raises:
+            ValueError: for photographs without key points.
+        """
+        if "keypoints" in targets:
+            return self._pose(targets["keypoints"], targets["images"].shape[-2:])
+        if not bool(targets["is_generated"].all()):
+            raise ValueError("the targets have no key points to draw poses from, and are not pose pictures themselves")
+        return normalise(targets["images"], "signed")
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Return the people of `images` in the poses of `condition`; all float [B,3,H,W] in [-1, 1]."""
+        if images.shape != condition.shape:
+            raise ValueError(f"one pose picture for each image, got {list(images.shape)} and {list(condition.shape)}")
+        with evaluating(self):
+            return self.G(torch.cat([images, condition], dim=1)).float()
+
+    def _pose(self, keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
+        return normalise(poses.skeleton_images(keypoints, tuple(image_size)), "signed")
+
+    def _reconstruction(self, fake: Tensor, target: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        difference = (fake - target).abs().mean(dim=1)  # [B,H,W]
+        extra = self.settings["foreground_weight"] - 1
+        if extra == 0:
+            return difference.mean()
+        if "target_masks" not in batch:
+            raise ValueError("foreground_weight above 1 needs the targets' masks, which this set lacks; pass 1")
+        weight = 1 + extra * batch["target_masks"].float() / 255
+        return (weight * difference).sum() / weight.sum()
+
+
+def lr_factor(epoch: int, epochs: int = 20, *, last_epoch_zero: bool = False) -> float:
+    r"""Return the factor of the learning rate in an epoch, from 1: constant, then falling in a straight line.
+
+    $$1 - \max(0, e - n/2) / (n/2), \qquad e = \text{epoch} - 1$$
+
+    with $n$ epochs. With `last_epoch_zero`, $e$ = epoch: what the released code does under PyTorch 1.1 and later, where
+    the last epoch trains nothing.
+
+    >>> [round(lr_factor(epoch), 1) for epoch in (1, 11, 12, 20)], lr_factor(20, last_epoch_zero=True)
+    ([1.0, 1.0, 0.9, 0.1], 0.0)
+    """
+    if not 1 <= epoch <= epochs:
+        raise ValueError(f"epoch must be in [1, {epochs}], got {epoch}")
+    constant = epochs // 2
+    e = epoch if last_epoch_zero else epoch - 1
+    return 1 - max(0, e - constant) / (epochs - constant)
+
+
+def pn_gan_pairs(train: PersonImages) -> Tensor:
+    """List all ordered pairs (source, target) of two images of one identity that both have a pose, int64 [P,2].
+
+    A pose is at least one joint found; the target's is the one that is drawn.
+
+    Raises:
+        ValueError: if the set has no key points.
+
+    >>> keypoints = torch.ones(3, 18, 3); keypoints[1] = torch.tensor([-1.0, -1.0, 0.0])
+    >>> people = PersonImages(torch.zeros(3, 3, 8, 4, dtype=torch.uint8), [7, 7, 7], [1, 2, 3], keypoints=keypoints)
+    >>> pn_gan_pairs(people).tolist()
+    [[0, 2], [2, 0]]
+    """
+    if not train.has("keypoints"):
+        raise ValueError(
+            "PN-GAN needs key points; this set has none (reidlib.annotate or an annotation file adds them)"
+        )
+    return same_identity_pairs(train.pids, usable=poses.visible(train.keypoints).any(dim=1))

@@ -1,0 +1,295 @@
+"""Whole sets of generated images: batch by batch into memory, into a file that resumes, or handed on at once."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from reidlib.datasets.augment import denormalise, normalise
+from reidlib.datasets.person_images import ANNOTATIONS, PersonImages, free_memory
+from reidlib.files import atomic_path, resolve
+from reidlib.machine import has_fast_bfloat16, is_interactive
+from reidlib.training import PRECISIONS
+
+SAMPLE = 64  # images of a set whose pixels go into its fingerprint
+
+
+@torch.no_grad()
+def stream(
+    method: nn.Module,
+    sources: PersonImages,
+    pairs: Tensor | None = None,
+    *,
+    targets: PersonImages | None = None,
+    batch_size: int = 128,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+    start: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    r"""Generate batch by batch and keep nothing: $\hat{x}_m = G(x_{i_m}, c(y_{j_m}))$ for the pairs $(i_m, j_m)$.
+
+    What generates, embeds and keeps only features needs no more memory for a million images than for a hundred.
+
+    Args:
+        method: anything with `condition(targets, sources)` and `generate(images, condition)`.
+        sources: the images to be changed.
+        pairs: int64 [M,2], rows of `sources` and of `targets`; None: every source once, without targets.
+            `torch.cartesian_prod(torch.arange(N), torch.arange(8))` pairs each of N sources with each of 8 targets.
+        targets: whose pose, mask or camera is wanted.
+        batch_size: images at a time.
+        device: where the method lies; "auto" asks its parameters.
+        precision: "fp32", "bf16" (autocast: quicker, and pixels differ by about one level of 255 on average) or "auto",
+            bf16 where the hardware computes in it.
+        start: first pair that is made.
+
+    Yields:
+        (m, images): rows of `pairs`, int64 [B], and uint8 [B,3,H,W] on the device.
+
+    Raises:
+        ValueError: pairs of a wrong shape or without targets, sets of different image size, no targets (or targets
+            without an annotation) where the method's condition needs them, images that come back in another size.
+        IndexError: a pair that points outside its set.
+
+    >>> class Negative(nn.Module):
+    ...     def condition(self, targets, sources=None): return None
+    ...     def generate(self, images, condition): return -images
+    >>> people = PersonImages(torch.full((3, 3, 8, 4), 55, dtype=torch.uint8), [1, 1, 2], [1, 2, 1])
+    >>> [(rows.tolist(), int(images.max())) for rows, images in stream(Negative(), people, batch_size=2)]
+    [([0, 1], 200), ([2], 200)]
+    """
+    pairs = check_pairs(sources, pairs, targets)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    device = device_of(method) if str(device) == "auto" else torch.device(device)
+    half = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
+    for rows in torch.arange(start, len(pairs)).split(batch_size):
+        batch = sources.batch(pairs[rows, 0], device)
+        condition = _condition(method, None if targets is None else targets.batch(pairs[rows, 1], device), batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            images = method.generate(normalise(batch["images"], "signed"), condition)
+        if images.shape != batch["images"].shape:
+            got, want = list(images.shape), list(batch["images"].shape)
+            raise ValueError(f"{type(method).__name__}.generate gave images {got} for {want}")
+        yield rows, denormalise(images, "signed")
+
+
+def synthesise(
+    method: nn.Module,
+    sources: PersonImages,
+    pairs: Tensor | None = None,
+    *,
+    targets: PersonImages | None = None,
+    pids: int | Tensor | Sequence[int] | None = None,
+    camids: int | Tensor | Sequence[int] | None = None,
+    folder: str | os.PathLike | None = None,
+    batch_size: int = 128,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+    progress: bool = False,
+) -> PersonImages:
+    """Generate a whole set: image m is made from `sources[pairs[m, 0]]` to look as `targets[pairs[m, 1]]` is posed.
+
+    It carries its source's pid and sequence, is marked as generated, has no key points or masks of its own, is called
+    "<source>_to_<target>" ("<source>_generated" without targets), and `info` keeps both names.
+
+    Args:
+        method, sources, pairs, targets, batch_size, device, precision: see `stream`.
+        pids: instead of the sources': one for all or M of them; -2 is "without a label" (LSRO).
+        camids: instead of the sources': one for all or M of them, where the method changes the camera.
+        folder: keep the pixels in `folder`/images.npy, mapped into memory, and not in memory. A run that was killed
+            goes on where it stopped, a finished one is only opened. A relative path counts from the repository root.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError, IndexError: see `stream`; a folder that holds another set.
+        MemoryError, OSError: the pixels would not fit, with the two sizes.
+
+    >>> class Same(nn.Module):
+    ...     def condition(self, targets, sources=None): return None
+    ...     def generate(self, images, condition): return images
+    >>> people = PersonImages(torch.zeros(2, 3, 8, 4, dtype=torch.uint8), [4, 5], [1, 1], names=["a.jpg", "b.jpg"])
+    >>> fakes = synthesise(Same(), people, torch.tensor([[1, 0], [0, 0]]), targets=people, camids=6)
+    >>> fakes.names, fakes.pids.tolist(), fakes.camids.tolist(), fakes.is_generated.tolist()
+    (['b_to_a', 'a_to_a'], [5, 4], [6, 6], [True, True])
+    """
+    known = check_pairs(sources, pairs, targets)
+    wanted = {
+        name: torch.full((len(known),), value) if isinstance(value, int) else torch.as_tensor(value)
+        for name, value in (("pids", pids), ("camids", camids))
+        if value is not None
+    }
+    for name, values in wanted.items():  # before the work, not after it
+        if values.shape != (len(known),):
+            raise ValueError(f"{name} must be one number or {len(known)}, one a pair; got shape {list(values.shape)}")
+    shape = (len(known), 3, *sources.image_size)
+    store = None if folder is None else _Store(resolve(folder), shape, _fingerprints(method, sources, known, targets))
+    pixels, start = (_reserve(shape), 0) if store is None else (None, store.done)
+    options = dict(targets=targets, batch_size=batch_size, device=device, precision=precision, start=start)
+    batches = stream(method, sources, pairs, **options) if start < len(known) else ()
+    for rows, images in watched(batches, len(known), "generating", progress, start=start):
+        if store is None:
+            pixels[rows[0] : rows[-1] + 1] = images.cpu()
+        else:
+            store.write(int(rows[0]), images.cpu().numpy())
+    pixels = pixels if store is None else store.finish()
+    return _label(pixels, sources, known, targets, wanted)
+
+
+def check_pairs(sources: PersonImages, pairs: Tensor | None, targets: PersonImages | None) -> Tensor:
+    """Return the pairs [M,2] (or the sources' rows [N,1] where there are none), or say what is wrong with them."""
+    if len(sources) == 0:
+        raise ValueError("there are no source images")
+    if pairs is None:
+        if targets is not None:
+            raise ValueError("targets were given without pairs [M,2], so nothing says which target each source takes")
+        return torch.arange(len(sources))[:, None]
+    pairs = torch.as_tensor(pairs).cpu()
+    if pairs.dim() != 2 or pairs.shape[1] != 2 or len(pairs) == 0 or pairs.dtype != torch.int64:
+        raise ValueError(f"pairs must be int64 [M,2] with M > 0, got {pairs.dtype} {list(pairs.shape)}")
+    if targets is None:
+        raise ValueError("pairs were given without targets; without pairs every source is changed once")
+    if targets.image_size != sources.image_size:
+        raise ValueError(f"sources are {sources.image_size} (height, width) and targets {targets.image_size}")
+    for column, (name, images) in enumerate((("sources", sources), ("targets", targets))):
+        low, high = int(pairs[:, column].min()), int(pairs[:, column].max())
+        if low < 0 or high >= len(images):
+            raise IndexError(f"pairs[:, {column}] must be in [0, {len(images)}), rows of {name}; got {low} to {high}")
+    return pairs
+
+
+def device_of(method: nn.Module) -> torch.device:
+    """Return where a method's parameters lie; without any, the CPU."""
+    return next((p.device for p in method.parameters()), torch.device("cpu"))
+
+
+def watched(
+    batches: Iterable[tuple[Tensor, Tensor]], total: int, title: str, progress: bool, *, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Hand on what `stream` yields, under a progress bar if `progress`."""
+    pause = 0.2 if is_interactive() else 10  # where nobody watches, a line now and then is enough
+    with tqdm(total=total, initial=start, desc=title, unit="image", disable=not progress, mininterval=pause) as bar:
+        for rows, images in batches:
+            yield rows, images
+            bar.update(len(rows))
+
+
+def _condition(method: nn.Module, targets: dict[str, Tensor] | None, sources: dict[str, Tensor]) -> Any:
+    try:
+        return method.condition(targets, sources)
+    except (KeyError, TypeError, AttributeError) as error:
+        got = "no targets" if targets is None else f"targets with {', '.join(targets)}"
+        raise ValueError(f"{type(method).__name__}.condition got {got}, and missed {error!r}") from error
+
+
+def _reserve(shape: tuple[int, ...]) -> Tensor:
+    needed, free = int(np.prod(shape)), free_memory(torch.device("cpu"))
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{shape[0]} images need {needed / 1e9:.2f} GB of {free / 1e9:.2f} GB free; give folder= to keep them in"
+        )
+    return torch.empty(shape, dtype=torch.uint8)
+
+
+def _label(
+    pixels: Tensor, sources: PersonImages, pairs: Tensor, targets: PersonImages | None, wanted: dict[str, Tensor]
+) -> PersonImages:
+    """Name and label the generated pixels."""
+    made_from = pairs[:, 0]
+    names = {"source": [sources.names[i] for i in made_from.tolist()]}
+    endings = ["_generated"] * len(pairs)
+    if targets is not None:
+        names["target"] = [targets.names[j] for j in pairs[:, 1].tolist()]
+        endings = [f"_to_{os.path.splitext(name)[0]}" for name in names["target"]]  # noqa: PTH122 - a name, not a file
+    stems = [os.path.splitext(name)[0] for name in names["source"]]  # noqa: PTH122
+    labels = {"pids": sources.pids[made_from], "camids": sources.camids[made_from]} | wanted
+    return PersonImages(
+        pixels,
+        **labels,
+        sequences=sources.sequences[made_from],
+        names=[stem + ending for stem, ending in zip(stems, endings, strict=True)],
+        is_generated=torch.ones(len(pairs), dtype=torch.bool),
+        info=pd.DataFrame(names),
+    )
+
+
+class _Store:
+    """The pixels in `folder`: images.npy when they are whole, until then .images.part.npy with `done` rows."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], facts: dict[str, str]) -> None:
+        self.whole, self.part, self.state = (folder / n for n in ("images.npy", ".images.part.npy", "synthesis.json"))
+        self.facts = {"shape": list(shape), **facts}
+        found = json.loads(self.state.read_text(encoding="utf-8")) if self.state.is_file() else None
+        if found is None and self.whole.exists():
+            raise ValueError(f"{self.whole} is there without {self.state.name}, so nobody knows what it holds")
+        other = [name for name, value in self.facts.items() if found is not None and found.get(name) != value]
+        if other:
+            raise ValueError(
+                f"{folder} holds another set, of a different {', '.join(other)}: take another folder, or delete it"
+            )
+        self.done = 0 if found is None or not (self.whole.exists() or self.part.exists()) else found["done"]
+        if self.whole.exists():
+            self.array = None
+        elif self.done:
+            self.array = np.lib.format.open_memmap(self.part, mode="r+")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            needed, free = int(np.prod(shape)), shutil.disk_usage(folder).free
+            if needed > free:  # a mapped file that meets a full disk ends the process without a word
+                raise OSError(f"{shape[0]} images need {needed / 1e9:.2f} GB; {folder} has {free / 1e9:.2f} GB free")
+            self.array = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
+            self._save_state()
+
+    def write(self, start: int, images: np.ndarray) -> None:
+        """Put images at their rows, and only then say that they are there."""
+        self.array[start : start + len(images)] = images
+        self.array.flush()
+        self.done = start + len(images)
+        self._save_state()
+
+    def finish(self) -> Tensor:
+        """Rename the file of the finished set and map it: copy-on-write, so no write reaches it."""
+        if self.array is not None:
+            self.array = None
+            self.part.replace(self.whole)
+        return torch.from_numpy(np.load(self.whole, mmap_mode="c"))
+
+    def _save_state(self) -> None:
+        with atomic_path(self.state) as path:
+            path.write_text(json.dumps(self.facts | {"done": self.done}, indent=1) + "\n", encoding="utf-8")
+
+
+def _fingerprints(
+    method: nn.Module, sources: PersonImages, pairs: Tensor, targets: PersonImages | None
+) -> dict[str, str]:
+    """Tell sets apart: names and sampled pixels of sources and targets, the pairs, and every weight of the method."""
+    weights = hashlib.sha256(type(method).__name__.encode())
+    for name, value in sorted(method.state_dict().items()):
+        if isinstance(value, Tensor):
+            weights.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return {
+        "sources": _set_digest(sources),
+        "targets": "none" if targets is None else _set_digest(targets),
+        "pairs": hashlib.sha256(pairs.contiguous().numpy().data).hexdigest()[:16],
+        "method": f"{type(method).__name__} {weights.hexdigest()[:16]}",
+    }
+
+
+def _set_digest(images: PersonImages) -> str:
+    digest = hashlib.sha256("\n".join(images.names).encode("utf-8", "surrogateescape"))
+    batch = images.batch(torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long())
+    for name in ("images", *ANNOTATIONS, "camids"):
+        if name in batch:
+            digest.update(batch[name].contiguous().numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,173 @@
+"""Image quality against scipy, scikit-image and torchvision, with random weights in place of downloaded ones."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from safetensors.torch import save_file
+from skimage.metrics import structural_similarity
+
+import reidlib.torchvision_ops  # noqa: F401 - before torchvision
+
+import torch_fidelity.feature_extractor_inceptionv3 as fidelity  # isort: skip
+from torchvision.models import alexnet  # isort: skip
+
+from reidlib.datasets import PersonImages
+from reidlib.evaluators import image_quality
+from reidlib.evaluators.image_quality import fid, l1, lpips, lpips_net, mask_lpips, ssim
+
+
+def pictures(n, size=(64, 32), seed=0):
+    return torch.randint(0, 256, (n, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def numbered(*numbers):
+    """Images whose first pixel is their number, for features that are looked up."""
+    return torch.tensor(numbers, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2).contiguous()
+
+
+def test_fid_of_two_normal_distributions_by_hand():
+    """N(0, 1) and N(1, 4), as two points each with just that mean and unbiased variance: 1 + (1 + 4 - 2 * 2) = 2."""
+    table = torch.tensor([[-(0.5**0.5)], [0.5**0.5], [1 - 2**0.5], [1 + 2**0.5]], dtype=torch.float64)
+    result = fid(numbered(0, 1), numbered(2, 3), features=lambda images: table[images[:, 0, 0, 0].long()], name="table")
+    assert result.value == pytest.approx(2)
+    assert (result.features, result.dimensions, result.n_real, result.n_generated) == ("table", 1, 2, 2)
+
+
+def test_fid_equals_scipy_in_chunks_or_whole(rng):
+    table = torch.from_numpy(rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6)) + 3).float()
+    real, fake = numbered(*range(90)), numbered(*range(90, 200))
+    a, b = table[:90].double().numpy(), 2 * table[90:].double().numpy()
+
+    def features(images):
+        rows = images[:, 0, 0, 0].long()
+        return table[rows] * torch.where(rows < 90, 1, 2)[:, None]
+
+    root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    want = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
+    for size in (7, 1000):
+        assert fid(real, fake, features=features, batch_size=size).value == pytest.approx(want, rel=1e-6)
+    people = PersonImages(real, [1] * 90, [1] * 90)
+    assert fid(people, fake, features=features).value == pytest.approx(want, rel=1e-6)
+    assert abs(fid(real, real, features=features).value) < 1e-6
+
+
+def test_fid_of_few_images_is_finite():
+    features = torch.nn.Flatten()
+    result = fid(pictures(3, (4, 4)), pictures(3, (4, 4), 1), features=lambda images: features(images.float()))
+    assert result.dimensions == 48 and 0 < result.value < float("inf")
+
+
+def test_fid_refuses_what_it_cannot_measure():
+    with pytest.raises(ValueError, match="generated has 1"):
+        fid(pictures(2), pictures(1), features=lambda images: images.float().mean((2, 3)))
+    with pytest.raises(ValueError, match="float32"):
+        fid(pictures(2).float(), pictures(2), features=lambda images: images.mean((2, 3)))
+    with pytest.raises(ValueError, match=r"they gave \[2, 3, 64, 32\]"):
+        fid(pictures(2), pictures(2), features=lambda images: images)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        fid(pictures(2), pictures(2), features="nowhere.pth")
+
+
+def test_inception_takes_the_users_file(monkeypatch, tmp_path):
+    class Untrained(fidelity.FeatureExtractorInceptionV3):
+        def load_state_dict(self, state):
+            return None
+
+    monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+    net = Untrained("random", ["2048"])
+    torch.save(net.state_dict(), tmp_path / "inception.pth")
+    images = pictures(1, (299, 299))  # no resizing, on which the two packages differ
+    found = image_quality._inception(tmp_path / "inception.pth", "cpu")(images)
+    torch.testing.assert_close(found, net(images)[0])
+    assert found.shape == (1, 2048)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (11, 20)])
+def test_ssim_equals_scikit_image(size):
+    images = pictures(2, size)
+    targets = (images.float() * 0.7 + pictures(2, size, 1).float() * 0.3).to(torch.uint8)
+    want = [
+        structural_similarity(
+            a.permute(1, 2, 0).numpy().astype(float), b.permute(1, 2, 0).numpy().astype(float), channel_axis=2,
+            data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        )
+        for a, b in zip(images, targets, strict=True)
+    ]  # fmt: skip
+    torch.testing.assert_close(ssim(images, targets), torch.tensor(want, dtype=torch.float32), atol=1e-4, rtol=0)
+
+
+def test_l1_by_hand():
+    images = torch.zeros(2, 3, 2, 1, dtype=torch.uint8)
+    targets = images.clone()
+    targets[1, 0] = 255  # one of three channels is 2 apart in [-1, 1]
+    torch.testing.assert_close(l1(images, targets), torch.tensor([0.0, 2 / 3]))
+
+
+@pytest.mark.parametrize("measure", [ssim, l1, lambda a, b: lpips(a, b, lpips_net(None))])
+def test_pairs_must_fit(measure):
+    with pytest.raises(ValueError, match=r"\[2, 3, 64, 32\], \[1, 3, 64, 32\]"):
+        measure(pictures(2), pictures(1))
+    with pytest.raises(ValueError, match="float32"):
+        measure(pictures(2).float(), pictures(2))
+
+
+def test_ssim_names_its_smallest_image():
+    with pytest.raises(ValueError, match="got 10x20"):
+        ssim(pictures(1, (10, 20)), pictures(1, (10, 20)))
+
+
+def test_lpips_is_zero_for_equal_images_and_grows_with_noise():
+    torch.manual_seed(0)
+    net, images = lpips_net(None), pictures(3, seed=2)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
+    distances = [
+        lpips(images, (images + s * noise).clamp(0, 255).to(torch.uint8), net, batch_size=2) for s in (0, 20, 80)
+    ]
+    assert (distances[0] == 0).all()
+    assert (distances[1] > 0).all() and (distances[2] > distances[1]).all()
+
+
+def test_mask_lpips_sees_the_mask_only():
+    torch.manual_seed(0)
+    net, a, b = lpips_net(None), pictures(2), pictures(2, seed=1)
+    full = torch.full((2, 64, 32), 255, dtype=torch.uint8)
+    torch.testing.assert_close(mask_lpips(a, b, full, net), lpips(a, b, net))
+    assert (mask_lpips(a, b, 0 * full, net) == 0).all()
+    upper = full.clone()
+    upper[:, 32:] = 0
+    c = a.clone()
+    c[:, :, 32:] = b[:, :, 32:]  # differs outside the mask only
+    assert (mask_lpips(a, c, upper, net) == 0).all() and (lpips(a, c, net) > 0).all()
+    with pytest.raises(ValueError, match=r"\[2, 64, 32\]"):
+        mask_lpips(a, b, full[:1], net)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_lpips_is_its_equation_on_the_users_trunk(tmp_path, suffix):
+    torch.manual_seed(1)
+    trunk = alexnet(weights=None).eval()
+    path = tmp_path / f"alexnet{suffix}"
+    (torch.save if suffix == ".pth" else save_file)(trunk.state_dict(), path)
+    net, a, b = lpips_net(path), pictures(1, (64, 64)), pictures(1, (64, 64), 1)
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x = torch.cat([a, b]).float() / 127.5 - 1
+    x, want = (x - shift[:, None, None]) / scale[:, None, None], 0.0
+    weights = iter([layer.model[-1].weight for layer in net.lins])
+    for i, layer in enumerate(trunk.features[:12]):
+        x = layer(x)
+        if i in (1, 4, 7, 9, 11):  # the five ReLUs
+            unit = x / x.norm(dim=1, keepdim=True).clamp(min=1e-10)
+            want += (next(weights) * (unit[:1] - unit[1:]) ** 2).sum(1).mean()
+    torch.testing.assert_close(lpips(a, b, net), want.detach()[None], rtol=1e-4, atol=1e-6)
+
+
+def test_lpips_needs_the_right_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"torchvision's alexnet \(nothing is downloaded\)"):
+        lpips_net()
+    save_file({"features.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="is no vgg16"):
+        lpips_net(tmp_path / "other.safetensors", net="vgg")
+    with pytest.raises(ValueError, match="squeeze"):
+        lpips_net(None, net="squeeze")

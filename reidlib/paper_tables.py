@@ -13,7 +13,7 @@ from reidlib.files import resolve
 
 FOLDER = "data/paper_tables"
 DIRECTIONS = {"a>b": lambda a, b: a > b, "a<b": lambda a, b: a < b, "a>=b": lambda a, b: a >= b}
-# the thesis's label G2 contradicts its text, in which cameras 5 and 6 cannot give camera 2 and only G3 and G5 had helped
+# the label G2 contradicts the text: cameras 5 and 6 cannot give camera 2, and only G3 and G5 had helped
 MISPRINTS = {"T13|market1501|c5c6+G2|Model 1": "T13|market1501|c5c6+G5|Model 1"}
 COLUMNS = ("row", "metric", "seed", "value")
 
@@ -60,27 +60,30 @@ def rows_of(metrics: pd.DataFrame | Mapping[str, Mapping], seed: int = 0) -> pd.
     return out.dropna().drop_duplicates(["row", "metric", "seed"], keep="last").reset_index(drop=True)
 
 
-def side_by_side(ours: pd.DataFrame, paper: str, table: str, metrics: Iterable[str] = ("mAP", "rank1")) -> pd.DataFrame:
-    """Put a paper's table and ours beside each other: a line a row of ours, "paper" and "ours" a metric.
+def side_by_side(
+    ours: pd.DataFrame, paper: str, table: str | None = None, metrics: Iterable[str] = ("mAP", "rank1")
+) -> pd.DataFrame:
+    """Put a paper's tables and ours beside each other: a line a row of ours, "paper" and "ours" a metric.
 
     Ours is the mean over seeds, with the standard deviation where there are several; rows the paper does not print
-    (controls, say) have an empty "paper" column.
+    (controls, say) have an empty "paper" column. `table` picks one, such as "T7"; default all that ours has rows of.
     """
     _check(ours)
     paper_values = printed(paper).set_index(["row", "metric"]).value
-    mine = ours[ours.row.str.startswith(f"{table}|")]
+    order = {name: int("".join(filter(str.isdigit, name))) for name in ours.row.str.split("|").str[0].unique()}
     lines = {}
-    for row in mine.row.drop_duplicates():
-        _, _, setting, method = row.split("|")
-        line = {}
-        for metric in metrics:
-            values = mine[(mine.row == row) & (mine.metric == metric)].value
-            line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))
-            line[f"{metric} ours"] = mean_text(values)
-        lines[setting, method] = line
-    out = pd.DataFrame.from_dict(lines, orient="index")
-    out.index = pd.MultiIndex.from_tuples(list(lines), names=["trained on", "method"]) if lines else out.index
-    return out
+    for name in sorted(order, key=lambda one: (order[one], one)) if table is None else [table]:
+        mine = ours[ours.row.str.startswith(f"{name}|")]
+        for row in mine.row.drop_duplicates():
+            line = {}
+            for metric in metrics:
+                values = mine[(mine.row == row) & (mine.metric == metric)].value
+                line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))
+                line[f"{metric} ours"] = mean_text(values) if len(values) else ""
+            lines[tuple(row.split("|"))] = line
+    names = ["table", "data set", "setting", "method"]
+    index = pd.MultiIndex.from_tuples(list(lines), names=names) if lines else None
+    return pd.DataFrame(list(lines.values()), index=index)
 
 
 def mean_text(values: Iterable[float]) -> str:

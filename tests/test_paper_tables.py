@@ -49,8 +49,8 @@ def test_side_by_side_means_over_seeds_and_leaves_what_the_paper_lacks_empty():
     table = paper_tables.side_by_side(
         ours((FOUR, "mAP", 0, 10.0), (FOUR, "mAP", 1, 12.0), (control, "mAP", 0, 7.0)), "camera_transfer", "T7", ["mAP"]
     )
-    assert table.loc[("c5+G6", "Model 4")].tolist() == [20.7, "11.0 ± 1.4"]
-    assert pd.isna(table.loc[("c5+colours", "control"), "mAP paper"])
+    assert table.loc[("T7", "market1501", "c5+G6", "Model 4")].tolist() == [20.7, "11.0 ± 1.4"]
+    assert pd.isna(table.loc[("T7", "market1501", "c5+colours", "control"), "mAP paper"])
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,10 @@ def test_the_misprinted_row_of_table_13_is_found_under_its_corrected_name():
     claims = paper_tables.check_claims(ours((base, "rank1", 0, 5.0), (extended, "rank1", 0, 6.0)), "camera_transfer")
     assert claims.loc["ct22", "verdict"] == "reproduced (one seed)"
     assert extended in set(paper_tables.printed("camera_transfer").row)
+
+
+def test_side_by_side_of_all_tables_in_their_order():
+    lines = [(f"{t}|market1501|x|y", "mAP", 0, 1.0) for t in ("T10", "T9", "T2b", "T2a")]
+    table = paper_tables.side_by_side(ours(*lines), "pn_gan")
+    assert table.index.get_level_values("table").tolist() == ["T2a", "T2b", "T9", "T10"]
+    assert table.empty is False and paper_tables.side_by_side(ours(), "pn_gan").empty

@@ -162,16 +162,14 @@ def score_fused(
     if queries is not None and multi_query is not None:
         raise ValueError("queries= picks single queries; it does not go with multi_query")
     count = features["gallery"].b.shape[1]
-    chosen = list(range(count) if poses is None else poses)
-    if not chosen or min(chosen) < 0 or max(chosen) >= count:
+    if poses is not None and (len(poses) == 0 or min(poses) < 0 or max(poses) >= count):
         raise ValueError(f"poses={poses}: accepted are some of 0 to {count - 1}")
     asked = getattr(bench, side)
     rows = torch.arange(len(asked)) if queries is None else torch.as_tensor(queries)
+    sides = [(f.a, f.b if poses is None else f.b[:, list(poses)]) for f in (features[side], features["gallery"])]
     found = {}
     for mode in modes:
-        query, gallery = (
-            fuse(f.a, f.b[:, chosen], mode, normalise=normalise) for f in (features[side], features["gallery"])
-        )
+        query, gallery = (fuse(a, b, mode, normalise=normalise) for a, b in sides)
         query, pids, camids = query[rows], asked.pids[rows], asked.camids[rows]
         if multi_query is not None:
             # back to length 1 only where the gallery's features have it: both sides must be of one kind

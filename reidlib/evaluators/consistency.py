@@ -254,22 +254,22 @@ def identity_kept(
     """
     pids = torch.as_tensor(pids).cpu()
     sources = torch.full_like(pids, -1) if source_rows is None else torch.as_tensor(source_rows).cpu()
-    if pids.shape != (len(images),) or sources.shape != pids.shape:
+    if pids.shape != (len(images),) or sources.shape != pids.shape or not len(pids) or not len(gallery):
         raise ValueError(
-            f"{len(images)} images need as many pids and source_rows, got {list(pids.shape)} and {list(sources.shape)}"
+            f"as many images as pids and source_rows are needed, and a gallery; got {len(images)} images, "
+            f"{list(pids.shape)} pids, {list(sources.shape)} source_rows and a gallery of {len(gallery)}"
         )
-    if len(sources) and not (int(sources.min()) >= -1 and int(sources.max()) < len(gallery)):
+    if not (int(sources.min()) >= -1 and int(sources.max()) < len(gallery)):
         raise ValueError(f"source_rows name images {int(sources.min())} to {int(sources.max())} of {len(gallery)}")
+    ordered = gallery.pids.sort().values
+    matches = torch.searchsorted(ordered, pids, right=True) - torch.searchsorted(ordered, pids)
+    matches -= ((sources >= 0) & (gallery.pids[sources] == pids)).long()
+    if (nobody := pids[(matches < 1) | (pids < 1)].unique()).numel():
+        raise ValueError(f"the gallery has no (other) image of people {nobody.tolist()[:10]}")
     counted = gallery.pids != -1
     places = torch.where(counted, counted.cumsum(0) - 1, -1)  # of each row among those that count
     sources = torch.where(sources >= 0, places[sources], -1)
     gallery = gallery.select(indices=counted)
-    same = torch.isin(gallery.pids, pids)
-    counts = torch.bincount(gallery.pids[same], minlength=int(pids.max()) + 1)[pids.clamp(min=0)] * (pids >= 0)
-    own = (sources >= 0) & (gallery.pids[sources] == pids)
-    matches = counts - own.long()
-    if (matches < 1).any():
-        raise ValueError(f"the gallery has no (other) image of pids {pids[matches < 1].unique().tolist()[:10]}")
     rows = torch.arange(len(gallery)).split(BATCH)
     features = torch.cat([judges.embed(gallery.batch(some)["images"]) for some in rows])
     found = nearest_neighbours(judges.embed(images), features, min(10, len(gallery)), exclude=sources)
@@ -297,7 +297,8 @@ def camera_style(images: Tensor, camids: Tensor | int, judges: Judges) -> Camera
         ValueError: a camera that the judge does not know, or a wrong number of camids.
     """
     known = torch.tensor(judges.camids)
-    wanted = torch.as_tensor(camids).cpu().expand(len(images)) if torch.as_tensor(camids).dim() == 0 else camids.cpu()
+    wanted = torch.as_tensor(camids).cpu()
+    wanted = wanted.repeat(len(images)) if wanted.dim() == 0 else wanted
     if wanted.shape != (len(images),) or not torch.isin(wanted, known).all():
         raise ValueError(
             f"camids must be one or {len(images)} of the cameras {known.tolist()} that the judge knows; "

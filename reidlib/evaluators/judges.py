@@ -168,16 +168,15 @@ def train_judges(
         )
     device = pick_device(device)
     options = {"seed": seed, "device": device, "progress": progress}
+    style = torch.searchsorted(camids, images.camids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pose, camera = PoseJudge(), CameraJudge(len(camids))
-    faults = compose(flip, enlarge_crop, disturb)
-    _train(pose, pose_loss, images, images.pids, faults, lengths["pose"], **options)
-    style = compose(flip, enlarge_crop, erase)
-    labels = torch.searchsorted(camids, images.camids)
-    _train(camera, _camera_loss, images, labels, style, lengths["camera"], **options)
-    return Judges(pose, _train_identity(images, lengths["identity"], options), camera, tuple(camids.tolist()),
-                  images.image_size, dataset)  # fmt: skip
+        faults = compose(flip, enlarge_crop, disturb)
+        _train(pose, pose_loss, images, images.pids, faults, lengths["pose"], **options)
+        _train(camera, _camera_loss, images, style, compose(flip, enlarge_crop, erase), lengths["camera"], **options)
+        identity = _train_identity(images, lengths["identity"], options)
+    return Judges(pose, identity, camera, tuple(camids.tolist()), images.image_size, dataset)
 
 
 def _camera_loss(scores: Tensor, batch: Batch) -> Tensor:

@@ -207,7 +207,7 @@ def transfer(
     a: int,
     b: int,
     *,
-    subset: str = "all",
+    subset: str | Tensor = "all",
     seed: int = 0,
     device: str | torch.device = "auto",
     folder: str | os.PathLike | None = None,
@@ -223,7 +223,8 @@ def transfer(
         subset: which images of a:
             "all" of them (the thesis's model 4, and what its tables are read as here);
             "unpaired", those whose person and sequence camera b never shows (the thesis's test set of models 1-3);
-            "new_ids", those whose person camera b never shows at all.
+            "new_ids", those whose person camera b never shows at all;
+            or their positions in `train`, int64 [M].
         seed: of model 3's target masks, each of a random image of b.
         device: where the method lies; "auto" asks its parameters.
         folder, batch_size, progress: see `synthesise`.
@@ -232,7 +233,7 @@ def transfer(
         ValueError: another subset, or one without images; missing masks; for the latter two subsets also no identity
             in both cameras.
     """
-    chosen = subset_rows(train, a, b, subset)
+    chosen = subset if isinstance(subset, Tensor) else subset_rows(train, a, b, subset)
     sources = train.select(indices=chosen)
     options = dict(camids=b, folder=folder, batch_size=batch_size, device=device, progress=progress)
     if method.model != 3:

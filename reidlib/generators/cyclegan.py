@@ -229,21 +229,24 @@ class CycleGAN(nn.Module):
         """Move images [B,3,H,W] in [-1, 1] to the other camera.
 
         Args:
-            images: of any height and width that are multiples of 4.
+            images: of another size than `image_size` they are resized (bicubic, antialiased) and the result is resized
+                back.
             condition: "a_to_b" (also None), "b_to_a", or bool [B], True where an image goes from a to b.
 
         Raises:
             ValueError: for another condition.
         """
+        x = _resized(images, self.image_size)
         if isinstance(condition, Tensor) and condition.dtype == torch.bool and len(condition) == len(images):
-            out = torch.empty_like(images)
+            out = torch.empty_like(x)
             for net, rows in ((self.G_A, condition), (self.G_B, ~condition)):
                 if rows.any():
-                    out[rows] = net(images[rows]).to(out.dtype)
-            return out
-        if condition is not None and (isinstance(condition, Tensor) or condition not in DIRECTIONS):
+                    out[rows] = net(x[rows]).to(out.dtype)
+        elif condition is None or (isinstance(condition, str) and condition in DIRECTIONS):
+            out = (self.G_B if condition == "b_to_a" else self.G_A)(x).to(images.dtype)
+        else:
             raise ValueError(f"condition must be {DIRECTIONS}, None or bool [{len(images)}], got {condition!r}")
-        return (self.G_B if condition == "b_to_a" else self.G_A)(images).to(images.dtype)
+        return _resized(out, tuple(images.shape[2:]))
 
     def _adam(self, *nets: nn.Module) -> tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]:
         parameters = [p for net in nets for p in net.parameters()]
@@ -435,3 +438,9 @@ def pair_images(batch: dict[str, Tensor], image_size: tuple[int, int] | None, me
     if image_size is not None and found != image_size:
         raise ValueError(f"this {method} trains on images of {image_size} (height, width), the batch has {found}")
     return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(images.shape[2:]) == size:
+        return images
+    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -189,6 +189,10 @@ def test_directions_and_conditions():
     assert condition.tolist() == [False, True, True, False]
     mixed = method.generate(images, condition)
     torch.testing.assert_close(mixed, torch.where(condition[:, None, None, None], to_b, to_a))
+    larger = torch.rand(2, 3, 128, 64) * 2 - 1  # is made at 64x32 and enlarged again
+    small = F.interpolate(larger, (64, 32), mode="bicubic", antialias=True).clamp(-1, 1)
+    want = F.interpolate(method.G_A(small).detach(), (128, 64), mode="bicubic", antialias=True).clamp(-1, 1)
+    torch.testing.assert_close(method.generate(larger), want)
     assert CycleGAN(preset="smoke").condition(None, {"camids": torch.tensor([1])}) is None
     with pytest.raises(ValueError, match=r"between cameras \(5, 6\), got \[1\]"):
         method.condition(None, {"camids": torch.tensor([5, 1])})

@@ -18,6 +18,7 @@ from reidlib.datasets.sampling import same_identity_pairs
 from reidlib.embedders.baseline import evaluating
 from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
+from reidlib.losses.reconstruction import masked_l1
 
 REAL = ("target", "source")
 # paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make
@@ -183,14 +184,13 @@ class PNGAN(nn.Module):
         return normalise(poses.skeleton_images(keypoints, tuple(image_size)), "signed")
 
     def _reconstruction(self, fake: Tensor, target: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        difference = (fake - target).abs().mean(dim=1)  # [B,H,W]
         extra = self.settings["foreground_weight"] - 1
         if extra == 0:
-            return difference.mean()
+            return (fake - target).abs().mean()
         if "target_masks" not in batch:
             raise ValueError("foreground_weight above 1 needs the targets' masks, which this set lacks; pass 1")
-        weight = 1 + extra * batch["target_masks"].float() / 255
-        return (weight * difference).sum() / weight.sum()
+        weight = 1 + extra * batch["target_masks"][:, None].float() / 255  # [B,1,H,W]
+        return masked_l1(fake, target, weight, normalise_by_mask_area=True)
 
 
 def lr_factor(epoch: int, epochs: int = 20, *, last_epoch_zero: bool = False) -> float:

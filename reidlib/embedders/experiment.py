@@ -64,7 +64,8 @@ def train_baseline(
     (4, 16)
     """
     device = pick_device(device)
-    probe = Baseline(2, preset=preset, loss=loss, **options)  # reads the recipe; its weights are not used
+    with torch.random.fork_rng(devices=[]):
+        probe = Baseline(2, preset=preset, loss=loss, **options)  # reads the recipe; its weights are not used
     sampler = _sampler(images, probe)
     batches = Batches(
         images, sampler, augment=augment or reid_augmentation(probe.recipe.augmentation), device=device, seed=seed

@@ -135,6 +135,14 @@ class Judges:
         """Return the identity judge's features, float32 [B, D], of uint8 images [B, 3, H, W]."""
         return self._judge(self.identity, images)
 
+    def looks(self, images: Tensor) -> Tensor:
+        """Return what the identity and the camera judge see before they decide, float32 [B, D]: features for `fid`.
+
+        The camera judge's part is needed: identity features are trained not to notice light, noise and blur.
+        """
+        backbones = (self.identity.backbone, self.camera.backbone)
+        return self._judge(lambda batch: torch.cat([net(batch).mean((2, 3)) for net in backbones], 1), images)
+
     def cameras(self, images: Tensor) -> Tensor:
         """Recognise the camera of uint8 images [B, 3, H, W]: int64 [B], camera numbers."""
         return torch.tensor(self.camids)[self._judge(self.camera, images).argmax(1)]

@@ -30,8 +30,8 @@ TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # LPIPS's name -> torchvision's
 class FID(NamedTuple):
     """A Fréchet distance and what it was measured by: FIDs through different features cannot be compared.
 
-    >>> print(FID(12.3456, "identity judge", 96, 2304, 500))
-    FID 12.35 (identity judge, 96-d, 2304 real and 500 generated images)
+    >>> print(FID(12.3456, "judges' looks", 160, 2304, 500))
+    FID 12.35 (judges' looks, 160-d, 2304 real and 500 generated images)
     """
 
     value: float
@@ -42,7 +42,7 @@ class FID(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"FID {self.value:.2f} ({self.features}, {self.dimensions}-d, {self.n_real} real and {self.n_generated} "
+            f"FID {self.value:.4g} ({self.features}, {self.dimensions}-d, {self.n_real} real and {self.n_generated} "
             "generated images)"
         )
 
@@ -81,7 +81,7 @@ def fid(
 
     Args:
         real, generated: uint8 [N, 3, H, W], two images at least, or `PersonImages`.
-        features: uint8 images [B, 3, H, W] -> [B, D], as `Judges.embed`, which sees to its own device; or the path of
+        features: uint8 images [B, 3, H, W] -> [B, D], as `Judges.looks`, which sees to its own device; or the path of
             torch-fidelity's Inception weights (pt_inception-2015-12-05-6726825d.pth): 2048 features of images enlarged
             to 299x299.
         name: of the features, for the result; default the function's or the file's own.

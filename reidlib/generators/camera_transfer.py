@@ -230,8 +230,8 @@ def transfer(
         folder, batch_size, progress: see `synthesise`.
 
     Raises:
-        ValueError: another subset, or one without images; missing masks; for the latter two subsets also no identity
-            in both cameras.
+        ValueError: another subset, one without images or with images of other cameras; missing masks; for "unpaired"
+            and "new_ids" also no identity in both cameras.
     """
     chosen = subset if isinstance(subset, Tensor) else subset_rows(train, a, b, subset)
     sources = train.select(indices=chosen)
@@ -246,16 +246,20 @@ def transfer(
     return synthesise(method, sources, pairs, targets=targets, **options)
 
 
-def subset_rows(train: PersonImages, a: int, b: int, subset: str = "all") -> Tensor:
+def subset_rows(train: PersonImages, a: int, b: int, subset: str | Tensor = "all") -> Tensor:
     """Return the positions in `train` of the images that `transfer` moves from a to b, int64 [M].
 
     >>> train = PersonImages(torch.zeros(3, 3, 8, 4, dtype=torch.uint8), [1, 1, 2], [1, 2, 1], sequences=[1, 1, 1])
     >>> [subset_rows(train, 1, 2, subset).tolist() for subset in SUBSETS]
     [[0, 2], [2], [2]]
     """
-    if subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
-    if subset == "all":
+    if isinstance(subset, Tensor):
+        rows = subset
+        if others := set(train.camids[rows].tolist()) - {a}:
+            raise ValueError(f"the images to move must be of camera {a}, some are of {sorted(others)}")
+    elif subset not in SUBSETS:
+        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, or positions in the set, got {subset!r}")
+    elif subset == "all":
         rows = (train.camids == a).nonzero().flatten()
     else:
         pair = camera_pair(train, a, b)

@@ -27,7 +27,7 @@ Optimizers = dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable
 
 PRESETS = {
     "smoke": dict(image_size=(64, 32), width=8, units=1, lr=4e-4),
-    "course": dict(image_size=(64, 32), width=16, units=3, lr=4e-4),
+    "course": dict(image_size=(64, 32), width=16, units=2, lr=1e-3),
     "paper": dict(image_size=(256, 256), width=64, units=None, lr=2e-4),
 }
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -89,8 +89,8 @@ class CycleGAN(nn.Module):
     is of pairs: `images` of camera a, `target_images` of b, whoever they show (`camera_pairs.random_targets`).
 
     Args:
-        preset: "smoke", "course" (both 64x32, learning rate 4e-4) or "paper" (256x256, width 64, 9 residual units, or 6
-            below 256 pixels, 2e-4); sets the next three and `lr`.
+        preset: "smoke", "course" (64x32, width 16, 2 residual units, learning rate 1e-3) or "paper" (256x256, width 64,
+            9 units, or 6 below 256 pixels, 2e-4); sets the next three and `lr`.
         image_size: (height, width) of training images, multiples of 4.  width: channels of the first layer of
             generators and discriminators.  units: residual units.
         lambda_cycle, lambda_identity: $\lambda_c$, $\lambda_i$; the identity term is left out at 0.

@@ -6,13 +6,14 @@ source image $I_i$, and target image $I_j$ of the same identity, whose pose pict
 $$\hat I_j = G(I_i, P_j), \qquad L_G = L_{GAN} + \lambda_1 L_1, \qquad L_1 = \lVert I_j - \hat I_j \rVert_1$$
 """
 
+import copy
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from reidlib.datasets import poses
-from reidlib.datasets.augment import normalise
+from reidlib.datasets.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import same_identity_pairs
 from reidlib.embedders.baseline import evaluating
@@ -21,14 +22,14 @@ from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminat
 from reidlib.losses.reconstruction import masked_l1
 
 REAL = ("target", "source")
-# paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make
+# Steps of the paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make. In the course's minutes
+# a generator under lambda_1 = 10 learns little but the discriminator's texture; 100 and a higher rate learn the person.
+_COURSE = dict(image_size=(64, 32), units=4, padding=1, lambda_1=100.0, foreground_weight=4.0, lr=1e-3)
 PRESETS = {
-    "smoke": dict(image_size=(64, 32), width=8, units=2, discriminator_width=8, padding=1, steps=30, lr=4e-4,
-                  foreground_weight=3.0),
-    "course": dict(image_size=(64, 32), width=16, units=6, discriminator_width=16, padding=1, steps=1500, lr=4e-4,
-                   foreground_weight=3.0),
-    "paper": dict(image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, steps=20 * 8238,
-                  lr=2e-4, foreground_weight=1.0),
+    "smoke": _COURSE | dict(width=8, units=2, discriminator_width=8, steps=30),
+    "course": _COURSE | dict(width=16, discriminator_width=16, steps=1000),
+    "paper": dict(image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, lambda_1=10.0,
+                  foreground_weight=1.0, lr=2e-4, steps=20 * 8238),
 }  # fmt: skip
 
 
@@ -44,7 +45,7 @@ class PNGAN(nn.Module):
     Args:
         preset: "smoke", "course" or "paper"; sets the arguments that are None.
         gan_loss: "least_squares" or "vanilla".
-        lambda_1: weight of the reconstruction.
+        lambda_1: weight of the reconstruction; 10 as published.
         real: what D takes for real: the "target" image (paper) or the "source" image (released code).
         last_epoch_zero: see `lr_factor`.
         image_size: (height, width) it is trained at, multiples of 4.
@@ -52,6 +53,9 @@ class PNGAN(nn.Module):
         padding: of D's last two layers; 0 as published, which needs 56 pixels each way; 1 fits 64x32.
         steps: length of the training, over which the schedule's `epochs` are spread.
         lr: of both Adams, with betas (0.5, 0.999).
+        guide: None as published; a trained re-ID backbone with a `stem` and `stages` (`SmallResNet`, `ResNet50`) adds
+            `lambda_guide` times `perceptual_loss` to $L_G$. It is copied, frozen, and no part of the state. Train it on
+            the generator's own training identities, or it tells about people whom the generator must not know.
         foreground_weight: 1 as published; above 1 it is a deviation: pixels of the target's person count so many times
             as much in the reconstruction, $\sum w |\hat I_j - I_j| / \sum w$ (needs masks).
 
@@ -73,7 +77,7 @@ class PNGAN(nn.Module):
         *,
         preset: str = "course",
         gan_loss: str = "least_squares",
-        lambda_1: float = 10.0,
+        lambda_1: float | None = None,
         real: str = "target",
         last_epoch_zero: bool = False,
         image_size: tuple[int, int] | None = None,
@@ -85,6 +89,8 @@ class PNGAN(nn.Module):
         epochs: int = 20,
         lr: float | None = None,
         foreground_weight: float | None = None,
+        guide: nn.Module | None = None,
+        lambda_guide: float = 20.0,
     ) -> None:
         super().__init__()
         for name, value, accepted in (
@@ -93,10 +99,11 @@ class PNGAN(nn.Module):
             if value not in accepted:
                 raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
         given = dict(image_size=image_size, width=width, units=units, discriminator_width=discriminator_width,
-                     padding=padding, steps=steps, lr=lr, foreground_weight=foreground_weight)  # fmt: skip
+                     padding=padding, steps=steps, lr=lr, lambda_1=lambda_1, foreground_weight=foreground_weight)  # fmt: skip
         chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
-        self.settings = dict(preset=preset, gan_loss=gan_loss, lambda_1=lambda_1, real=real,
-                             last_epoch_zero=last_epoch_zero, epochs=epochs, **chosen)  # fmt: skip
+        self.settings = dict(preset=preset, gan_loss=gan_loss, real=real, last_epoch_zero=last_epoch_zero,
+                             epochs=epochs, **chosen, lambda_guide=0.0 if guide is None else lambda_guide)  # fmt: skip
+        self._guide = () if guide is None else (copy.deepcopy(guide).eval().requires_grad_(False),)  # not in the state
         height, breadth = chosen["image_size"]
         if height % 4 or breadth % 4:
             raise ValueError(f"image_size must be multiples of 4, got {height}x{breadth}")
@@ -118,7 +125,7 @@ class PNGAN(nn.Module):
     @property
     def deviations(self) -> dict[str, object]:
         """What of the networks and the losses is not as published."""
-        paper = PRESETS["paper"]
+        paper = PRESETS["paper"] | {"lambda_guide": 0.0}
         return {name: self.settings[name] for name in paper if self.settings[name] != paper[name]}
 
     def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]]:
@@ -142,8 +149,8 @@ class PNGAN(nn.Module):
         """Take G's step, then D's, on a batch of pairs (`images` and `target_images`, `target_keypoints`).
 
         Returns:
-            "G adversarial", "L1" (unweighted mean over pixels and channels in [-1, 1], by `foreground_weight`), "G"
-            (their weighted sum) and "D".
+            "G adversarial", "L1" (unweighted mean over pixels and channels in [-1, 1], by `foreground_weight`),
+            "perceptual" (with a guide), "G" (their weighted sum) and "D".
         """
         kind = self.settings["gan_loss"]
         source, target = normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
@@ -151,12 +158,16 @@ class PNGAN(nn.Module):
         fake = self.G(torch.cat([source, pose], dim=1)).float()
         adversarial = adversarial_loss(self.D(fake), True, kind)
         l1 = self._reconstruction(fake, target, batch)
+        terms = {"G adversarial": adversarial, "L1": l1}
         loss = adversarial + self.settings["lambda_1"] * l1
+        for guide in self._guide:
+            terms["perceptual"] = perceptual_loss(guide.to(fake.device), fake, target)
+            loss = loss + self.settings["lambda_guide"] * terms["perceptual"]
         update("G", loss)
         real = target if self.settings["real"] == "target" else source
         d_loss = discriminator_loss(self.D(real), self.D(fake.detach()), kind, factor=1.0)
         update("D", d_loss)
-        return {"G adversarial": adversarial, "L1": l1, "G": loss, "D": d_loss}
+        return {**terms, "G": loss, "D": d_loss}
 
     def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the pose pictures of a batch's key points, float [B,3,H,W] in [-1, 1].
@@ -191,6 +202,33 @@ class PNGAN(nn.Module):
             raise ValueError("foreground_weight above 1 needs the targets' masks, which this set lacks; pass 1")
         weight = 1 + extra * batch["target_masks"][:, None].float() / 255  # [B,1,H,W]
         return masked_l1(fake, target, weight, normalise_by_mask_area=True)
+
+
+def perceptual_loss(guide: nn.Module, generated: Tensor, target: Tensor) -> Tensor:
+    r"""Compare two images by what a frozen backbone sees in them, stage by stage, each on its own scale.
+
+    $$\frac{1}{S} \sum_s \frac{\lVert \phi_s(\hat I) - \phi_s(I) \rVert_1}{\lVert \phi_s(I) \rVert_1}$$
+
+    Not in the paper; after Johnson et al., "Perceptual Losses for Real-Time Style Transfer", ECCV 2016.
+
+    Args:
+        guide: in evaluation mode, with a `stem` and `stages` that take ImageNet-normalised images.
+        generated, target: float [B,3,H,W] in [-1, 1]; gradients reach `generated` only.
+    """
+    mean, std = (target.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def maps(images: Tensor) -> list[Tensor]:
+        found = [guide.stem(((images + 1) / 2 - mean) / std)]
+        for stage in guide.stages:
+            found.append(stage(found[-1]))
+        return [one.float() for one in found[1:]]
+
+    with torch.no_grad():
+        wanted = maps(target)
+    apart = [
+        (a - b).abs().mean() / b.abs().mean().clamp_min(1e-6) for a, b in zip(maps(generated), wanted, strict=True)
+    ]
+    return torch.stack(apart).mean()
 
 
 def lr_factor(epoch: int, epochs: int = 20, *, last_epoch_zero: bool = False) -> float:

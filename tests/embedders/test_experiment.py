@@ -90,3 +90,12 @@ def test_from_files_over_splits_to_a_mean(tmp_path):
     benches = load_splits("cuhk01", tmp_path / "CUHK01", (64, 32), split=3, cache=tmp_path / "cache", progress=False)
     out = score_splits(benches, partial(score_benchmark, device="cpu"), train)
     assert len(out.table) == 2 and len(trained) == 1 and 0 <= out.mean["rank-1"] <= 1
+
+
+def test_training_leaves_the_callers_random_state_alone():
+    images = PersonImages(torch.randint(0, 255, (16, 3, 64, 32), dtype=torch.uint8), [1, 2] * 8, [1] * 16)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_baseline(images, images_seen=32, preset="smoke", device="cpu", progress=False)
+    assert torch.equal(torch.rand(3), expected)

@@ -18,6 +18,7 @@ from reidlib.evaluators.consistency import (
     load_judges,
     pose_pck,
 )
+from reidlib.evaluators.image_quality import fid
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,5 +223,16 @@ def test_recorded_judges_are_as_good_as_they_say(preset):
     assert measured["identity_kept rank-1"] > 0.85
     wrong = camera_style(fresh.images, fresh.camids % 6 + 1, judges)
     assert wrong.share < 0.05
-    mirrored = pose_pck(fresh.images, fresh.keypoints.flip(0), judges)
-    assert mirrored < measured["pose_pck@0.1"] - 0.1  # other images' joints are further away
+    others = pose_pck(fresh.images, fresh.keypoints.flip(0), judges)
+    assert others < measured["pose_pck@0.1"] - 0.1  # another image's joints are further away
+
+
+def test_fid_of_the_judges_looks_notices_light_noise_and_blur():
+    judges = load_judges()
+    real, other = (rendered(ids, 1002).images for ids in (range(1, 11), range(11, 21)))
+    noise = torch.randn(other.shape, generator=torch.Generator().manual_seed(0))
+    small = nn.functional.interpolate(other.float(), (32, 16), mode="bilinear", antialias=True)
+    worse = (0.7 * other, other + 20 * noise, nn.functional.interpolate(small, (64, 32), mode="bilinear"))
+    base = fid(real, other, features=judges.looks).value
+    for images in worse:
+        assert fid(real, images.clamp(0, 255).to(torch.uint8), features=judges.looks).value > 1.1 * base

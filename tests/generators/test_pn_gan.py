@@ -6,7 +6,8 @@ from torch import nn
 
 from reidlib.datasets import PersonImages, poses
 from reidlib.datasets.sampling import Batches, pair_batches
-from reidlib.generators.pn_gan import PNGAN, PRESETS, lr_factor, pn_gan_pairs
+from reidlib.embedders.resnet import SmallResNet
+from reidlib.generators.pn_gan import PNGAN, PRESETS, lr_factor, perceptual_loss, pn_gan_pairs
 from reidlib.training import fit
 
 # section 3 of the released networks: parameters of the convolutions in order
@@ -125,7 +126,7 @@ def test_5_losses_of_a_constant_discriminator(score, kind, d, adversarial):
 
 
 def test_5_weighted_l1_of_a_tenth_everywhere_is_one():
-    method, batch = PNGAN(preset="smoke", foreground_weight=1), one_batch()
+    method, batch = PNGAN(preset="smoke", foreground_weight=1, lambda_1=10), one_batch()
     target = batch["target_images"].float() / 127.5 - 1
     method.G, method.D = Constant(lambda x: target + 0.1), Constant(0.0)
     losses, calls = step_of(method, batch)
@@ -146,6 +147,26 @@ def test_foreground_weight_by_hand():
     del batch["target_masks"]
     with pytest.raises(ValueError, match="masks"):
         step_of(method, batch)
+
+
+def test_the_guide_compares_stages_is_frozen_and_stays_out_of_the_state():
+    g = torch.Generator().manual_seed(0)
+    fake, target = torch.rand(2, 2, 3, 64, 32, generator=g) * 2 - 1
+    guide = nn.Module()
+    guide.stem, guide.stages = nn.Identity(), nn.ModuleList([nn.Identity(), Constant(lambda x: x.abs())])
+    mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    a, b = (((x + 1) / 2 - mean) / std for x in (fake, target))
+    expected = ((a - b).abs().mean() + (a.abs() - b.abs()).abs().mean()) / b.abs().mean() / 2
+    assert perceptual_loss(guide, fake, target).item() == pytest.approx(expected.item(), rel=1e-4)
+    network = SmallResNet(8)
+    method = PNGAN(preset="smoke", guide=network, lambda_guide=7)
+    losses, calls = step_of(method.train(), one_batch())
+    terms = losses["G adversarial"] + 100 * losses["L1"] + 7 * losses["perceptual"]
+    assert losses["G"] == calls[0][1] == pytest.approx(terms, rel=1e-5) and losses["perceptual"] > 0
+    assert method.state_dict().keys() == PNGAN(preset="smoke").state_dict().keys()
+    kept = method._guide[0]
+    assert not kept.training and not any(p.requires_grad for p in kept.parameters()) and network.training
+    assert method.deviations["lambda_guide"] == 7
 
 
 def test_real_is_the_target_or_the_source():
@@ -231,7 +252,9 @@ def toy(preset: str = "smoke", **options) -> tuple[PNGAN, Batches]:
     data = people([1] * 4 + [2] * 4)
     smooth = nn.functional.interpolate(torch.rand(8, 3, 8, 4), (64, 32), mode="bilinear")
     data = PersonImages((smooth * 255).to(torch.uint8), data.pids, data.camids, keypoints=data.keypoints)
-    return PNGAN(preset=preset, foreground_weight=1, **options), Batches(data, pair_batches(pn_gan_pairs(data), 2))
+    return PNGAN(preset=preset, foreground_weight=1, lambda_1=10, **options), Batches(
+        data, pair_batches(pn_gan_pairs(data), 2)
+    )
 
 
 def test_15_reconstruction_falls_by_a_quarter_within_120_steps():

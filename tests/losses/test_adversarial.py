@@ -1,0 +1,47 @@
+"""Adversarial losses by hand and against the formulas."""
+
+import pytest
+import torch
+
+from reidlib.losses import adversarial_loss, discriminator_loss
+
+SCORES = torch.tensor([[3.0, -2.0, 0.5]])
+
+
+def test_8_zero_logits_cost_ln_2():  # acceptance check 8 of the camera transfer sheet
+    zero = torch.zeros(4, 1, 6, 2)
+    assert adversarial_loss(zero, True).item() == pytest.approx(0.6931, abs=1e-4)
+    assert discriminator_loss(zero, zero).item() == pytest.approx(0.6931, abs=1e-4)
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_vanilla_is_the_log_of_a_probability(real):
+    p = torch.sigmoid(SCORES)
+    expected = -(p if real else 1 - p).log().mean()
+    assert adversarial_loss(SCORES, real).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_least_squares_by_hand():
+    assert adversarial_loss(SCORES, True, "least_squares").item() == pytest.approx((4 + 9 + 0.25) / 3)
+    assert adversarial_loss(SCORES, False, "least_squares").item() == pytest.approx((9 + 4 + 0.25) / 3)
+
+
+def test_discriminator_wants_real_high_and_generated_low():
+    high, low = torch.full((2,), 4.0), torch.full((2,), -4.0)
+    for kind in ("vanilla", "least_squares"):
+        assert discriminator_loss(high, low, kind) < discriminator_loss(low, high, kind)
+    right = discriminator_loss(high, low, factor=1.0)
+    assert right.item() == pytest.approx(2 * discriminator_loss(high, low).item())
+    assert right.item() == pytest.approx(2 * torch.log1p(torch.exp(torch.tensor(-4.0))).item(), rel=1e-4)
+
+
+def test_extreme_scores_and_half_precision_stay_finite():
+    scores = torch.tensor([1e4, -1e4], dtype=torch.bfloat16, requires_grad=True)
+    loss = adversarial_loss(scores, True)
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite() and scores.grad.isfinite().all()
+
+
+def test_another_kind_is_named():
+    with pytest.raises(ValueError, match="vanilla, least_squares, got 'wgan'"):
+        adversarial_loss(SCORES, True, "wgan")

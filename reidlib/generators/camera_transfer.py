@@ -233,7 +233,7 @@ def transfer(
         ValueError: another subset, one without images or with images of other cameras; missing masks; for "unpaired"
             and "new_ids" also no identity in both cameras.
     """
-    chosen = subset if isinstance(subset, Tensor) else subset_rows(train, a, b, subset)
+    chosen = subset_rows(train, a, b, subset)
     sources = train.select(indices=chosen)
     options = dict(camids=b, folder=folder, batch_size=batch_size, device=device, progress=progress)
     if method.model != 3:

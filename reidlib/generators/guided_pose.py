@@ -20,7 +20,7 @@ from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 
 PRESETS = {
     "smoke": dict(width=8, units=1, lr=4e-4),
-    "course": dict(width=16, units=4, lr=4e-4),
+    "course": dict(width=16, units=3, lr=1e-3),
     "paper": dict(width=64, units=9, lr=2e-4),
 }
 

@@ -27,11 +27,24 @@ from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, sta
 
 VARIANTS = ("static", "variable")
 MASKS_SEEN = {1: 0, 2: 1, 3: 2, 4: 0}  # person masks in the generator's input
+WEIGHTS = {"G_GAN": "lambda_gan", "L1": "lambda_l1", "L_fg": "lambda_fg", "L_bg": "lambda_bg"}
 PRESETS = {
-    "smoke": dict(image_size=(64, 32), width=8, lr=4e-4, constant=0.5),
-    "course": dict(image_size=(64, 32), width=16, lr=4e-4, constant=0.5),
-    "paper": dict(image_size=(256, 256), width=64, lr=2e-4, constant=1.0),
+    "smoke": dict(image_size=(64, 32), width=8, lambda_gan=0.3, smooth=True, lr=4e-4, constant=0.5),
+    "course": dict(image_size=(64, 32), width=16, lambda_gan=0.3, smooth=True, lr=4e-4, constant=0.5),
+    "paper": dict(image_size=(256, 256), width=64, lambda_gan=1.0, smooth=False, lr=2e-4, constant=1.0),
 }
+
+
+class Smooth(nn.Module):
+    """The filter [1, 2, 1] along rows and columns: takes away the checkerboard that doublings leave, and no more.
+
+    >>> Smooth()(torch.tensor([[[[1.0, -1.0] * 3] * 4]])).abs().max().item() < 0.6
+    True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
 
 
 class UNet(nn.Module):
@@ -45,6 +58,7 @@ class UNet(nn.Module):
         image_size: (height, width), both divisible by $2^n$.
         width: w, 64 as published.
         halvings: n; default the most that fit.
+        smooth: put the last doubling through `Smooth`; not in the published network.
 
     Raises:
         ValueError: fewer than 5 halvings, or an image size that n halvings do not divide.
@@ -54,7 +68,13 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int, image_size: tuple[int, int], *, width: int = 64, halvings: int | None = None
+        self,
+        channels: int,
+        image_size: tuple[int, int],
+        *,
+        width: int = 64,
+        halvings: int | None = None,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         n = int(log2(min(image_size))) if halvings is None else halvings
@@ -77,7 +97,8 @@ class UNet(nn.Module):
             layers.append(nn.BatchNorm2d(widths[i - 1]))
             layers += [nn.Dropout(0.5)] if 4 <= i < n - 1 else []
             self.up.append(nn.Sequential(*layers))
-        self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, 3, 4, 2, 1), nn.Tanh()))
+        last = [nn.ReLU(), nn.ConvTranspose2d(2 * width, 3, 4, 2, 1), *([Smooth()] if smooth else []), nn.Tanh()]
+        self.up.append(nn.Sequential(*last))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return images [B,3,H,W] in [-1, 1]; H and W are those of `image_size`."""
@@ -97,7 +118,7 @@ class CameraTransfer(nn.Module):
     r"""One of the thesis's four models: what an image x of camera a would look like in camera b.
 
     $$L_D = \tfrac12 \big(-\log D(c, y) - \log(1 - D(c, G(x)))\big), \qquad
-      L_G = -\log D(c, G(x)) + \begin{cases} \lambda_{L1} \|y - G(x)\|_1 & \text{models 1-3 (5)} \\
+      L_G = -\lambda_{GAN} \log D(c, G(x)) + \begin{cases} \lambda_{L1} \|y - G(x)\|_1 & \text{models 1-3 (5)} \\
       \lambda_{fg} L_{fg} + \lambda_{bg} L_{bg} & \text{model 4 (9, 13)} \end{cases}$$
 
     y is an image of camera b (the same person, but in model 4's static variant, where it may be anybody) and c the
@@ -112,16 +133,20 @@ class CameraTransfer(nn.Module):
         mask_threshold: make masks hard at this value of 0..1; None keeps their soft edges.
         stochastic_test: generate as pix2pix's test script does: dropout on, normalisation by each image's own
             statistics. The noise follows `torch.manual_seed`.
-        preset: "smoke", "course" (64x32, lr 4e-4 falling linearly over the second half) or "paper" (256x256, width 64,
-            lr 2e-4, constant); sets the next four and `lr`.
-        image_size: (height, width) of the networks.  width: of G's and D's first layers.
-        lr: of both Adams, with betas (0.5, 0.999).
-        constant: share of the run before the learning rate starts to fall, linearly to 0 at its end.
+        preset: "smoke", "course" or "paper"; sets the arguments that are None. At a thousand steps of 64x32 images the
+            published weights leave grids and mottle, so the first two have `lambda_gan` 0.3 and `smooth`.
+        image_size: (height, width) of the networks; paper 256x256, else 64x32.
+        width: of G's and D's first layers; paper 64, course 16, smoke 8.  discriminator_width: where D's is another.
+        lambda_gan: $\lambda_{GAN}$; 1 in the thesis.
+        smooth: see `UNet`; not in the thesis.
+        lr: of both Adams, with betas (0.5, 0.999); paper 2e-4, else 4e-4.
+        constant: share of the run before the learning rate falls, linearly to 0 at its end; paper 1, else 1/2.
         steps: length of the run, over which the schedule is spread.
-        discriminator_width: where it is not `width`.
 
     Attributes:
-        G, D: the networks.  settings: every choice above, as a dictionary for the records.
+        G, D: the networks.
+        settings: every choice above, as a dictionary for the records.
+        deviations: those of them that are not the paper preset's.
 
     Raises:
         ValueError: for a name, number or size that cannot be used.
@@ -150,6 +175,8 @@ class CameraTransfer(nn.Module):
         image_size: tuple[int, int] | None = None,
         width: int | None = None,
         discriminator_width: int | None = None,
+        lambda_gan: float | None = None,
+        smooth: bool | None = None,
         lr: float | None = None,
         constant: float | None = None,
         steps: int = 1000,
@@ -161,39 +188,46 @@ class CameraTransfer(nn.Module):
         ):  # fmt: skip
             if value not in accepted:
                 raise ValueError(f"{name}={value!r}: accepted of model {model} are {', '.join(map(repr, accepted))}")
-        given = dict(image_size=image_size, width=width, lr=lr, constant=constant)
+        given = dict(image_size=image_size, width=width, lambda_gan=lambda_gan, smooth=smooth, lr=lr, constant=constant)
         chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
         if discriminator_width is None:
             discriminator_width = chosen["width"]
-        if steps < 1 or not 0 <= chosen["constant"] <= 1 or min(lambda_l1, lambda_fg, lambda_bg) < 0:
+        weights = dict(lambda_l1=lambda_l1, lambda_fg=lambda_fg, lambda_bg=lambda_bg, lambda_gan=chosen["lambda_gan"])
+        if steps < 1 or not 0 <= chosen["constant"] <= 1 or min(weights.values()) < 0:
             raise ValueError(
                 f"at least 1 step, constant in [0, 1] and no negative weight, got steps={steps}, "
-                f"constant={chosen['constant']}, lambda_l1={lambda_l1}, lambda_fg={lambda_fg}, lambda_bg={lambda_bg}"
+                f"constant={chosen['constant']}, {', '.join(f'{name}={value}' for name, value in weights.items())}"
             )
         if mask_threshold is not None and not 0 < mask_threshold <= 1:
             raise ValueError(f"mask_threshold must lie in (0, 1], got {mask_threshold}")
         self.settings = dict(
-            model=model, variant=variant, lambda_l1=lambda_l1, lambda_fg=lambda_fg, lambda_bg=lambda_bg,
-            condition_mask=condition_mask, normalise_by_mask_area=normalise_by_mask_area,
-            mask_threshold=mask_threshold, stochastic_test=stochastic_test, preset=preset, steps=steps,
-            discriminator_width=discriminator_width, **chosen,
+            model=model, variant=variant, condition_mask=condition_mask, mask_threshold=mask_threshold,
+            normalise_by_mask_area=normalise_by_mask_area, stochastic_test=stochastic_test, preset=preset, steps=steps,
+            discriminator_width=discriminator_width, **(chosen | weights),
         )  # fmt: skip
         channels, size = 3 + MASKS_SEEN[model], tuple(chosen["image_size"])
-        self.G = UNet(channels, size, width=chosen["width"])
+        self.G = UNet(channels, size, width=chosen["width"], smooth=chosen["smooth"])
         self.D = PatchDiscriminator(channels + 3, width=discriminator_width)
         self.apply(normal_init)
         self.model, self.image_size = model, size
         self.register_buffer("trained_for", torch.tensor([model, *size]))  # travels with the weights
         self.register_load_state_dict_pre_hook(_check_weights)
 
+    @property
+    def deviations(self) -> dict[str, object]:
+        """What of the networks, the losses and the schedule is not the paper preset's."""
+        paper = PRESETS["paper"]
+        return {name: self.settings[name] for name in paper if self.settings[name] != paper[name]}
+
     def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]]:
         """Give Adam for "D" and for "G", both with `schedule`."""
 
-        def adam(network: nn.Module) -> tuple:
+        def entry(network: nn.Module) -> tuple:
             parameters = list(network.parameters())
-            return parameters, torch.optim.Adam(parameters, self.settings["lr"], betas=(0.5, 0.999)), self.schedule
+            adam = torch.optim.Adam(parameters, self.settings["lr"], betas=(0.5, 0.999), fused=True)
+            return parameters, adam, self.schedule
 
-        return {"D": adam(self.D), "G": adam(self.G)}
+        return {"D": entry(self.D), "G": entry(self.G)}
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
@@ -219,11 +253,10 @@ class CameraTransfer(nn.Module):
         scores = (self.D(torch.cat([context, candidate], dim=1)) for candidate in (y, fake.detach()))
         d_loss = discriminator_loss(*scores)
         update("D", d_loss)
-        g_gan = adversarial_loss(self.D(torch.cat([context, fake], dim=1)), True)
-        terms = self._reconstruction(fake, x, y, m_in, m_out)
-        weights = {"L1": "lambda_l1", "L_fg": "lambda_fg", "L_bg": "lambda_bg"}
-        update("G", g_gan + sum(self.settings[weights[name]] * value for name, value in terms.items()))
-        return {"D": d_loss, "G_GAN": g_gan, **terms}
+        terms = {"G_GAN": adversarial_loss(self.D(torch.cat([context, fake], dim=1)), True)}
+        terms |= self._reconstruction(fake, x, y, m_in, m_out)
+        update("G", sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items()))
+        return {"D": d_loss, **terms}
 
     def condition(
         self, targets: Mapping[str, Tensor] | None = None, sources: Mapping[str, Tensor] | None = None

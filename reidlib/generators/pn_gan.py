@@ -22,8 +22,8 @@ from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminat
 from reidlib.losses.reconstruction import masked_l1
 
 REAL = ("target", "source")
-# Steps of the paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make. In the course's minutes
-# a generator under lambda_1 = 10 learns little but the discriminator's texture; 100 and a higher rate learn the person.
+# Steps of the paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make. In the course's few
+# minutes a generator under lambda_1 = 10 learns little but to please the discriminator; 100 lets it learn the person.
 _COURSE = dict(image_size=(64, 32), units=4, padding=1, lambda_1=100.0, foreground_weight=4.0, lr=1e-3)
 PRESETS = {
     "smoke": _COURSE | dict(width=8, units=2, discriminator_width=8, steps=30),
@@ -98,8 +98,10 @@ class PNGAN(nn.Module):
         ):  # fmt: skip
             if value not in accepted:
                 raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
-        given = dict(image_size=image_size, width=width, units=units, discriminator_width=discriminator_width,
-                     padding=padding, steps=steps, lr=lr, lambda_1=lambda_1, foreground_weight=foreground_weight)  # fmt: skip
+        given = dict(
+            image_size=image_size, width=width, units=units, discriminator_width=discriminator_width, padding=padding,
+            steps=steps, lr=lr, lambda_1=lambda_1, foreground_weight=foreground_weight,
+        )  # fmt: skip
         chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
         self.settings = dict(preset=preset, gan_loss=gan_loss, real=real, last_epoch_zero=last_epoch_zero,
                              epochs=epochs, **chosen, lambda_guide=0.0 if guide is None else lambda_guide)  # fmt: skip

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reidlib.generators.pix2pix import PRESETS, CameraTransfer, UNet, masks_needed
+from reidlib.generators.pix2pix import PRESETS, CameraTransfer, Smooth, UNet, masks_needed
 from reidlib.losses import adversarial_loss, discriminator_loss, masked_condition
 from reidlib.training import fit, load_weights, save_weights
 
@@ -64,8 +64,8 @@ def test_1_unet_halves_to_a_point_and_comes_back(size):
 def test_1_layers_of_the_published_table():
     with torch.device("meta"):
         network = UNet(3, (256, 256))
-    down = [[m for m in layer if isinstance(m, nn.Conv2d)][0] for layer in network.down]
-    up = [[m for m in layer if isinstance(m, nn.ConvTranspose2d)][0] for layer in network.up]
+    down = [next(m for m in layer if isinstance(m, nn.Conv2d)) for layer in network.down]
+    up = [next(m for m in layer if isinstance(m, nn.ConvTranspose2d)) for layer in network.up]
     assert [m.out_channels for m in down] == [64, 128, 256, 512, 512, 512, 512, 512]
     assert [m.in_channels for m in up] == [512, 1024, 1024, 1024, 1024, 512, 256, 128]
     assert [m.out_channels for m in up] == [512, 512, 512, 512, 256, 128, 64, 3]
@@ -82,10 +82,10 @@ def test_unet_hands_each_map_to_its_twin():
     torch.manual_seed(0)
     network = UNet(3, (64, 32), width=2).eval()
     x = torch.randn(1, 3, 64, 32)
-    e1, e2, e3, e4, e5 = (
-        (maps := [network.down[0](x)])[0],
-        *[maps.append(d(maps[-1])) or maps[-1] for d in network.down[1:]],
-    )
+    maps = [network.down[0](x)]
+    for layer in network.down[1:]:
+        maps.append(layer(maps[-1]))
+    e1, e2, e3, e4, e5 = maps
     y = network.up[0](e5)
     for layer, twin in zip(network.up[1:], (e4, e3, e2, e1), strict=True):
         y = layer(torch.cat([twin, y], 1))
@@ -93,7 +93,7 @@ def test_unet_hands_each_map_to_its_twin():
 
 
 def test_1_sizes_that_cannot_be_halved_are_refused():
-    with pytest.raises(ValueError, match="8 halvings does not fit 256x128 images: .* divisible by 256"):
+    with pytest.raises(ValueError, match=r"8 halvings does not fit 256x128 images: .* divisible by 256"):
         UNet(3, (256, 128), halvings=8)
     with pytest.raises(ValueError, match="4 halvings does not fit 48x24"):
         UNet(3, (48, 24))
@@ -118,7 +118,7 @@ def test_a_step_of_models_1_to_3_by_hand(model):
         "L1": F.l1_loss(fake, y).item(),
     }
     assert losses == pytest.approx(expected, rel=1e-4)
-    assert calls == [("D", losses["D"]), ("G", pytest.approx(losses["G_GAN"] + 100 * losses["L1"]))]
+    assert calls == [("D", losses["D"]), ("G", pytest.approx(0.3 * losses["G_GAN"] + 100 * losses["L1"]))]
 
 
 @pytest.mark.parametrize("kind", ["in_out_inv", "in_inv", "literal"])
@@ -136,7 +136,7 @@ def test_a_static_step_of_model_4_by_hand(kind):
     assert losses["L_fg"] == pytest.approx(((fake - x).abs() * m_in).mean().item(), rel=1e-4)
     scene = (1 - m_in) * (1 - m_out)
     assert losses["L_bg"] == pytest.approx(((fake - y).abs() * scene).mean().item(), rel=1e-4)
-    total = losses["G_GAN"] + 70 * losses["L_fg"] + 30 * losses["L_bg"]
+    total = 0.3 * losses["G_GAN"] + 70 * losses["L_fg"] + 30 * losses["L_bg"]
     assert [name for name, _ in calls] == ["D", "G"] and calls[1][1] == pytest.approx(total)
 
 
@@ -281,6 +281,27 @@ def test_weights_come_back_and_those_of_another_model_or_size_are_refused(tmp_pa
         words = rf"weights are of model 1 for images of \(64, 32\) .* not of model {model} for \({size[0]}, {size[1]}\)"
         with pytest.raises(ValueError, match=words):
             CameraTransfer(model=model, preset="smoke", image_size=size).load_state_dict(state)
+
+
+def test_smoothing_nulls_the_checkerboard_and_keeps_flat_areas_and_parameters():
+    columns = torch.arange(6) % 2 * 2.0 - 1
+    board = (columns[:, None] * columns).expand(1, 3, 6, 6)
+    assert Smooth()(board)[..., 1:-1, 1:-1].eq(0).all() and torch.equal(Smooth()(board.abs()), board.abs())
+    spot = torch.zeros(1, 1, 5, 5)
+    spot[..., 2, 2] = 16
+    assert Smooth()(spot)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert count(smoke(smooth=False)) == count(smoke()) and not torch.equal(
+        smoke().generate(board.repeat(1, 1, 11, 6)[..., :64, :32]),
+        smoke(smooth=False).generate(board.repeat(1, 1, 11, 6)[..., :64, :32]),
+    )
+
+
+def test_deviations_name_what_is_not_the_papers():
+    assert CameraTransfer(preset="paper", image_size=(64, 32), width=4).deviations == {
+        "image_size": (64, 32), "width": 4
+    }  # fmt: skip
+    assert set(smoke().deviations) == {"image_size", "width", "lambda_gan", "smooth", "lr", "constant"}
+    assert smoke(lambda_gan=1.0, smooth=False).deviations.keys().isdisjoint({"lambda_gan", "smooth"})
 
 
 def test_schedule_falls_linearly_in_the_course_and_not_in_the_paper():

@@ -27,7 +27,7 @@ REAL = ("target", "source")
 _COURSE = dict(image_size=(64, 32), units=4, padding=1, lambda_1=100.0, foreground_weight=4.0, lr=1e-3)
 PRESETS = {
     "smoke": _COURSE | dict(width=8, units=2, discriminator_width=8, steps=30),
-    "course": _COURSE | dict(width=16, discriminator_width=16, steps=1000),
+    "course": _COURSE | dict(width=16, discriminator_width=16, steps=950),
     "paper": dict(image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, lambda_1=10.0,
                   foreground_weight=1.0, lr=2e-4, steps=20 * 8238),
 }  # fmt: skip
@@ -52,7 +52,7 @@ class PNGAN(nn.Module):
         width, units: of the generator (64 and 9).  discriminator_width: 64.
         padding: of D's last two layers; 0 as published, which needs 56 pixels each way; 1 fits 64x32.
         steps: length of the training, over which the schedule's `epochs` are spread.
-        lr: of both Adams, with betas (0.5, 0.999).
+        lr: of both Adams, with betas (0.5, 0.999); 2e-4 as published.
         guide: None as published; a trained re-ID backbone with a `stem` and `stages` (`SmallResNet`, `ResNet50`) adds
             `lambda_guide` times `perceptual_loss` to $L_G$. It is copied, frozen, and no part of the state. Train it on
             the generator's own training identities, or it tells about people whom the generator must not know.
@@ -90,7 +90,7 @@ class PNGAN(nn.Module):
         lr: float | None = None,
         foreground_weight: float | None = None,
         guide: nn.Module | None = None,
-        lambda_guide: float = 20.0,
+        lambda_guide: float = 8.0,
     ) -> None:
         super().__init__()
         for name, value, accepted in (

@@ -193,7 +193,7 @@ def test_training_lowers_the_losses():
         method, batch = smoke(model), batch_of(4)
         smooth = F.avg_pool2d(batch["images"].float(), 9, 1, 4).to(torch.uint8)
         batch |= {"images": smooth, "target_images": smooth.flip(0)}
-        losses = fit(method, lambda _, b=batch: b, 40, device="cpu", progress=False).losses
+        losses = fit(method, lambda _, b=batch: b, 30, device="cpu", progress=False).losses
         for name in names:
             assert losses[name].iloc[-1] < 0.6 * losses[name].iloc[0]
 
@@ -281,6 +281,8 @@ def test_weights_come_back_and_those_of_another_model_or_size_are_refused(tmp_pa
         words = rf"weights are of model 1 for images of \(64, 32\) .* not of model {model} for \({size[0]}, {size[1]}\)"
         with pytest.raises(ValueError, match=words):
             CameraTransfer(model=model, preset="smoke", image_size=size).load_state_dict(state)
+    with pytest.raises(ValueError, match="does not fit CameraTransfer"):
+        load_weights(CameraTransfer(model=1, preset="smoke", image_size=(128, 64)), path)
 
 
 def test_smoothing_nulls_the_checkerboard_and_keeps_flat_areas_and_parameters():

@@ -93,6 +93,8 @@ def commit(folder: str | os.PathLike = REPOSITORY) -> str:
         return subprocess.run(call, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "--", ".", ":(exclude)notebooks/recorded") else "")
+        return git("rev-parse", "HEAD") + (
+            "+dirty" if git("status", "--porcelain", "--", ".", ":(exclude)notebooks/recorded") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -1,6 +1,11 @@
-"""What several papers' generators share: the patch discriminator, the residual generator, the usual initial weights."""
+"""What several papers' generators share: patch discriminator, residual generator, weights, schedule, presets."""
 
+from typing import Any
+
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from reidlib.datasets.augment import normalise
 
 NORMS = ("batch", "instance")
 
@@ -132,3 +137,41 @@ class ResidualGenerator(nn.Module):
         if height % 4 or width % 4:
             raise ValueError(f"height and width must be multiples of 4, got {height}x{width}")
         return self.layers(x)
+
+
+def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
+    """Return 1 for the first `constant` share of `steps`, then what falls linearly to 0 at their end.
+
+    >>> [linear_decay(step, 8) for step in (0, 4, 6, 8)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
+    falling = steps * (1 - constant)
+    return 1.0 if falling == 0 else min(1.0, max(0.0, (steps - step) / falling))
+
+
+def choose_preset(presets: dict[str, dict], preset: str, **given: Any) -> dict[str, Any]:
+    """Return the preset's settings with those that were given (not None) instead of its own."""
+    if preset not in presets:
+        raise ValueError(f"preset={preset!r}: accepted are {', '.join(map(repr, presets))}")
+    return presets[preset] | {name: value for name, value in given.items() if value is not None}
+
+
+def resized(images: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return images [B,C,h,w] in [-1, 1] at another size (bicubic, antialiased, clamped), or as they are."""
+    if tuple(images.shape[2:]) == tuple(image_size):
+        return images
+    return F.interpolate(images, tuple(image_size), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def pair_images(batch: dict[str, Tensor], image_size: tuple[int, int] | None, method: str) -> tuple[Tensor, Tensor]:
+    """Return `images` and `target_images` of a batch of pairs in [-1, 1].
+
+    Raises:
+        ValueError: a batch that is not of pairs, or of another image size (None: any).
+    """
+    if "target_images" not in batch:
+        raise ValueError(f"{method} trains on batches of pairs (see pair_batches), got {', '.join(sorted(batch))}")
+    found = tuple(batch["images"].shape[2:])
+    if image_size is not None and found != image_size:
+        raise ValueError(f"this {method} trains on images of {image_size} (height, width), the batch has {found}")
+    return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")

@@ -17,9 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.datasets.augment import normalise
 from reidlib.datasets.person_images import PersonImages, extend
-from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, normal_init
+from reidlib.generators.blocks import (
+    PatchDiscriminator,
+    ResidualGenerator,
+    choose_preset,
+    linear_decay,
+    normal_init,
+    pair_images,
+    resized,
+)
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 
@@ -236,7 +243,7 @@ class CycleGAN(nn.Module):
         Raises:
             ValueError: for another condition.
         """
-        x = _resized(images, self.image_size)
+        x = resized(images, self.image_size)
         if isinstance(condition, Tensor) and condition.dtype == torch.bool and len(condition) == len(images):
             out = torch.empty_like(x)
             for net, rows in ((self.G_A, condition), (self.G_B, ~condition)):
@@ -246,7 +253,7 @@ class CycleGAN(nn.Module):
             out = (self.G_B if condition == "b_to_a" else self.G_A)(x).to(images.dtype)
         else:
             raise ValueError(f"condition must be {DIRECTIONS}, None or bool [{len(images)}], got {condition!r}")
-        return _resized(out, tuple(images.shape[2:]))
+        return resized(out, tuple(images.shape[2:]))
 
     def _adam(self, *nets: nn.Module) -> tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]:
         parameters = [p for net in nets for p in net.parameters()]
@@ -407,40 +414,3 @@ def camstyle_images(
         place = None if folder is None else Path(folder) / f"{a}_{b}"
         fakes.append(synthesise(gan, both, camids=a + b - both.camids, folder=place, **options))
     return extend(*fakes)
-
-
-def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
-    """Return 1 for the first `constant` share of `steps`, then what falls linearly to 0 at their end.
-
-    >>> [linear_decay(step, 8) for step in (0, 4, 6, 8)]
-    [1.0, 1.0, 0.5, 0.0]
-    """
-    falling = steps * (1 - constant)
-    return 1.0 if falling == 0 else min(1.0, max(0.0, (steps - step) / falling))
-
-
-def choose_preset(presets: dict[str, dict], preset: str, **given: Any) -> dict[str, Any]:
-    """Return the preset's settings with those that were given (not None) instead of its own."""
-    if preset not in presets:
-        raise ValueError(f"preset={preset!r}: accepted are {', '.join(map(repr, presets))}")
-    return presets[preset] | {name: value for name, value in given.items() if value is not None}
-
-
-def pair_images(batch: dict[str, Tensor], image_size: tuple[int, int] | None, method: str) -> tuple[Tensor, Tensor]:
-    """Return `images` and `target_images` of a batch of pairs in [-1, 1].
-
-    Raises:
-        ValueError: a batch that is not of pairs, or of another image size (None: any).
-    """
-    if "target_images" not in batch:
-        raise ValueError(f"{method} trains on batches of pairs (see pair_batches), got {', '.join(sorted(batch))}")
-    found = tuple(batch["images"].shape[2:])
-    if image_size is not None and found != image_size:
-        raise ValueError(f"this {method} trains on images of {image_size} (height, width), the batch has {found}")
-    return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
-
-
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[2:]) == size:
-        return images
-    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)

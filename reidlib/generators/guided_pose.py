@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from reidlib.datasets.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from reidlib.datasets.poses import skeleton_images
-from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, normal_init
-from reidlib.generators.cyclegan import choose_preset, linear_decay, pair_images
+from reidlib.generators.blocks import (
+    PatchDiscriminator,
+    ResidualGenerator,
+    choose_preset,
+    linear_decay,
+    normal_init,
+    pair_images,
+)
 from reidlib.losses import cross_entropy
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from reidlib.datasets.augment import normalise
 from reidlib.embedders.baseline import evaluating
-from reidlib.generators.blocks import PatchDiscriminator, normal_init
+from reidlib.generators.blocks import PatchDiscriminator, linear_decay, normal_init, resized
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, static_losses, variable_losses
 
@@ -231,8 +231,7 @@ class CameraTransfer(nn.Module):
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
-        falling = self.settings["steps"] * (1 - self.settings["constant"])
-        return 1.0 if falling == 0 else min(1.0, max(0.0, (self.settings["steps"] - step) / falling))
+        return linear_decay(step, self.settings["steps"], self.settings["constant"])
 
     def training_step(
         self, batch: Mapping[str, Tensor], step: int, update: Callable[[str, Tensor], None]
@@ -292,14 +291,14 @@ class CameraTransfer(nn.Module):
                 f"got {'none' if found is None else found}"
             )
         x = images if condition is None else torch.cat([images, condition], dim=1)
-        x = _resized(x, self.image_size)
+        x = resized(x, self.image_size)
         if self.settings["stochastic_test"]:
             with _own_statistics(self.G):
                 out = torch.cat([self.G(one) for one in x.split(1)])  # the test script has batches of one image
         else:
             with evaluating(self.G):
                 out = self.G(x)
-        return _resized(out.float(), tuple(images.shape[2:]))
+        return resized(out.float(), tuple(images.shape[2:]))
 
     def _mask(self, masks: Tensor) -> Tensor:
         """Turn masks uint8 [B,H,W] into float [B,1,H,W] from 0 to 1."""
@@ -347,12 +346,6 @@ def masks_needed(model: int, variant: str = "static") -> tuple[str, ...]:
     if model == 4:
         return ("masks", "target_masks") if variant == "static" else ("target_masks",)
     return ("masks", "target_masks")[: MASKS_SEEN[model]]
-
-
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(x.shape[2:]) == size:
-        return x
-    return F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 @contextmanager

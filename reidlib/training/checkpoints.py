@@ -1,5 +1,7 @@
 """Checkpoints that survive a kill, and weights that travel."""
 
+import contextlib
+import copy
 import json
 import os
 from collections.abc import Mapping
@@ -101,6 +103,8 @@ def load_weights(method: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
         if name not in stored or name not in shapes or tuple(stored[name].shape) != shapes[name]
     ]
     if wrong:
+        with contextlib.suppress(RuntimeError):  # a method that knows what its weights were trained for says it better
+            copy.deepcopy(method).load_state_dict(stored)
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(f"{path} does not fit {type(method).__name__}: {'; '.join(wrong[:5])}{more}")
     method.load_state_dict(stored)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Batches, pair_batches
+from reidlib.generators.blocks import linear_decay
 from reidlib.generators.cyclegan import (
     SPGAN,
     CycleGAN,
@@ -15,7 +16,6 @@ from reidlib.generators.cyclegan import (
     SiameseNet,
     camstyle_images,
     contrastive_loss,
-    linear_decay,
 )
 from reidlib.training import fit
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reidlib import sweeps
+from reidlib import paper_tables, sweeps
 from reidlib.files import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -24,12 +24,12 @@ def test_every_notebook_is_listed_with_the_time_it_notes():
         assert f"| {seconds['smoke']} s | {seconds['course']} s |" in row
 
 
-def results() -> list[list[str]]:
-    lines = README[README.index("| method | rank-1 |") :].splitlines()[2:]
+def results(header: str) -> list[list[str]]:
+    lines = README[README.index(header) :].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
 
 
-@pytest.mark.parametrize("row", results(), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", results("| method | rank-1 |"), ids=lambda row: row[0])
 def test_results_are_those_recorded(row):
     table = sweeps.recorded("02_reid_baseline")
     for cell, metric in zip(row[1:], ("rank-1", "mAP (plain AP)", "mAP (trapezoid AP)"), strict=True):
@@ -37,6 +37,22 @@ def test_results_are_those_recorded(row):
         expected = f"{values.mean():.1f} ± {values.std():.1f}" if len(values) else "–"
         assert cell == expected, metric
         assert len(values) in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "row"),
+    [("03_camera_transfer", row) for row in results("| camera transfer | mAP | rank-1 |")]
+    + [("04_pn_gan", row) for row in results("| PN-GAN | mAP | rank-1 |")],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_paper_rows_are_those_recorded(notebook, row):
+    """A row is "T7 c5+G6, Model 4": table, setting, method."""
+    ours = paper_tables.rows_of(sweeps.recorded(notebook))
+    table, setting, method = re.fullmatch(r"(\S+) (\S+), (.+)", row[0]).groups()
+    mine = ours[ours.row.str.startswith(f"{table}|") & ours.row.str.endswith(f"|{setting}|{method}")]
+    assert mine.row.nunique() == 1
+    for cell, metric in zip(row[1:], ("mAP", "rank1"), strict=True):
+        assert cell == paper_tables.mean_text(mine[mine.metric == metric].value)
 
 
 def test_the_example_runs(tmp_path, capsys):

@@ -5,17 +5,22 @@ camera A whose (identity, sequence) never occurs in B are moved to B; those amon
 at all are the "new IDs". Source: Kolbeinsson, master's thesis, 2019, chapter on the data split.
 """
 
+import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from reidlib.datasets.person_images import PersonImages
+from reidlib.files import atomic_path, resolve
 
 
-class CameraPair(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CameraPair:
     """Indices into the training set: pairs, and what to generate from. All int64, in the set's order."""
 
     train_pairs: Tensor  # [P,2] (index in camera a, index in camera b)
@@ -23,6 +28,47 @@ class CameraPair(NamedTuple):
     generate_from_b: Tensor
     new_ids_from_a: Tensor  # those of generate_from_a whose identity camera b never saw
     new_ids_from_b: Tensor
+    train: PersonImages | None = field(default=None, repr=False)  # the set, for `write`
+
+    def write(self, folder: str | os.PathLike, *, generate: str = "b") -> int:
+        """Leave the thesis's folders of PNG files, for tools that want files, and return how many there are.
+
+        `A/train/` and `B/train/` hold the two images of each pair under one name, stemA+stemB.png; `train/` holds them
+        side by side, A left; `A/test/` and `B/test/` hold the images without a partner, and `test/` those of them that
+        a generator is to be applied to. Files that are there already are written again.
+
+        Args:
+            folder: where; a relative path counts from the repository root.
+            generate: the camera whose style is generated, "a" or "b"; "b" fills `test/` with images of a.
+
+        Raises:
+            ValueError: another `generate`, or indices without their images (`split` on names alone).
+        """
+        if generate not in ("a", "b"):
+            raise ValueError(f'generate must be "a" or "b", got {generate!r}')
+        if self.train is None:
+            raise ValueError(
+                "this split was made of names alone; camera_pair(train, a, b) keeps the images to be written"
+            )
+        folder, names = resolve(folder), [os.path.splitext(name)[0] for name in self.train.names]  # noqa: PTH122
+        written = 0
+
+        def save(pixels: Tensor, *parts: str) -> None:
+            nonlocal written
+            with atomic_path(Path(folder, *parts)) as temporary:
+                Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
+            written += 1
+
+        for i, j in self.train_pairs.tolist():
+            a, b = self.train.batch([i, j])["images"]
+            for place, pixels in (("A/train", a), ("B/train", b), ("train", torch.cat([a, b], dim=2))):
+                save(pixels, place, f"{names[i]}+{names[j]}.png")
+        for side, rows in (("A", self.generate_from_a), ("B", self.generate_from_b)):
+            places = [f"{side}/test"] + ["test"] * ((side == "A") == (generate == "b"))
+            for i in rows.tolist():
+                for place in places:
+                    save(self.train.batch([i])["images"][0], place, f"{names[i]}.png")
+        return written
 
 
 def camera_pair(train: PersonImages, a: int, b: int) -> CameraPair:
@@ -39,11 +85,17 @@ def camera_pair(train: PersonImages, a: int, b: int) -> CameraPair:
     >>> pair.train_pairs.tolist(), pair.generate_from_a.tolist()
     ([[0, 1]], [2])
     """
-    return split(train.pids, train.camids, train.sequences, a, b)
+    return split(train.pids, train.camids, train.sequences, a, b, train=train)
 
 
 def split(
-    pids: Tensor | Sequence[int], camids: Tensor | Sequence[int], sequences: Tensor | Sequence[int], a: int, b: int
+    pids: Tensor | Sequence[int],
+    camids: Tensor | Sequence[int],
+    sequences: Tensor | Sequence[int],
+    a: int,
+    b: int,
+    *,
+    train: PersonImages | None = None,
 ) -> CameraPair:
     """Do the work of `camera_pair` on numbers alone (file names are enough to count pairs).
 
@@ -67,7 +119,9 @@ def split(
     alone_a, alone_b = of_a[~np.isin(key[of_a], key[of_b])], of_b[~np.isin(key[of_b], key[of_a])]
     new_a, new_b = alone_a[~np.isin(pids[alone_a], pids[of_b])], alone_b[~np.isin(pids[alone_b], pids[of_a])]
     return CameraPair(
-        torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2), *map(torch.from_numpy, (alone_a, alone_b, new_a, new_b))
+        torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
+        *map(torch.from_numpy, (alone_a, alone_b, new_a, new_b)),
+        train=train,
     )
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reidlib.datasets import PersonImages, camera_pair
 from reidlib.datasets.camera_pairs import random_targets, split
@@ -82,3 +83,32 @@ def test_random_targets_are_distinct_and_seeded():
     assert torch.equal(pairs, random_targets(train, 1, 2, per_source=10, seed=3))
     assert not torch.equal(pairs, random_targets(train, 1, 2, per_source=10, seed=4))
     assert random_targets(train, 2, 1, per_source=10).shape == (13 * 7, 2)  # camera 1 has seven only
+
+
+def test_write_leaves_the_thesis_folders(tmp_path):
+    rows = [(1, 5, 1), (1, 6, 1), (2, 5, 1), (3, 6, 1)]
+    images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 8, 4) * 50
+    pids, camids, sequences = zip(*rows, strict=True)
+    train = PersonImages(images, pids, camids, sequences=sequences, names=[f"{i}.jpg" for i in range(4)])
+    assert camera_pair(train, 5, 6).write(tmp_path) == 3 + 3
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    assert found == [
+        "A/test/2.png",
+        "A/train/0+1.png",
+        "B/test/3.png",
+        "B/train/0+1.png",
+        "test/2.png",
+        "train/0+1.png",
+    ]
+    side_by_side = np.asarray(Image.open(tmp_path / "train" / "0+1.png"))
+    assert side_by_side.shape == (8, 8, 3)
+    assert (side_by_side[:, :4] == 0).all() and (side_by_side[:, 4:] == 50).all()
+    camera_pair(train, 5, 6).write(tmp_path / "other", generate="a")
+    assert [path.name for path in (tmp_path / "other" / "test").iterdir()] == ["3.png"]
+
+
+def test_write_needs_images_and_a_camera_to_generate(tmp_path):
+    with pytest.raises(ValueError, match="made of names alone"):
+        split([1, 1], [1, 2], [1, 1], 1, 2).write(tmp_path)
+    with pytest.raises(ValueError, match="got 'c'"):
+        camera_pair(people([(1, 1, 1), (1, 2, 1)]), 1, 2).write(tmp_path, generate="c")

@@ -1,0 +1,7 @@
+"""Person re-identification with generated images: data sets, losses, embedders, generators and evaluators."""
+
+import os
+
+# torch 2.13's bfloat16 convolutions on Intel's AMX units return NaN now and then, other ones at each repeat; AVX-512's
+# do not. oneDNN reads this at its first convolution; on processors without AMX it changes nothing.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")

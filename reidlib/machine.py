@@ -39,7 +39,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Say whether `device` computes in bfloat16 itself, so that it is quicker there and not only possible.
 
     The answer comes from the hardware, never from a stopwatch: a choice by timing would make two runs of one seed
-    differ. `training.measure_precision` has the stopwatch.
+    differ.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reidlib import paper_tables, sweeps
+from reidlib.course import paper_tables, sweeps
 from reidlib.files import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -13,44 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidlib.datasets import annotations, poses
-from reidlib.datasets.benchmark import check_size
+from reidlib.datasets.contract import check_size
+from reidlib.networks import IMAGENET_MEAN
 
 Batch = dict[str, Tensor]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = ("", "target_")  # the images of a batch, and their partners where it is a batch of pairs
 PLANES = ("images", "masks", "parsing")
-
-
-def normalise(images: Tensor, mode: str = "imagenet") -> Tensor:
-    r"""Scale uint8 pixels to what networks take: `"imagenet"` $(p/255-\mu)/\sigma$, or `"signed"` $2p/255-1$.
-
-    Args:
-        images: uint8 [...,3,H,W].
-        mode: `"imagenet"` for embedders and DG-Net, `"signed"` for generators (tanh's range).
-
-    Returns:
-        float32 of the same shape.
-
-    >>> normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), "signed").flatten().tolist()
-    [1.0, 1.0, 1.0]
-    """
-    if images.dtype != torch.uint8:
-        raise TypeError(f"normalise takes uint8 images, got {images.dtype} (already normalised?)")
-    mean, std = _scale(mode, images.device)
-    return images.float().sub_(mean).div_(std)
-
-
-def denormalise(images: Tensor, mode: str = "imagenet") -> Tensor:
-    """Turn a network's pixels back to uint8, rounded and clamped: the inverse of `normalise`.
-
-    >>> pixels = torch.arange(0, 255, 23, dtype=torch.uint8).reshape(1, 3, 2, 2)
-    >>> bool((denormalise(normalise(pixels)) == pixels).all())
-    True
-    """
-    if not images.is_floating_point():
-        raise TypeError(f"denormalise takes floating point images, got {images.dtype}")
-    mean, std = _scale(mode, images.device)
-    return (images.detach().float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
 def compose(*operations: Callable[..., Batch]) -> Callable[[Batch, torch.Generator], Batch]:
@@ -241,17 +209,6 @@ def erase_boxes(
     h, w, at_y, at_x = (t.gather(1, first)[:, 0] for t in (h, w, draws[2], draws[3]))
     top, left = (at_y * (height - h + 1)).floor(), (at_x * (width - w + 1)).floor()
     return torch.stack([top, left, h, w], dim=1).long() * (chosen & fits.any(dim=1))[:, None]
-
-
-def _scale(mode: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation in pixels of 0..255, [3,1,1]."""
-    if mode == "signed":
-        mean, std = (0.5,) * 3, (0.5,) * 3
-    elif mode == "imagenet":
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    else:
-        raise ValueError(f'mode must be "imagenet" or "signed", got {mode!r}')
-    return tuple(255 * torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
 
 
 def _size(batch: Batch) -> tuple[int, int, int]:

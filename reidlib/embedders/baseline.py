@@ -1,18 +1,18 @@
 r"""The re-ID baseline: one embedder, trained by identity and metric losses, as a method that `training.fit` drives."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.datasets.augment import normalise as normalise_pixels
 from reidlib.datasets.person_images import PersonImages
 from reidlib.embedders.recipes import RECIPES, Recipe
 from reidlib.embedders.resnet import Embedder
 from reidlib.losses import BatchHardTriplet, CentreLoss, QuartetLoss, lsro
+from reidlib.networks import evaluating
+from reidlib.networks import normalise as normalise_pixels
 
 LOSSES = ("softmax", "lsr", "triplet", "quartet", "centre")
 PRESETS = {
@@ -149,18 +149,6 @@ class Baseline(nn.Module):
 def as_network_input(images: Tensor) -> Tensor:
     """Normalise uint8 images by ImageNet's mean and deviation; float images are taken as normalised."""
     return normalise_pixels(images, "imagenet") if images.dtype == torch.uint8 else images
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for the length of the block."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 @torch.no_grad()

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from reidlib.datasets import PersonImages
 from reidlib.datasets.augment import reid_augmentation
 from reidlib.datasets.sampling import Batches, uniform_batches
-from reidlib.embedders.baseline import as_network_input, evaluating
+from reidlib.embedders.baseline import as_network_input
 from reidlib.embedders.recipes import Recipe
-from reidlib.embedders.resnet import BACKBONES, ResNet50, SmallResNet
+from reidlib.embedders.resnet import BACKBONES, ResNet50
 from reidlib.losses import lsro
 from reidlib.machine import pick_device
+from reidlib.networks import SmallResNet, evaluating
 from reidlib.training import History, fit
 
 MERGES = ("concat", "add")

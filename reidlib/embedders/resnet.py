@@ -7,44 +7,12 @@ from torch import Tensor, nn
 
 import reidlib.torchvision_ops  # noqa: F401 - before torchvision
 
-from torchvision.models.resnet import BasicBlock, resnet50  # isort: skip
+from torchvision.models.resnet import resnet50  # isort: skip
 
 from reidlib.files import resolve
+from reidlib.networks import SmallResNet
 
 BACKBONES = ("small", "resnet50")
-
-
-class SmallResNet(nn.Module):
-    """ResNet-18's four stages of two blocks, narrow and with a plain 3x3 stem of stride 2, for 64x32 images.
-
-    Args:
-        width: channels of the first stage; the feature has 8 times as many.
-        last_stride: stride of the last stage, 2 or 1.
-
-    >>> SmallResNet(8)(torch.zeros(2, 3, 64, 32)).shape
-    torch.Size([2, 64, 4, 2])
-    """
-
-    def __init__(self, width: int = 16, last_stride: int = 2) -> None:
-        super().__init__()
-        self.dimensions = 8 * width
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
-        stages, channels = [], width
-        for out, stride in zip((width, 2 * width, 4 * width, 8 * width), (1, 2, 2, last_stride), strict=True):
-            shortcut = None
-            if stride > 1 or out != channels:
-                shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-            stages.append(nn.Sequential(BasicBlock(channels, out, stride, shortcut), BasicBlock(out, out)))
-            channels = out
-        self.stages = nn.Sequential(*stages)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.stages(self.stem(images))  # [B, 8 width, H/16, W/16]
 
 
 class ResNet50(nn.Module):

@@ -20,8 +20,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure  #
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3  # isort: skip
 
 from reidlib.datasets import PersonImages
-from reidlib.datasets.augment import normalise
 from reidlib.files import resolve
+from reidlib.networks import normalise
 
 Features = Callable[[Tensor], Tensor]
 TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # LPIPS's name -> torchvision's

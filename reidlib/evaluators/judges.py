@@ -1,312 +1,321 @@
-r"""Training of the judges of `consistency`, and the command that made the recorded ones.
+r"""Did the generator do what was asked? Three judges say: the wanted pose, the same person, the wanted camera.
 
-`python -m reidlib.evaluators.judges` renders people of seed 1000 in both presets, trains the three networks on them,
-measures them on people of seed 1001, and writes weights and `judges.results.json` to `notebooks/weights`.
+A judge is a small network that was trained once, on rendered people whom no generator and no re-ID network has met, so
+its opinion is nobody's training loss. The recorded ones were trained on both presets of the procedural `market1501`
+network by `python -m reidlib.tools.train_judges`; how often each is right on real renders of yet other people is in
+`Judges.accuracy`, and no generated image can be expected to score higher. They know the six cameras and the rendered
+people of that network only: for other data train judges on people that you set aside (`judges.train_judges`).
 """
 
-import argparse
-import math
+import json
 import os
-import tempfile
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.datasets import PersonImages, extend, load
-from reidlib.datasets.augment import Batch, compose, enlarge_crop, erase, flip, normalise
-from reidlib.datasets.procedural import RENDERER_VERSION
-from reidlib.datasets.sampling import Augment, Batches, uniform_batches
-from reidlib.embedders import train_baseline
-from reidlib.evaluators import evaluate_retrieval
-from reidlib.evaluators.consistency import (
-    COMMAND,
-    FOLDER,
-    NAMES,
-    RESULTS,
-    CameraJudge,
-    IdentityJudge,
-    Judges,
-    PoseJudge,
-    camera_style,
-    file_name,
-    identity_kept,
-    load_judges,
-    pose_pck,
-)
-from reidlib.files import atomic_path, resolve
-from reidlib.machine import pick_device
-from reidlib.runs import record
-from reidlib.training import fit, save_weights
+from reidlib.datasets import PersonImages
+from reidlib.datasets.augment import resize
+from reidlib.evaluators.neighbours import nearest_neighbours
+from reidlib.files import resolve
+from reidlib.networks import SmallResNet, load_weights, normalise
 
-SEEDS = {"trained on": 1000, "measured on": 1001}  # people of no notebook
-PRESETS = ("generation", "retrieval")
-RULES = {
-    "pose_pck@0.1": "visible joints within 0.1 of the image's height",
-    "pose_pck@0.05": "visible joints within 0.05 of the image's height",
-    "identity_kept rank-1": "nearest of all other images, all cameras",
-    "identity_kept rank-10": "any of the 10 nearest of all other images, all cameras",
-    "retrieval rank-1": "evaluate_retrieval, every image a query, cross_camera",
-    "camera_style": "share recognised",
-}
-IMAGES_SEEN = {"pose": 90_000, "identity": 80_000, "camera": 16_000}
-BATCH_SIZE = 64
+FOLDER = "notebooks/weights"
+COMMAND = "python -m reidlib.tools.train_judges"
+RESULTS = "judges.results.json"
+NAMES = ("pose", "identity", "camera")  # judges-<name>.safetensors
+BATCH = 512
 
 
-def disturb(
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    colour: float = 0.25,
-    noise: float = 10.0,
-    blur: float = 0.3,
-) -> Batch:
-    """Give images the faults of generated ones: other colours, noise, blur; one draw for each image.
+class PoseJudge(nn.Module):
+    r"""Finds 18 joints: maps at half the image's size, each a distribution $p_j$ whose mean is the joint's place.
 
-    Args:
-        batch: with images uint8 [B, 3, H, W].
-        generator: on the CPU.
-        colour: each channel is scaled by a factor from 1 - colour to 1 + colour.
-        noise: the deviation of the noise is uniform from 0 to this many grey levels.
-        blur: probability of a 3x3 binomial blur; and of a second one after it.
+    $$\hat x_j = \sum_c p_j(c) \, x(c), \qquad p_j = \text{softmax of map } j \text{ over its cells } c$$
 
-    >>> images = torch.full((2, 3, 8, 4), 100, dtype=torch.uint8)
-    >>> plain = disturb({"images": images}, torch.Generator(), colour=0, noise=0, blur=1)["images"]
-    >>> bool((plain == images).all())
-    True
+    Sun et al., "Integral Human Pose Regression", 2018.
+
+    >>> PoseJudge(8)(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 18, 32, 16])
     """
-    images = batch["images"].float()
-    n, device = len(images), images.device
-    draw = torch.rand(6, n, 1, 1, 1, generator=generator).to(device)
-    gain = 1 + colour * (2 * draw[:3].permute(1, 0, 2, 3, 4)[..., 0] - 1)  # [B, 3, 1, 1]
-    speckle = torch.randn(images.shape, generator=generator).to(device)
-    out = images * gain
-    kernel = torch.tensor([1.0, 2.0, 1.0], device=device) / 4
-    kernel = (kernel[:, None] * kernel).expand(3, 1, 3, 3)
-    for chosen in (draw[3] < blur, (draw[3] < blur) & (draw[4] < blur)):
-        soft = F.conv2d(F.pad(out, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
-        out = torch.where(chosen, soft, out)
-    out = out + noise * draw[5] * speckle
-    return batch | {"images": out.round().clamp(0, 255).to(torch.uint8)}
 
-
-class _Training(nn.Module):
-    """A judge and its loss, as a method for `fit`: Adam, one warm-up and a cosine to zero."""
-
-    def __init__(self, judge: nn.Module, loss: Callable[[Tensor, Batch], Tensor], steps: int) -> None:
+    def __init__(self, width: int = 12) -> None:
         super().__init__()
-        self.judge, self.loss, self.steps = judge, loss, steps
+        sizes = (3, width, 2 * width, 4 * width, 6 * width)
+        self.down = nn.ModuleList(nn.Sequential(_convolution(a, b, 2), _convolution(b, b)) for a, b in pairwise(sizes))
+        self.across = nn.ModuleList(nn.Conv2d(size, 2 * width, 1) for size in sizes[1:])
+        self.up = nn.ModuleList(_convolution(2 * width, 2 * width) for _ in sizes[1:])
+        self.head = nn.Conv2d(2 * width, 18, 1)
 
-    def optimizers(self) -> dict:
-        parameters = list(self.judge.parameters())
-        return {"J": (parameters, torch.optim.Adam(parameters, lr=3e-3), self.schedule)}
+    def forward(self, images: Tensor) -> Tensor:
+        """Return unnormalised maps [B, 18, H/2, W/2] of ImageNet-normalised images [B, 3, H, W]."""
+        levels = []
+        for down in self.down:
+            levels.append(images := down(images))
+        x = torch.zeros_like(self.across[-1](levels[-1]))
+        for across, up, level in reversed(list(zip(self.across, self.up, levels, strict=True))):
+            x = up(across(level) + F.interpolate(x, size=level.shape[-2:]))
+        return self.head(x)
 
-    def schedule(self, step: int) -> float:
-        """Return the factor of the rate: up over a twentieth of the run, then a cosine to zero."""
-        return min(1.0, 20 * (step + 1) / self.steps) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+    @staticmethod
+    def places(maps: Tensor) -> Tensor:
+        """Return the mean place of each map in pixels of the image, (x, y): [B, 18, 2]."""
+        height, width = maps.shape[-2:]
+        p = maps.float().flatten(2).softmax(2).unflatten(2, (height, width))
+        x = torch.arange(width, device=maps.device) * 2 + 0.5  # a cell covers 2x2 pixels
+        y = torch.arange(height, device=maps.device) * 2 + 0.5
+        return torch.stack([(p.sum(2) * x).sum(2), (p.sum(3) * y).sum(2)], dim=2)
 
-    def training_step(self, batch: Batch, step: int, update: Callable[[str, Tensor], None]) -> dict[str, Tensor]:
-        loss = self.loss(self.judge(normalise(batch["images"])).float(), batch)
-        update("J", loss)
-        return {"loss": loss}
 
+class IdentityJudge(nn.Module):
+    """The small re-ID network with its neck, without a classifier; features of length 1.
 
-def pose_loss(maps: Tensor, batch: Batch, *, sigma: float = 1.0) -> Tensor:
-    r"""Return the cross-entropy between a Gaussian about each visible joint and the judge's map.
-
-    $$L = -\frac{1}{|V|} \sum_{j \in V} \sum_c g_j(c) \log p_j(c), \qquad
-      g_j(c) \propto \exp(-\lVert c - x_j \rVert^2 / 2 \sigma^2)$$
-
-    with $\sigma$ in cells of the map, two pixels each.
+    >>> IdentityJudge(8)(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 64])
     """
-    height, width = maps.shape[-2:]
-    points = batch["keypoints"]
-    cells = (points[..., :2] - 0.5) / 2  # pixels to cells
-    rows, columns = (torch.arange(n, device=maps.device) for n in (height, width))
-    squares = ((rows - cells[..., 1:]) ** 2)[..., None] + ((columns - cells[..., :1]) ** 2)[..., None, :]
-    target = (-squares / (2 * sigma**2)).flatten(2).softmax(2)  # [B, 18, cells]
-    entropy = -(target * maps.flatten(2).log_softmax(2)).sum(2)
-    seen = (points[..., 2] > 0).float()
-    return (entropy * seen).sum() / seen.sum().clamp(min=1)
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.backbone = SmallResNet(width)
+        self.neck = nn.BatchNorm1d(self.backbone.dimensions)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features [B, D] of ImageNet-normalised images."""
+        return F.normalize(self.neck(self.backbone(images).mean((2, 3))), dim=1)
 
 
-def train_judges(
-    images: PersonImages,
-    *,
-    dataset: str,
-    images_seen: dict[str, int] | None = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    progress: bool = True,
+class CameraJudge(nn.Module):
+    """Tells cameras apart by style and scene.
+
+    >>> CameraJudge(6, 4)(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(self, cameras: int, width: int = 8) -> None:
+        super().__init__()
+        self.backbone = SmallResNet(width)
+        self.head = nn.Linear(self.backbone.dimensions, cameras)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores [B, cameras] of ImageNet-normalised images."""
+        return self.head(self.backbone(images).mean((2, 3)).float())
+
+
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """The three judges and what is known about them.
+
+    Attributes:
+        pose, identity, camera: the networks.
+        camids: the cameras that the camera judge knows, in the order of its outputs.
+        image_size: (height, width) that images of any size are resized to, antialiased, before they are judged.
+        dataset: what they were trained on.
+        accuracy: name -> share that they get right on real images of people they were not trained on.
+    """
+
+    pose: nn.Module
+    identity: nn.Module
+    camera: nn.Module
+    camids: tuple[int, ...]
+    image_size: tuple[int, int] = (64, 32)
+    dataset: str = "procedural"
+    accuracy: dict[str, float] = field(default_factory=dict)
+
+    def keypoints(self, images: Tensor) -> Tensor:
+        """Find the joints in uint8 images [B, 3, H, W]: float32 [B, 18, 2], (x, y) in pixels of these images."""
+        places = self._judge(lambda batch: PoseJudge.places(self.pose(batch)), images)
+        height, width = images.shape[-2:]
+        scale = torch.tensor([width / self.image_size[1], height / self.image_size[0]])
+        return (places + 0.5) * scale - 0.5  # whole coordinates are pixel centres
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the identity judge's features, float32 [B, D], of uint8 images [B, 3, H, W]."""
+        return self._judge(self.identity, images)
+
+    def looks(self, images: Tensor) -> Tensor:
+        """Return what the identity and the camera judge see before they decide, float32 [B, D]: features for `fid`.
+
+        The camera judge's part is needed: identity features are trained not to notice light, noise and blur.
+        """
+        backbones = (self.identity.backbone, self.camera.backbone)
+        return self._judge(lambda batch: torch.cat([net(batch).mean((2, 3)) for net in backbones], 1), images)
+
+    def cameras(self, images: Tensor) -> Tensor:
+        """Recognise the camera of uint8 images [B, 3, H, W]: int64 [B], camera numbers."""
+        return torch.tensor(self.camids)[self._judge(self.camera, images).argmax(1)]
+
+    @torch.no_grad()
+    def _judge(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Apply a network to images of any size, in batches; the answer is on the CPU."""
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not len(images):
+            raise ValueError(f"judges take uint8 images [B,3,H,W], B > 0; got {images.dtype} {list(images.shape)}")
+        device = next(self.pose.parameters()).device
+        answers = []
+        for chunk in images.split(BATCH):
+            chunk = resize({"images": chunk.to(device)}, self.image_size)["images"]
+            answers.append(network(normalise(chunk)).float().cpu())
+        return torch.cat(answers)
+
+
+def load_judges(
+    path: str | os.PathLike | None = None, device: str | torch.device = "cpu", *, dataset: str = "procedural"
 ) -> Judges:
-    """Train the three judges on people whom no generator and no re-ID network will meet.
+    """Load the recorded judges, or those that `judges.save_judges` left in the folder `path`.
 
     Args:
-        images: with key points, identities (pid > 0; others are left out) and cameras, at the judges' own image size,
-            multiples of 16.
-        dataset: its name, which `load_judges` checks.
-        images_seen: length of the training of "pose", "identity" and "camera"; default `IMAGES_SEEN`.
-        seed: of weights, order and augmentation.
-        device: see `training.fit`.
-        progress: show progress.
+        path: default `notebooks/weights`; a relative path counts from the repository root.
+        device: where they work.
+        dataset: what they are to judge; judges of another data set are refused.
 
     Raises:
-        ValueError: no key points, one camera only, or an image size that does not fit.
+        FileNotFoundError: files are missing; the message names the command that makes them.
+        ValueError: they were trained on another data set.
     """
-    lengths = IMAGES_SEEN | (images_seen or {})
-    images = images.select(indices=images.pids > 0)
-    camids = images.camids.unique()
-    height, width = images.image_size
-    if not images.has("keypoints") or len(camids) < 2 or height % 16 or width % 16:
+    folder = resolve(FOLDER if path is None else path)
+    missing = [name for name in (RESULTS, *map(file_name, NAMES)) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"no judges in {folder}: {', '.join(missing)} missing; `{COMMAND}` makes them")
+    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    facts = results["parameters"]
+    if facts["dataset"] != dataset:
         raise ValueError(
-            f"judges are trained on images with key points, of two cameras or more, in a size of multiples of 16; "
-            f"got key points: {images.has('keypoints')}, cameras {camids.tolist()}, {height}x{width}"
+            f"the judges in {folder} were trained on {facts['dataset']!r} and know nothing of {dataset!r}; "
+            f"train others on people set aside: reidlib.tools.train_judges.train_judges"
         )
-    device = pick_device(device)
-    options = {"seed": seed, "device": device, "progress": progress}
-    style = torch.searchsorted(camids, images.camids)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        pose, camera = PoseJudge(), CameraJudge(len(camids))
-        faults = compose(flip, enlarge_crop, disturb)
-        _train(pose, pose_loss, images, images.pids, faults, lengths["pose"], **options)
-        _train(camera, _camera_loss, images, style, compose(flip, enlarge_crop, erase), lengths["camera"], **options)
-        identity = _train_identity(images, lengths["identity"], options)
-    return Judges(pose, identity, camera, tuple(camids.tolist()), images.image_size, dataset)
+    networks = {"pose": PoseJudge(), "identity": IdentityJudge(), "camera": CameraJudge(len(facts["camids"]))}
+    for name, network in networks.items():
+        load_weights(network, folder / file_name(name))
+        network.to(device).eval().requires_grad_(False)
+    accuracy = {name: entry["value"] for name, entry in results["metrics"].items()}
+    return Judges(
+        **networks,
+        camids=tuple(facts["camids"]),
+        image_size=tuple(facts["image_size"]),
+        dataset=facts["dataset"],
+        accuracy=accuracy,
+    )
 
 
-def _camera_loss(scores: Tensor, batch: Batch) -> Tensor:
-    return F.cross_entropy(scores, batch["labels"], label_smoothing=0.1)
+def file_name(judge: str) -> str:
+    """Name of a judge's weights: `judges-<judge>.safetensors`."""
+    return f"judges-{judge}.safetensors"
 
 
-def _train(
-    judge: nn.Module,
-    loss: Callable[[Tensor, Batch], Tensor],
-    images: PersonImages,
-    labels: Tensor,
-    augment: Augment,
-    images_seen: int,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: bool,
-) -> None:
-    """Train one judge in place and leave it in evaluation mode, on its device."""
-    sampler = uniform_batches(len(images), BATCH_SIZE)
-    batches = Batches(images, sampler, augment=augment, device=device, seed=seed, labels=labels)
-    steps = max(1, images_seen // BATCH_SIZE)
-    fit(_Training(judge, loss, steps), batches, steps, seed=seed, device=device, progress=progress)
-    judge.eval().requires_grad_(False)
+def pose_pck(images: Tensor, keypoints: Tensor, judges: Judges, threshold: float = 0.1) -> float:
+    r"""Return the share of wanted joints that the pose judge finds where they should be (PCK, by image height).
 
+    $$\text{PCK@}t = \frac{1}{|V|} \sum_{(i, j) \in V} [\lVert \hat x_{ij} - x_{ij} \rVert_2 \le t H]$$
 
-def _train_identity(images: PersonImages, images_seen: int, options: dict) -> IdentityJudge:
-    """Train the re-ID baseline and keep what its features need."""
-    judge = IdentityJudge()
-    augment = compose(flip, enlarge_crop, partial(disturb, colour=0.05), partial(erase, p=0.3))
-    width = judge.backbone.dimensions // 8
-    method, _ = train_baseline(images, images_seen=images_seen, augment=augment, width=width, **options)
-    judge.backbone, judge.neck = method.embedder.backbone, method.embedder.neck
-    return judge.eval().requires_grad_(False)
-
-
-def judge_accuracy(judges: Judges, images: PersonImages) -> dict[str, float]:
-    """Measure the judges on real images of people they were not trained on, by the rules for generated images.
-
-    Each image looks for its person among all the others, of all cameras; "retrieval rank-1" is the harder search
-    among other cameras' images only.
-    """
-    images = images.select(indices=images.pids > 0)
-    pixels = images.images
-    kept = identity_kept(pixels, images.pids, images, judges, source_rows=torch.arange(len(images)))
-    features = judges.embed(pixels)
-    ids = {f"{side}_{name}": getattr(images, name) for side in ("query", "gallery") for name in ("pids", "camids")}
-    scores = evaluate_retrieval(features, features, **ids)
-    return {
-        "pose_pck@0.1": pose_pck(pixels, images.keypoints, judges, 0.1),
-        "pose_pck@0.05": pose_pck(pixels, images.keypoints, judges, 0.05),
-        "identity_kept rank-1": kept.rank1,
-        "identity_kept rank-10": kept.rank10,
-        "retrieval rank-1": scores.rank(1),
-        "camera_style": camera_style(pixels, images.camids, judges).share,
-    }
-
-
-def save_judges(
-    judges: Judges,
-    folder: str | os.PathLike,
-    people: dict[str, PersonImages],
-    *,
-    seconds: float | None = None,
-    **facts: Any,
-) -> Judges:
-    """Write the judges in half precision, measure them as stored, and record the numbers beside them.
+    over the visible joints $V$ of all images together, $H$ the image's height; in [0, 1], higher is better. Yang and
+    Ramanan's percentage of correct key points (2013), with the image in the place of the person's box.
 
     Args:
-        judges: what `train_judges` gave.
-        folder: gets `judges-<name>.safetensors` and `judges.results.json`.
-        people: name -> images of people they were not trained on.
-        seconds: how long the training took.
-        facts: further parameters to keep (seeds, command).
+        images: uint8 [B, 3, H, W].
+        keypoints: float32 [B, 18, 3], where the joints should be, in pixels of these images.
+        judges: see `load_judges`.
+        threshold: t; 0.1 is lenient on small images (6.4 pixels at height 64), 0.05 strict.
 
-    Returns:
-        the judges as `load_judges(folder)` gives them, with `accuracy` "name (people)".
+    Raises:
+        ValueError: shapes that do not fit, no visible joint, or a threshold that is not positive.
     """
-    folder = resolve(folder)
-    for name in NAMES:
-        save_weights(getattr(judges, name), folder / file_name(name), half=True)
-    known = {"dataset": judges.dataset, "camids": judges.camids, "image_size": judges.image_size}
-
-    def write(metrics: dict[str, tuple[float, str]]) -> None:
-        with tempfile.TemporaryDirectory() as made:
-            path = record("judges", parameters=facts | known, metrics=metrics, folder=made, seconds=seconds)
-            with atomic_path(folder / RESULTS) as temporary:
-                temporary.write_bytes(path.read_bytes())
-
-    write({})  # load_judges reads what they know from here
-    stored = load_judges(folder, dataset=judges.dataset)
-    measured = {name: judge_accuracy(stored, images) for name, images in people.items()}
-    write({f"{m} ({name})": (v, RULES[m]) for name, values in measured.items() for m, v in values.items()})
-    return load_judges(folder, dataset=judges.dataset)
+    if keypoints.shape != (len(images), 18, 3):
+        raise ValueError(f"keypoints must be [{len(images)},18,3] for {len(images)} images: {list(keypoints.shape)}")
+    if not threshold > 0:
+        raise ValueError(f"threshold={threshold}: a share of the image's height above 0 is accepted")
+    keypoints = keypoints.cpu()
+    wanted = keypoints[..., 2] > 0  # [B, 18]
+    if not wanted.any():
+        raise ValueError("no joint is visible in any of the key points, so there is no pose to judge")
+    apart = (judges.keypoints(images) - keypoints[..., :2]).norm(dim=2)  # [B, 18]
+    return (apart[wanted] <= threshold * images.shape[2]).double().mean().item()
 
 
-def procedural_people(
-    seed: int, preset: str, *, size: str = "course", root: str | os.PathLike = "data"
-) -> PersonImages:
-    """Render people of the `market1501` network and return all images of known people, with key points only."""
-    bench = load("procedural", root, (64, 32), seed=seed, size=size, preset=preset)
-    everyone = extend(bench.train, bench.query, bench.gallery)
-    everyone = everyone.select(indices=everyone.pids > 0)
-    return PersonImages(everyone.images, everyone.pids, everyone.camids, keypoints=everyone.keypoints)
+class IdentityKept(NamedTuple):
+    """Rates in [0, 1]: the right person is nearest, is among the ten nearest, and is nearest by chance."""
+
+    rank1: float
+    rank10: float
+    chance: float
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Make the recorded judges."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.split("\n\n")[1])
-    parser.add_argument("--root", default="data", help="where the people are rendered to (default: data)")
-    parser.add_argument("--folder", default=FOLDER, help=f"where the judges go (default: {FOLDER})")
-    parser.add_argument("--size", default="course", help="how many people: smoke or course (default)")
-    parser.add_argument("--share", type=float, default=1.0, help="of the images seen in training (default: 1)")
-    given = parser.parse_args(arguments)
-    seen = {name: int(given.share * n) for name, n in IMAGES_SEEN.items()}
-    people = {
-        purpose: {p: procedural_people(seed, p, size=given.size, root=given.root) for p in PRESETS}
-        for purpose, seed in SEEDS.items()
-    }
-    first, second = people["trained on"].values()
-    everyone = extend(first, second.with_labels(pids=second.pids + 100_000))  # a number is another person there
-    began = time.monotonic()
-    judges = train_judges(everyone, dataset="procedural", images_seen=seen)
-    judges = save_judges(
-        judges, given.folder, people["measured on"], seconds=time.monotonic() - began, command=COMMAND, seeds=SEEDS,
-        network="market1501", presets=PRESETS, size=given.size, images_seen=seen, renderer_version=RENDERER_VERSION,
-    )  # fmt: skip
-    for name, value in judges.accuracy.items():
-        print(f"{value:.3f}  {name}")
+def identity_kept(
+    images: Tensor, pids: Tensor, gallery: PersonImages, judges: Judges, source_rows: Tensor | None = None
+) -> IdentityKept:
+    """Look for each generated image's person among real images, by the identity judge's features.
+
+    The rates are means over the images: the nearest real image shows the person (rank1), one of the ten nearest does
+    (rank10). Cameras play no part, so a real image of the wanted camera may be found. Junk (pid -1) is left out.
+
+    Args:
+        images: uint8 [B, 3, H, W], generated.
+        pids: int64 [B], whom they should show.
+        gallery: real images.
+        judges: see `load_judges`.
+        source_rows: int64 [B], the row of `gallery` that each image was made from (-1: none of them), which it must
+            not find.
+
+    Raises:
+        ValueError: shapes that do not fit, or a person of whom the gallery has no (other) image.
+    """
+    pids = torch.as_tensor(pids).cpu()
+    sources = torch.full_like(pids, -1) if source_rows is None else torch.as_tensor(source_rows).cpu()
+    if pids.shape != (len(images),) or sources.shape != pids.shape or not len(pids) or not len(gallery):
+        raise ValueError(
+            f"as many images as pids and source_rows are needed, and a gallery; got {len(images)} images, "
+            f"{list(pids.shape)} pids, {list(sources.shape)} source_rows and a gallery of {len(gallery)}"
+        )
+    if not (int(sources.min()) >= -1 and int(sources.max()) < len(gallery)):
+        raise ValueError(f"source_rows name images {int(sources.min())} to {int(sources.max())} of {len(gallery)}")
+    ordered = gallery.pids.sort().values
+    matches = torch.searchsorted(ordered, pids, right=True) - torch.searchsorted(ordered, pids)
+    matches -= ((sources >= 0) & (gallery.pids[sources] == pids)).long()
+    if (nobody := pids[(matches < 1) | (pids < 1)].unique()).numel():
+        raise ValueError(f"the gallery has no (other) image of people {nobody.tolist()[:10]}")
+    counted = gallery.pids != -1
+    places = torch.where(counted, counted.cumsum(0) - 1, -1)  # of each row among those that count
+    sources = torch.where(sources >= 0, places[sources], -1)
+    gallery = gallery.select(indices=counted)
+    rows = torch.arange(len(gallery)).split(BATCH)
+    features = torch.cat([judges.embed(gallery.batch(some)["images"]) for some in rows])
+    found = nearest_neighbours(judges.embed(images), features, min(10, len(gallery)), exclude=sources)
+    hits = (gallery.pids[found.indices] == pids[:, None]) & found.distances.isfinite()  # [B, 10]
+    chance = matches / (len(gallery) - (sources >= 0).long())
+    return IdentityKept(*(x.double().mean().item() for x in (hits[:, 0], hits.any(1), chance)))
 
 
-if __name__ == "__main__":
-    main()
+class CameraStyle(NamedTuple):
+    """The share in [0, 1] recognised as the wanted camera, and counts [cameras, cameras]: wanted x recognised."""
+
+    share: float
+    confusion: Tensor
+
+
+def camera_style(images: Tensor, camids: Tensor | int, judges: Judges) -> CameraStyle:
+    """Ask the camera judge which camera took each image, and say how often it names the wanted one.
+
+    Args:
+        images: uint8 [B, 3, H, W].
+        camids: the wanted camera, one or [B].
+        judges: see `load_judges`; `judges.camids` are rows and columns of the confusion.
+
+    Raises:
+        ValueError: a camera that the judge does not know, or a wrong number of camids.
+    """
+    known = torch.tensor(judges.camids)
+    wanted = torch.as_tensor(camids).cpu()
+    wanted = wanted.repeat(len(images)) if wanted.dim() == 0 else wanted
+    if wanted.shape != (len(images),) or not torch.isin(wanted, known).all():
+        raise ValueError(
+            f"camids must be one or {len(images)} of the cameras {known.tolist()} that the judge knows; "
+            f"got {list(wanted.shape)} with {wanted.unique().tolist()[:10]}"
+        )
+    rows, columns = (torch.searchsorted(known, values) for values in (wanted, judges.cameras(images)))
+    n = len(known)
+    confusion = torch.bincount(rows * n + columns, minlength=n * n).view(n, n)
+    return CameraStyle(confusion.trace().item() / len(images), confusion)
+
+
+def _convolution(ins: int, outs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(ins, outs, 3, stride, 1, bias=False), nn.BatchNorm2d(outs), nn.ReLU(inplace=True))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reidlib.datasets.benchmark import Benchmark
+from reidlib.datasets.contract import Benchmark
 from reidlib.evaluators.scores import RetrievalScores
 
 Result = RetrievalScores | Mapping[str, float]

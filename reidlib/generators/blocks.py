@@ -5,19 +5,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.datasets.augment import normalise
+from reidlib.networks import normalise
 
 NORMS = ("batch", "instance")
-
-
-def normal_init(module: nn.Module) -> None:
-    """Set convolutions to N(0, 0.02), batch normalisation to N(1, 0.02), biases to 0 (`module.apply(normal_init)`)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)) and module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:

@@ -1,12 +1,23 @@
-r"""Camera transfer as an experiment: pairs of two cameras, training, and the extension $G_b$ of a training set.
+r"""Camera transfer with paired GANs: pix2pix's U-Net and the thesis's models 1-4.
+
+| model | generator sees | discriminator sees, before the candidate | losses | identities in camera b |
+|---|---|---|---|---|
+| 1 | x | x | cGAN + 100 L1 | needed |
+| 2 | x, mask of x | x, mask of x | cGAN + 100 L1 | needed |
+| 3 | x, mask of x, mask of y | x, mask of x, mask of y | cGAN + 100 L1 | needed |
+| 4 | x | x with its person masked out | cGAN + 70 foreground + 30 background | not needed |
+
+Kolbeinsson, master's thesis, 2019; Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks",
+CVPR 2017, whose released defaults are the paper preset. The discriminator is `blocks.PatchDiscriminator`.
 
 `train_transfer(train, 5, 6)` learns to move images of camera 5 to camera 6; `transfer(method, train, 5, 6)` moves them.
-The networks and losses are in `reidlib.generators.pix2pix`. Kolbeinsson, master's thesis, 2019.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +26,367 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.datasets.augment import PREFIXES, Batch, crop, flip
-from reidlib.datasets.benchmark import check_size
 from reidlib.datasets.camera_pairs import camera_pair, random_targets
+from reidlib.datasets.contract import check_size
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, Batches, generator, pair_batches
-from reidlib.generators.pix2pix import PRESETS, CameraTransfer, masks_needed
+from reidlib.generators.blocks import PatchDiscriminator, linear_decay, resized
 from reidlib.generators.synthesis import synthesise
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, static_losses, variable_losses
 from reidlib.machine import pick_device
+from reidlib.networks import evaluating, normal_init, normalise
 from reidlib.training import History, fit
+
+VARIANTS = ("static", "variable")
+MASKS_SEEN = {1: 0, 2: 1, 3: 2, 4: 0}  # person masks in the generator's input
+WEIGHTS = {"G_GAN": "lambda_gan", "L1": "lambda_l1", "L_fg": "lambda_fg", "L_bg": "lambda_bg"}
+PRESETS = {
+    "smoke": dict(image_size=(64, 32), width=8, lambda_gan=0.3, smooth=True, lr=4e-4, constant=0.5),
+    "course": dict(image_size=(64, 32), width=16, lambda_gan=0.3, smooth=True, lr=4e-4, constant=0.5),
+    "paper": dict(image_size=(256, 256), width=64, lambda_gan=1.0, smooth=False, lr=2e-4, constant=1.0),
+}
+
+
+class Smooth(nn.Module):
+    """The filter [1, 2, 1] along rows and columns: takes away the checkerboard that doublings leave, and no more.
+
+    >>> Smooth()(torch.tensor([[[[1.0, -1.0] * 3] * 4]])).abs().max().item() < 0.6
+    True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
+
+
+class UNet(nn.Module):
+    r"""pix2pix's generator: halvings down to a point, doublings back, and each map handed across to its twin.
+
+    All convolutions are 4x4 with stride 2. With $n = \log_2 \min(H, W)$ halvings the widths are w, 2w, 4w, 8w, 8w...;
+    the $n - 5$ doublings after the innermost one have dropout 0.5 (none where a side has 32 pixels).
+
+    Args:
+        channels: of the input.
+        image_size: (height, width), both divisible by $2^n$.
+        width: w, 64 as published.
+        halvings: n; default the most that fit.
+        smooth: put the last doubling through `Smooth`; not in the published network.
+
+    Raises:
+        ValueError: fewer than 5 halvings, or an image size that n halvings do not divide.
+
+    >>> UNet(3, (64, 32), width=8)(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 3, 64, 32])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: tuple[int, int],
+        *,
+        width: int = 64,
+        halvings: int | None = None,
+        smooth: bool = False,
+    ) -> None:
+        super().__init__()
+        n = int(log2(min(image_size))) if halvings is None else halvings
+        if n < 5 or any(side < 1 or side % 2**n for side in image_size):
+            raise ValueError(
+                f"a U-Net with {n} halvings does not fit {image_size[0]}x{image_size[1]} images: it takes at least 5, "
+                f"and a height and width divisible by {2**n}"
+            )
+        self.image_size = tuple(image_size)
+        widths = [width * min(2**i, 8) for i in range(n)]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for i, outs in enumerate(widths):
+            layers = [nn.LeakyReLU(0.2)] if i else []
+            layers.append(nn.Conv2d(widths[i - 1] if i else channels, outs, 4, 2, 1, bias=False))
+            layers += [nn.BatchNorm2d(outs)] if 0 < i < n - 1 else []
+            self.down.append(nn.Sequential(*layers))
+        for i in reversed(range(1, n)):  # from the innermost doubling outwards
+            ins = widths[i] if i == n - 1 else 2 * widths[i]
+            layers = [nn.ReLU(), nn.ConvTranspose2d(ins, widths[i - 1], 4, 2, 1, bias=False)]
+            layers.append(nn.BatchNorm2d(widths[i - 1]))
+            layers += [nn.Dropout(0.5)] if 4 <= i < n - 1 else []
+            self.up.append(nn.Sequential(*layers))
+        last = [nn.ReLU(), nn.ConvTranspose2d(2 * width, 3, 4, 2, 1), *([Smooth()] if smooth else []), nn.Tanh()]
+        self.up.append(nn.Sequential(*last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return images [B,3,H,W] in [-1, 1]; H and W are those of `image_size`."""
+        if tuple(x.shape[2:]) != self.image_size:
+            raise ValueError(f"this U-Net is for images of {self.image_size} (height, width), got {tuple(x.shape[2:])}")
+        maps = []
+        for layer in self.down:
+            x = layer(x)
+            maps.append(x)  # [B, w * 2^i, H / 2^(i+1), W / 2^(i+1)]
+        x = self.up[0](maps.pop())
+        for layer in self.up[1:]:
+            x = layer(torch.cat([maps.pop(), x], dim=1))
+        return x
+
+
+class CameraTransfer(nn.Module):
+    r"""One of the thesis's four models: what an image x of camera a would look like in camera b.
+
+    $$L_D = \tfrac12 \big(-\log D(c, y) - \log(1 - D(c, G(x)))\big), \qquad
+      L_G = -\lambda_{GAN} \log D(c, G(x)) + \begin{cases} \lambda_{L1} \|y - G(x)\|_1 & \text{models 1-3 (5)} \\
+      \lambda_{fg} L_{fg} + \lambda_{bg} L_{bg} & \text{model 4 (9, 13)} \end{cases}$$
+
+    y is an image of camera b (the same person, but in model 4's static variant, where it may be anybody) and c the
+    discriminator's condition. D takes its step first. Batches are of pairs, with masks where a model needs them.
+
+    Args:
+        model: 1, 2, 3 or 4.
+        variant: of model 4, "static" (eqs. 6-9) or "variable" (eqs. 10-13: c = x, and y shows the same person).
+        lambda_l1, lambda_fg, lambda_bg: weights of the reconstruction.
+        condition_mask: of the static variant's condition, see `losses.masked_condition`.
+        normalise_by_mask_area: divide model 4's terms by the area of their masks, see `losses.masked_l1`.
+        mask_threshold: make masks hard at this value of 0..1; None keeps their soft edges.
+        stochastic_test: generate as pix2pix's test script does: dropout on, normalisation by each image's own
+            statistics. The noise follows `torch.manual_seed`.
+        preset: "smoke", "course" or "paper"; sets the arguments that are None. At a thousand steps of 64x32 images the
+            published weights leave grids and mottle, so the first two have `lambda_gan` 0.3 and `smooth`.
+        image_size: (height, width) of the networks; paper 256x256, else 64x32.
+        width: of G's and D's first layers; paper 64, course 16, smoke 8.  discriminator_width: where D's is another.
+        lambda_gan: $\lambda_{GAN}$; 1 in the thesis.
+        smooth: see `UNet`; not in the thesis.
+        lr: of both Adams, with betas (0.5, 0.999); paper 2e-4, else 4e-4.
+        constant: share of the run before the learning rate falls, linearly to 0 at its end; paper 1, else 1/2.
+        steps: length of the run, over which the schedule is spread.
+
+    Attributes:
+        G, D: the networks.
+        settings: every choice above, as a dictionary for the records.
+        deviations: those of them that are not the paper preset's.
+
+    Raises:
+        ValueError: for a name, number or size that cannot be used.
+
+    >>> method = CameraTransfer(model=3, preset="smoke")
+    >>> images = torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
+    >>> batch = {"images": images, "masks": images[:, 0]}
+    >>> condition = method.condition(batch, batch)
+    >>> condition.shape, method.generate(normalise(images, "signed"), condition).shape
+    (torch.Size([2, 2, 64, 32]), torch.Size([2, 3, 64, 32]))
+    """
+
+    def __init__(
+        self,
+        *,
+        model: int = 4,
+        variant: str = "static",
+        lambda_l1: float = 100.0,
+        lambda_fg: float = 70.0,
+        lambda_bg: float = 30.0,
+        condition_mask: str = "in_out_inv",
+        normalise_by_mask_area: bool = False,
+        mask_threshold: float | None = None,
+        stochastic_test: bool = False,
+        preset: str = "course",
+        image_size: tuple[int, int] | None = None,
+        width: int | None = None,
+        discriminator_width: int | None = None,
+        lambda_gan: float | None = None,
+        smooth: bool | None = None,
+        lr: float | None = None,
+        constant: float | None = None,
+        steps: int = 1000,
+    ) -> None:
+        super().__init__()
+        for name, value, accepted in (
+            ("model", model, MASKS_SEEN), ("variant", variant, VARIANTS if model == 4 else VARIANTS[:1]),
+            ("condition_mask", condition_mask, CONDITION_MASKS), ("preset", preset, PRESETS),
+        ):  # fmt: skip
+            if value not in accepted:
+                raise ValueError(f"{name}={value!r}: accepted of model {model} are {', '.join(map(repr, accepted))}")
+        given = dict(image_size=image_size, width=width, lambda_gan=lambda_gan, smooth=smooth, lr=lr, constant=constant)
+        chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
+        if discriminator_width is None:
+            discriminator_width = chosen["width"]
+        weights = dict(lambda_l1=lambda_l1, lambda_fg=lambda_fg, lambda_bg=lambda_bg, lambda_gan=chosen["lambda_gan"])
+        if steps < 1 or not 0 <= chosen["constant"] <= 1 or min(weights.values()) < 0:
+            raise ValueError(
+                f"at least 1 step, constant in [0, 1] and no negative weight, got steps={steps}, "
+                f"constant={chosen['constant']}, {', '.join(f'{name}={value}' for name, value in weights.items())}"
+            )
+        if mask_threshold is not None and not 0 < mask_threshold <= 1:
+            raise ValueError(f"mask_threshold must lie in (0, 1], got {mask_threshold}")
+        self.settings = dict(
+            model=model, variant=variant, condition_mask=condition_mask, mask_threshold=mask_threshold,
+            normalise_by_mask_area=normalise_by_mask_area, stochastic_test=stochastic_test, preset=preset, steps=steps,
+            discriminator_width=discriminator_width, **(chosen | weights),
+        )  # fmt: skip
+        channels, size = 3 + MASKS_SEEN[model], tuple(chosen["image_size"])
+        self.G = UNet(channels, size, width=chosen["width"], smooth=chosen["smooth"])
+        self.D = PatchDiscriminator(channels + 3, width=discriminator_width)
+        self.apply(normal_init)
+        self.model, self.image_size = model, size
+        self.register_buffer("trained_for", torch.tensor([model, *size]))  # travels with the weights
+        self.register_load_state_dict_pre_hook(_check_weights)
+
+    @property
+    def deviations(self) -> dict[str, object]:
+        """What of the networks, the losses and the schedule is not the paper preset's."""
+        paper = PRESETS["paper"]
+        return {name: self.settings[name] for name in paper if self.settings[name] != paper[name]}
+
+    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]]:
+        """Give Adam for "D" and for "G", both with `schedule`."""
+
+        def entry(network: nn.Module) -> tuple:
+            parameters = list(network.parameters())
+            adam = torch.optim.Adam(parameters, self.settings["lr"], betas=(0.5, 0.999), fused=True)
+            return parameters, adam, self.schedule
+
+        return {"D": entry(self.D), "G": entry(self.G)}
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of the learning rate at a step, from 0."""
+        return linear_decay(step, self.settings["steps"], self.settings["constant"])
+
+    def training_step(
+        self, batch: Mapping[str, Tensor], step: int, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Take D's step, then G's, on a batch of pairs: `images`, `target_images`, and their masks where needed.
+
+        Returns:
+            "D", "G_GAN" and, unweighted, "L1" (models 1-3) or "L_fg" and "L_bg" (model 4).
+
+        Raises:
+            ValueError: a batch that is not of pairs, lacks masks, or has another image size.
+        """
+        x, y, m_in, m_out = self._read(batch)
+        seen = [x, *(2 * m - 1 for m in (m_in, m_out)[: MASKS_SEEN[self.model]])]
+        fake = self.G(torch.cat(seen, dim=1)).float()
+        static = self.model == 4 and self.settings["variant"] == "static"
+        context = masked_condition(x, m_in, m_out, self.settings["condition_mask"]) if static else torch.cat(seen, 1)
+        scores = (self.D(torch.cat([context, candidate], dim=1)) for candidate in (y, fake.detach()))
+        d_loss = discriminator_loss(*scores)
+        update("D", d_loss)
+        terms = {"G_GAN": adversarial_loss(self.D(torch.cat([context, fake], dim=1)), True)}
+        terms |= self._reconstruction(fake, x, y, m_in, m_out)
+        update("G", sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items()))
+        return {"D": d_loss, **terms}
+
+    def condition(
+        self, targets: Mapping[str, Tensor] | None = None, sources: Mapping[str, Tensor] | None = None
+    ) -> Tensor | None:
+        """Return the masks that the generator sees beside the image: [B,1,H,W] (model 2) or [B,2,H,W] in [-1, 1].
+
+        Models 1 and 4 see none (None). The first is the mask of `sources`, model 3's second that of `targets`.
+
+        Raises:
+            ValueError: a batch, or its masks, is missing.
+        """
+        wanted = (("sources", sources), ("targets", targets))[: MASKS_SEEN[self.model]]
+        for name, batch in wanted:
+            if batch is None or "masks" not in batch:
+                raise ValueError(f"model {self.model} needs the masks of its {name}, which were not given")
+        return torch.cat([2 * self._mask(batch["masks"]) - 1 for _, batch in wanted], dim=1) if wanted else None
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Move images [B,3,h,w] in [-1, 1] to camera b; `condition` is what `condition` returned.
+
+        Images of another size are resized to the networks' (bicubic, antialiased) and the result is resized back.
+        Deterministic, but for `stochastic_test`.
+
+        Raises:
+            ValueError: masks that are missing, left over or of another size than the images.
+        """
+        masks = MASKS_SEEN[self.model]
+        found = None if condition is None else list(condition.shape)
+        if found != ([len(images), masks, *images.shape[2:]] if masks else None):
+            raise ValueError(
+                f"model {self.model} takes a condition of {masks} masks of the images' size {list(images.shape)}, "
+                f"got {'none' if found is None else found}"
+            )
+        x = images if condition is None else torch.cat([images, condition], dim=1)
+        x = resized(x, self.image_size)
+        if self.settings["stochastic_test"]:
+            with _own_statistics(self.G):
+                out = torch.cat([self.G(one) for one in x.split(1)])  # the test script has batches of one image
+        else:
+            with evaluating(self.G):
+                out = self.G(x)
+        return resized(out.float(), tuple(images.shape[2:]))
+
+    def _mask(self, masks: Tensor) -> Tensor:
+        """Turn masks uint8 [B,H,W] into float [B,1,H,W] from 0 to 1."""
+        mask = masks[:, None].float() / 255
+        threshold = self.settings["mask_threshold"]
+        return mask if threshold is None else (mask >= threshold).float()
+
+    def _read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return x, y in [-1, 1] and the two masks in [0, 1]; None where the model does not use them."""
+        names = masks_needed(self.model, self.settings["variant"])
+        missing = [name for name in ("target_images", *names) if name not in batch]
+        if missing:
+            raise ValueError(
+                f"model {self.model} trains on pairs with images, target_images{''.join(f', {n}' for n in names)}; "
+                f"the batch lacks {', '.join(missing)}"
+            )
+        if tuple(batch["images"].shape[2:]) != self.image_size:
+            got = tuple(batch["images"].shape[2:])
+            raise ValueError(f"this model trains on images of {self.image_size} (height, width), the batch has {got}")
+        masks = (self._mask(batch[name]) if name in names else None for name in ("masks", "target_masks"))
+        return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed"), *masks
+
+    def _reconstruction(
+        self, fake: Tensor, x: Tensor, y: Tensor, m_in: Tensor | None, m_out: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the terms that compare images, unweighted."""
+        if self.model != 4:
+            return {"L1": F.l1_loss(fake, y)}
+        by_area = self.settings["normalise_by_mask_area"]
+        if self.settings["variant"] == "variable":
+            terms = variable_losses(fake, y, target_mask=m_out, normalise_by_mask_area=by_area)
+        else:
+            terms = static_losses(
+                fake, x, y, source_mask=m_in, target_mask=m_out, normalise_by_mask_area=by_area
+            )  # fmt: skip
+        return {"L_fg": terms.foreground, "L_bg": terms.background}
+
+
+def masks_needed(model: int, variant: str = "static") -> tuple[str, ...]:
+    """Name the masks of a training batch that a model uses.
+
+    >>> masks_needed(2), masks_needed(4, "variable")
+    (('masks',), ('target_masks',))
+    """
+    if model == 4:
+        return ("masks", "target_masks") if variant == "static" else ("target_masks",)
+    return ("masks", "target_masks")[: MASKS_SEEN[model]]
+
+
+@contextmanager
+def _own_statistics(network: nn.Module) -> Iterator[None]:
+    """Training mode whose batch normalisation does not count what it sees."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = network.training
+    network.train()
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        network.train(before)
+
+
+def _check_weights(method: CameraTransfer, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    stored = state.get(f"{prefix}trained_for")
+    own = [method.model, *method.image_size]
+    if stored is not None and stored.tolist() != own:
+        model, *size = stored.tolist()
+        raise ValueError(
+            f"these weights are of model {model} for images of {tuple(size)} (height, width), not of model "
+            f"{method.model} for {method.image_size}"
+        )
+
 
 SUBSETS = ("all", "unpaired", "new_ids")
 EPOCHS = 10  # of the thesis

@@ -7,9 +7,9 @@ does not beat them has learnt a colour cast, or cut and paste.
 import torch
 from torch import Tensor, nn
 
-from reidlib.datasets.augment import normalise
 from reidlib.datasets.backgrounds import fill_person, mean_background
 from reidlib.datasets.person_images import PersonImages
+from reidlib.networks import normalise
 
 # sRGB primaries to CIE XYZ; white of D65, 2 degrees
 XYZ_FROM_RGB = (

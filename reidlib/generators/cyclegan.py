@@ -23,12 +23,12 @@ from reidlib.generators.blocks import (
     ResidualGenerator,
     choose_preset,
     linear_decay,
-    normal_init,
     pair_images,
     resized,
 )
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.networks import normal_init
 
 Optimizers = dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]
 

@@ -13,12 +13,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from reidlib.datasets.augment import denormalise, normalise
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import generator
-from reidlib.embedders.baseline import evaluating
-from reidlib.generators.blocks import normal_init
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.networks import denormalise, evaluating, normal_init, normalise
 
 NOISE = 100
 PRESETS = {

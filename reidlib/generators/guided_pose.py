@@ -11,18 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.datasets.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from reidlib.datasets.poses import skeleton_images
-from reidlib.generators.blocks import (
-    PatchDiscriminator,
-    ResidualGenerator,
-    choose_preset,
-    linear_decay,
-    normal_init,
-    pair_images,
-)
+from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, choose_preset, linear_decay, pair_images
 from reidlib.losses import cross_entropy
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.networks import IMAGENET_MEAN, IMAGENET_STD, normal_init, normalise
 
 PRESETS = {
     "smoke": dict(width=8, units=1, lr=4e-4),

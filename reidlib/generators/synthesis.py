@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from reidlib.datasets.augment import denormalise, normalise
 from reidlib.datasets.person_images import ANNOTATIONS, PersonImages, free_memory
 from reidlib.files import atomic_path, resolve
 from reidlib.machine import has_fast_bfloat16, is_interactive
+from reidlib.networks import denormalise, device_of, normalise
 from reidlib.training import PRECISIONS
 
 SAMPLE = 64  # images of a set whose pixels go into its fingerprint
@@ -166,11 +166,6 @@ def check_pairs(sources: PersonImages, pairs: Tensor | None, targets: PersonImag
         if low < 0 or high >= len(images):
             raise IndexError(f"pairs[:, {column}] must be in [0, {len(images)}), rows of {name}; got {low} to {high}")
     return pairs
-
-
-def device_of(method: nn.Module) -> torch.device:
-    """Return where a method's parameters lie; without any, the CPU."""
-    return next((p.device for p in method.parameters()), torch.device("cpu"))
 
 
 def watched(

@@ -11,13 +11,7 @@ from reidlib.losses.metric import (
     draw_quartets,
     quartet_loss,
 )
-from reidlib.losses.reconstruction import (
-    MaskedLosses,
-    masked_condition,
-    masked_l1,
-    static_losses,
-    variable_losses,
-)
+from reidlib.losses.reconstruction import MaskedLosses, masked_condition, masked_l1, static_losses, variable_losses
 
 __all__ = [
     "LSRO",

@@ -1,7 +1,5 @@
 """Checkpoints that survive a kill, and weights that travel."""
 
-import contextlib
-import copy
 import json
 import os
 from collections.abc import Mapping
@@ -9,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
 
 from reidlib.files import atomic_path
 
@@ -60,52 +55,3 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], where: Path) -
 def plain(value: Any) -> Any:
     """Turn settings into JSON's plain values, so that they compare and load without executing anything."""
     return json.loads(json.dumps(value, default=str, sort_keys=True))
-
-
-def save_weights(
-    method: nn.Module,
-    path: str | os.PathLike,
-    *,
-    half: bool = False,
-    facts: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the weights and buffers of `method` as safetensors, with `facts` as JSON in its header.
-
-    `half=True` stores float tensors in float16, for small files in the repository.
-    """
-    path = Path(path)
-    tensors = {}
-    for name, tensor in method.state_dict().items():
-        narrow = half and tensor.is_floating_point()
-        # a copy each: safetensors takes neither shared memory nor channels_last strides
-        tensors[name] = tensor.detach().to("cpu", torch.float16 if narrow else tensor.dtype, copy=True).contiguous()
-    metadata = {"method": type(method).__name__, "facts": json.dumps(plain(facts or {}))}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-    return path
-
-
-def load_weights(method: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
-    """Load `save_weights`' file into `method` in place and return its facts.
-
-    Raises FileNotFoundError, and ValueError naming the first tensors that are missing, left over or of another shape.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; train with weights='train', or give a safetensors file")
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a handle, not a dict)
-        facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-    shapes = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    wrong = [
-        f"{name}: file {tuple(stored[name].shape) if name in stored else 'nothing'}, here {shapes.get(name, 'nothing')}"
-        for name in sorted(stored.keys() | shapes.keys())
-        if name not in stored or name not in shapes or tuple(stored[name].shape) != shapes[name]
-    ]
-    if wrong:
-        with contextlib.suppress(RuntimeError):  # a method that knows what its weights were trained for says it better
-            copy.deepcopy(method).load_state_dict(stored)
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"{path} does not fit {type(method).__name__}: {'; '.join(wrong[:5])}{more}")
-    method.load_state_dict(stored)
-    return facts

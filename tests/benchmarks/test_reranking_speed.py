@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from reidlib.evaluators import evaluate_retrieval, rerank
-from reidlib.evaluators.scaling import made_up_people, peak_memory
+from reidlib.tools.scaling import made_up_people, peak_memory
 
 SIZES = {  # query, gallery without junk, dimensions, extra memory allowed in MB
     "market1501": (3368, 15913, 2048, 1500),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate, pad
 
 import reidlib.torchvision_ops  # noqa: F401  must come before torchvision
+from reidlib import networks
 from reidlib.datasets import augment as A
 from reidlib.datasets import poses
 from reidlib.datasets.annotations import LIP_FLIPPED
@@ -79,22 +80,22 @@ def check_dots(batch: dict, before: dict, flipped: torch.Tensor | None = None) -
 @pytest.mark.parametrize("mode", ["imagenet", "signed"])
 def test_normalise_there_and_back(mode):
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 3, 16, 16)
-    out = A.normalise(pixels, mode)
-    assert out.dtype == torch.float32 and torch.equal(A.denormalise(out, mode), pixels)
+    out = networks.normalise(pixels, mode)
+    assert out.dtype == torch.float32 and torch.equal(networks.denormalise(out, mode), pixels)
     if mode == "signed":
         assert out.min() == -1 and out.max() == 1 and torch.allclose(out[0, 0, 0, 1], torch.tensor(1 / 127.5 - 1))
     else:
         from torchvision.transforms.v2.functional import normalize
 
-        expected = normalize(pixels.float() / 255, list(A.IMAGENET_MEAN), list(A.IMAGENET_STD))
+        expected = normalize(pixels.float() / 255, list(networks.IMAGENET_MEAN), list(networks.IMAGENET_STD))
         assert torch.allclose(out, expected, atol=1e-6)
-    assert A.denormalise(torch.full((1, 3, 1, 1), 99.0), mode).tolist() == [[[[255]]] * 3]
+    assert networks.denormalise(torch.full((1, 3, 1, 1), 99.0), mode).tolist() == [[[[255]]] * 3]
     with pytest.raises(TypeError, match="float32"):
-        A.normalise(out, mode)
+        networks.normalise(out, mode)
     with pytest.raises(TypeError, match="uint8"):
-        A.denormalise(pixels, mode)
+        networks.denormalise(pixels, mode)
     with pytest.raises(ValueError, match="'other'"):
-        A.normalise(pixels, "other")
+        networks.normalise(pixels, "other")
 
 
 def test_flip_moves_joints_and_labels_with_the_pixels():
@@ -277,7 +278,7 @@ def test_erase_fills_the_box_with_the_mean_and_nothing_else():
     for i, (t, f, h, w) in enumerate(boxes.tolist()):
         expected[i, :, t : t + h, f : f + w] = torch.tensor([124, 116, 104], dtype=torch.uint8)[:, None, None]
     assert torch.equal(out["images"], expected) and not torch.equal(expected, before["images"])
-    filled = A.normalise(torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None])
+    filled = networks.normalise(torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None])
     assert filled.abs().max() < 0.01  # 0 after normalisation
     assert all(out[name] is before[name] for name in ("masks", "parsing", "keypoints"))
     white = A.erase(before, seeded(4), p=1, fill=(255, 255, 255))["images"]
@@ -337,4 +338,4 @@ def test_everything_stays_on_the_device(operation):
     out = operation(batch, seeded())
     assert {tensor.device.type for tensor in out.values()} == {"meta"}
     assert {name: tensor.shape for name, tensor in out.items()} == {name: t.shape for name, t in batch.items()}
-    assert A.resize(batch, (32, 16))["keypoints"].is_meta and A.normalise(batch["images"]).is_meta
+    assert A.resize(batch, (32, 16))["keypoints"].is_meta and networks.normalise(batch["images"]).is_meta

@@ -5,7 +5,7 @@ from PIL import Image
 
 from reidlib.datasets import PersonImages, camera_pair
 from reidlib.datasets.camera_pairs import random_targets, split
-from reidlib.datasets.market1501 import parse_name
+from reidlib.datasets.readers.market1501 import parse_name
 
 
 def people(rows):

@@ -6,7 +6,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from reidlib.datasets import PersonImages, poses
-from reidlib.datasets.canonical_poses import canonical_poses, skeleton_features, vgg19_features
+from reidlib.generators.pn_gan import canonical_poses, skeleton_features, vgg19_features
 
 SIZES = [9, 6, 4]  # members of three poses
 

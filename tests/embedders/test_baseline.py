@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from reidlib.datasets.augment import normalise
 from reidlib.datasets.person_images import PersonImages
 from reidlib.embedders import RECIPES, Baseline, embed_all
 from reidlib.evaluators import evaluate_retrieval
 from reidlib.losses import cross_entropy, label_smoothing, lsro
+from reidlib.networks import normalise
 
 
 def people(n_ids=6, each=6, seed=0):

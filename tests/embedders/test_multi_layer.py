@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reidlib.datasets.augment import normalise
 from reidlib.datasets.person_images import PersonImages, extend
-from reidlib.embedders import MultiLayerEmbedder, SmallResNet, TwoStep, embed_all, train_baseline, train_two_step
+from reidlib.embedders import MultiLayerEmbedder, TwoStep, embed_all, train_two_step
 from reidlib.embedders.multi_layer import TWO_STEP
+from reidlib.experiments import train_baseline
+from reidlib.networks import SmallResNet, normalise
 from reidlib.training import fit
 
 

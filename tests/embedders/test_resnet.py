@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reidlib.embedders import Embedder, ResNet50, SmallResNet
+from reidlib.embedders import Embedder, ResNet50
+from reidlib.networks import SmallResNet
 
 
 @pytest.fixture(scope="module")

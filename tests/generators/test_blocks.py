@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, ResidualUnit, make_norm, normal_init
+from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, ResidualUnit, make_norm
+from reidlib.networks import normal_init
 
 
 def count(network: nn.Module) -> int:

@@ -8,6 +8,7 @@ from reidlib.datasets import PersonImages, extend
 from reidlib.datasets.camera_pairs import split
 from reidlib.generators import camera_transfer
 from reidlib.generators.camera_transfer import (
+    CameraTransfer,
     load_pairs,
     subset_rows,
     train_transfer,
@@ -15,7 +16,6 @@ from reidlib.generators.camera_transfer import (
     transfer_batches,
     transfer_pairs,
 )
-from reidlib.generators.pix2pix import CameraTransfer
 
 CAMERAS = [5, 5, 5, 5, 6, 6, 6, 6, 1]  # 5 has 1s1, 1s1, 1s2, 2s1; 6 has 1s1, 1s1, 1s1, 2s2
 PIDS, SEQUENCES = [1, 1, 1, 2, 1, 1, 1, 2, 9], [1, 1, 2, 1, 1, 1, 1, 2, 1]

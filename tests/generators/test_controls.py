@@ -5,11 +5,11 @@ import pytest
 import torch
 from skimage import color
 
-from reidlib.datasets.augment import normalise
 from reidlib.datasets.backgrounds import fill_person, mean_background, replace_background
 from reidlib.datasets.person_images import PersonImages
 from reidlib.generators.controls import ColourMatching, Paste, lab_statistics, lab_to_rgb, rgb_to_lab
 from reidlib.generators.synthesis import synthesise
+from reidlib.networks import normalise
 
 
 def people(n=6, seed=0, low=0, high=256, masks=True):

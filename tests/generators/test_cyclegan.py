@@ -9,14 +9,7 @@ import torch.nn.functional as F
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Batches, pair_batches
 from reidlib.generators.blocks import linear_decay
-from reidlib.generators.cyclegan import (
-    SPGAN,
-    CycleGAN,
-    ImagePool,
-    SiameseNet,
-    camstyle_images,
-    contrastive_loss,
-)
+from reidlib.generators.cyclegan import SPGAN, CycleGAN, ImagePool, SiameseNet, camstyle_images, contrastive_loss
 from reidlib.training import fit
 
 

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reidlib.datasets.augment import normalise
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.poses import skeleton_images
 from reidlib.datasets.sampling import Batches, pair_batches, same_identity_pairs
 from reidlib.embedders import Baseline
 from reidlib.generators.guided_pose import GuidedPose
 from reidlib.generators.synthesis import synthesise
+from reidlib.networks import normalise
 from reidlib.training import fit
 
 

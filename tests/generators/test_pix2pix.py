@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reidlib.generators.pix2pix import PRESETS, CameraTransfer, Smooth, UNet, masks_needed
+from reidlib.generators.camera_transfer import PRESETS, CameraTransfer, Smooth, UNet, masks_needed
 from reidlib.losses import adversarial_loss, discriminator_loss, masked_condition
-from reidlib.training import fit, load_weights, save_weights
+from reidlib.networks import load_weights, save_weights
+from reidlib.training import fit
 
 CHANNELS = {1: (3, 6), 2: (4, 7), 3: (5, 8), 4: (3, 6)}  # of the generator's and the discriminator's input
 GENERATOR = {3: 54_413_955, 4: 54_414_979, 5: 54_416_003}

@@ -6,8 +6,8 @@ from torch import nn
 
 from reidlib.datasets import PersonImages, poses
 from reidlib.datasets.sampling import Batches, pair_batches
-from reidlib.embedders.resnet import SmallResNet
 from reidlib.generators.pn_gan import PNGAN, PRESETS, lr_factor, perceptual_loss, pn_gan_pairs
+from reidlib.networks import SmallResNet
 from reidlib.training import fit
 
 # section 3 of the released networks: parameters of the convolutions in order
@@ -101,8 +101,9 @@ def test_4_a_sample_alone_equals_the_same_in_a_batch(smoke):
     g = torch.Generator().manual_seed(1)
     image, pose = torch.rand(2, 3, 3, 64, 32, generator=g) * 2 - 1
     together = smoke.generate(image, pose)
-    assert torch.allclose(torch.cat([smoke.generate(i[None], p[None]) for i, p in zip(image, pose, strict=True)]),
-                          together, atol=1e-6)  # fmt: skip
+    assert torch.allclose(
+        torch.cat([smoke.generate(i[None], p[None]) for i, p in zip(image, pose, strict=True)]), together, atol=2e-5
+    )  # fmt: skip  (a batch of one takes another convolution kernel)
 
 
 class Constant(nn.Module):

@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from reidlib.course.parameters import read_parameters
 from reidlib.datasets import procedural
 from reidlib.files import REPOSITORY
-from reidlib.runs.parameters import read_parameters
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SHARED = ["profile", "dataset", "data_root", "image_size", "seed", "device", "output_root", "weights"]

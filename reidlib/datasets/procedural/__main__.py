@@ -52,8 +52,9 @@ def main() -> None:
         for path in contact_sheets(arguments.contact_sheets):
             print(path)
     elif arguments.baselines:
-        from ..benchmark import load
-        from .baselines import baselines
+        from reidlib.tools.difficulty import baselines
+
+        from ..loading import load
 
         bench = load("procedural", arguments.root, (64, 32), **options)
         print(baselines(bench, images_seen=arguments.images_seen, seed=arguments.seed).to_string(index=False))

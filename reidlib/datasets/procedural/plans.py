@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..cuhk03 import PEOPLE
-from ..msmt17 import TRAIN_PEOPLE
+from ..readers.cuhk03 import PEOPLE
+from ..readers.msmt17 import TRAIN_PEOPLE
 from . import layout
 from .camera import Network, Size
 from .layout import people_rows, seen_by_chance, share_out, visits

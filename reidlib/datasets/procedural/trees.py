@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..cuhk03 import PEOPLE
+from ..readers.cuhk03 import PEOPLE
 from .camera import Network
 from .layout import FOLDERS
 from .plans import MSMT17_FOLDERS

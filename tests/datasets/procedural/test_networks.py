@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reidlib.datasets import load
-from reidlib.datasets.benchmark import load_splits
+from reidlib.datasets.loading import load_splits
 from reidlib.datasets.procedural import facades, make, places, render, same_frame, scenes, write
 from reidlib.datasets.procedural.networks import NETWORKS, network_named
 from reidlib.datasets.procedural.people import describe, people

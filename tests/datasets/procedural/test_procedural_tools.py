@@ -8,11 +8,11 @@ from PIL import Image
 
 from reidlib.datasets import load
 from reidlib.datasets.procedural import draw
-from reidlib.datasets.procedural.baselines import baselines
 from reidlib.datasets.procedural.builder import OBJECT, Builder, join, limb_axes, to_view
 from reidlib.datasets.procedural.draws import Draws
 from reidlib.datasets.procedural.sheets import contact_sheets
 from reidlib.files import REPOSITORY
+from reidlib.tools.difficulty import baselines
 
 
 def _scene(*balls):

@@ -1,0 +1,1 @@
+"""The notebook layer: runs, studies, figures, exercises, the papers' tables beside ours."""

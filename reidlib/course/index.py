@@ -1,0 +1,169 @@
+"""`runs/index.html`: every run with its executed notebook, its numbers and its figures, readable without a network."""
+
+import html
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from reidlib.files import atomic_path
+
+if TYPE_CHECKING:
+    from reidlib.course.runner import Job
+
+_STYLE = """
+:root { --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --paper: #ffffff; --ground: #f6f7f9; --link: #1f5fb4; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 0; }
+p.soft, .soft { color: var(--soft); } a { color: var(--link); text-decoration: none; }
+a:hover { text-decoration: underline; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; color: var(--soft); font-size: .82rem; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+.number { text-align: right; white-space: nowrap; }
+section, .card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.3rem;
+  margin: 1.2rem 0; overflow-x: auto; }
+.badge { display: inline-block; border-radius: 99px; padding: 0 .6rem; font-size: .8rem; font-weight: 600; }
+.done { background: #dcf3e1; color: #14642c; } .failed { background: #fbdcdc; color: #97191f; }
+.running, .waiting, .interrupted { background: #fdf0d2; color: #7a5200; }
+.figures { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: 1rem; }
+.figures a { text-align: center; font-size: .8rem; color: var(--soft); }
+.figures img { display: block; height: 170px; max-width: 100%; border: 1px solid var(--line); border-radius: 6px;
+  background: white; object-fit: contain; }
+pre { white-space: pre-wrap; background: #fbf1f1; border-radius: 6px; padding: .6rem .8rem; font-size: .85rem; }
+details { margin-top: .7rem; } summary { cursor: pointer; color: var(--soft); }
+"""
+
+
+def write_index(output_root: Path, waiting: Sequence["Job"] = ()) -> Path:
+    """Write `output_root/index.html` from the status.json and results.json of every run, and return its path."""
+    folders = {path.parent for name in ("status.json", "results.json") for path in output_root.glob(f"*/*/{name}")}
+    runs = [run for folder in sorted(folders) if (run := _read(folder))]
+    to_come = {job.folder for job in waiting}
+    for run in runs:
+        if run["folder"] in to_come and run["status"] != "done":
+            run["status"] = "waiting"
+    known = {run["folder"] for run in runs}
+    runs += [{"folder": job.folder, "status": "waiting", "title": job.name, "seconds": None, "error": "", "cell": "",
+              "results": {}, "parameters": dict(job.values)} for job in waiting if job.folder not in known]  # fmt: skip
+    runs.sort(key=lambda run: (run["folder"].parent.name, run["folder"].name))
+    body = [
+        "<h1>Runs</h1>",
+        f'<p class="soft">{len(runs)} run{"s" * (len(runs) != 1)}, written '
+        f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. Values of mAP, rank-k and mINP are percent. "
+        "Click a picture for its full size.</p>",
+        _overview(runs, output_root),
+        *(_card(run, output_root) for run in runs if run["status"] != "waiting"),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width, initial-scale=1"><title>reidlib runs</title>'
+        f"<style>{_STYLE}</style></head>\n<body><main>\n" + "\n".join(body) + "\n</main></body></html>\n"
+    )
+    path = output_root / "index.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def format_value(name: str, value: float) -> str:
+    """Print a metric: fractions of retrieval as percent, anything else to four digits.
+
+    >>> format_value("ide/mAP (plain AP)", 0.7123), format_value("seconds", 12.34567)
+    ('71.2 %', '12.35')
+    """
+    percent = re.search(r"\b(mAP|mINP|rank-\d+)\b", name)
+    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Read a run by the runner's status.json, or, of a notebook run by hand, its results.json; None for neither."""
+    try:
+        paths = folder / "results.json", folder / "status.json"
+        results, status = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in paths)
+        run = {"seconds": results.get("seconds"), "error": "", "cell": ""}
+        if results:
+            run |= {"status": "done", "title": folder.parent.name, "parameters": results["parameters"]}
+        run |= status | {"folder": folder, "results": results}
+        return run if {"status", "title", "parameters"} <= run.keys() else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _address(path: Path, root: Path) -> str:
+    return quote(path.relative_to(root).as_posix())
+
+
+def _link(path: Path, root: Path, text: str) -> str:
+    return f'<a href="{_address(path, root)}">{text}</a>' if path.is_file() else ""
+
+
+def _links(run: dict[str, Any], root: Path) -> str:
+    folder, name = run["folder"], run["folder"].parent.name
+    links = [
+        _link(folder / f"{name}.html", root, "read"),
+        _link(folder / f"{name}.ipynb", root, "notebook"),
+        _link(folder / "results.json", root, "results.json"),
+    ]
+    return " · ".join(filter(None, links))
+
+
+def _badge(run: dict[str, Any]) -> str:
+    return f'<span class="badge {html.escape(run["status"])}">{html.escape(run["status"])}</span>'
+
+
+def _overview(runs: Sequence[dict[str, Any]], root: Path) -> str:
+    rows = []
+    for run in runs:
+        seconds = "" if run["seconds"] is None else f"{run['seconds']:.0f} s"
+        run_name = f"{run['folder'].parent.name}/{run['folder'].name}"
+        cells = [
+            f'<a href="#{quote(run_name)}">{html.escape(run["title"])}</a><br>'
+            f'<span class="soft">{html.escape(run["folder"].parent.name)}</span>',
+            html.escape(str(run["parameters"].get("profile", ""))),
+            _badge(run),
+            seconds,
+            _links(run, root),
+        ]
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    head = "<tr><th>notebook</th><th>profile</th><th>status</th><th>time</th><th>open</th></tr>"
+    return f"<section><table>{head}{''.join(rows)}</table></section>"
+
+
+def _card(run: dict[str, Any], root: Path) -> str:
+    folder, results = run["folder"], run["results"]
+    name = f"{folder.parent.name}/{folder.name}"
+    parts = [f'<section id="{html.escape(name)}"><h2>{html.escape(run["title"])} {_badge(run)}</h2>']
+    facts = [str(results[key]) for key in ("device", "finished") if results.get(key)]
+    facts += (
+        [f"commit {results['commit'][:12]}{'+dirty' if results['commit'].endswith('+dirty') else ''}"]
+        if results
+        else []
+    )
+    parts.append(f'<p class="soft">{html.escape(" · ".join([name, *facts]))}<br>{_links(run, root)}</p>')
+    if run["error"]:
+        where = f"{run['cell']}: " if run["cell"] else ""
+        parts.append(f"<pre>{html.escape(where + str(run['error']))}</pre>")
+    metrics = results.get("metrics", {})
+    if metrics:
+        rows = "".join(
+            f'<tr><td>{html.escape(metric)}</td><td class="number">{format_value(metric, entry["value"])}</td>'
+            f'<td class="soft">{html.escape(entry["rule"])}</td></tr>'
+            for metric, entry in metrics.items()
+        )
+        parts.append(f'<table><tr><th>metric</th><th class="number">value</th><th>rule</th></tr>{rows}</table>')
+    pictures = sorted((folder / "figures").glob("*.png"))
+    images = "".join(
+        _link(picture, root, f'<img loading="lazy" alt="" src="{_address(picture, root)}">{html.escape(picture.stem)}')
+        for picture in pictures
+    )
+    parts.append(f'<div class="figures">{images}</div>' if images else "")
+    settings = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>"
+                       for k, v in (results.get("parameters") or run["parameters"]).items())  # fmt: skip
+    parts.append(f"<details><summary>parameters</summary><table>{settings}</table></details></section>")
+    return "\n".join(filter(None, parts))

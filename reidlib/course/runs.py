@@ -1,0 +1,294 @@
+"""A run: one notebook with one set of parameters, its folder, and the `results.json` it leaves.
+
+In a notebook, after the parameters cell and its frozen settings object:
+
+    run = runs.start("02_reid_baseline", settings)
+    ...
+    run.figure(fig, "learning_curves")
+    run.metrics("ide_lsr", scores)                            # RetrievalScores, each number with its rule
+    run.metric("ide_lsr/mAP (plain AP)", 0.71)                # or one by one; the rule in brackets or as rule=
+    run.finish(figures=["learning_curves"], metrics=["ide_lsr", "*/mAP*"])
+
+`python -m reidlib.course.runs` runs the notebooks (see `reidlib.course.runner`); `collect` reads every results.json.
+"""
+
+import fnmatch
+import hashlib
+import json
+import math
+import os
+import platform
+import random
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reidlib.course.settings import Settings
+from reidlib.files import atomic_path, resolve
+from reidlib.machine import commit, device_name, peak_memory, pick_device
+
+__all__ = ["Run", "Settings", "collect", "record", "run_id", "start"]
+
+RESULTS = "results.json"
+MARKER = ".reidlib-run"  # only a folder that holds it is ever emptied
+FOLDER_VARIABLE, RESUME_VARIABLE = "REIDLIB_RUN_DIR", "REIDLIB_RESUME"  # the runner's word to the notebook's kernel
+NOT_NUMBERS = ("output_root",)  # parameters that decide where, not what
+
+
+def run_id(parameters: Mapping[str, Any]) -> str:
+    """Name a run by its parameters: its profile, and a hash of every value that decides numbers.
+
+    >>> run_id({"profile": "smoke", "seed": 0}) == run_id({"seed": 0, "profile": "smoke", "output_root": "elsewhere"})
+    True
+    """
+    kept = {name: value for name, value in parameters.items() if name not in NOT_NUMBERS}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return f"{parameters.get('profile', 'run')}-{digest}"
+
+
+@dataclass
+class Run:
+    """What a notebook reports while it runs; made by `start`."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    folder: Path
+    device: torch.device
+    started: float = field(default_factory=time.monotonic)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    figures: dict[str, Path] = field(default_factory=dict)
+    checkpoints: list[Path] = field(default_factory=list)
+
+    def path(self, *names: str) -> Path:
+        """Return a path inside the run's folder, e.g. for `training.fit(..., run.path("ide_lsr"))`."""
+        return self.folder.joinpath(*names)
+
+    def figure(self, figure: Any, name: str) -> Path:
+        """Save a matplotlib figure as `figures/<name>.png`."""
+        path = self.path("figures", f"{name}.png")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=130, bbox_inches="tight")
+        self.figures[name] = path
+        return path
+
+    def table(self, frame: pd.DataFrame, name: str) -> Path:
+        """Save a table, e.g. `history.losses`, as `tables/<name>.csv`."""
+        path = self.path("tables", f"{name}.csv")
+        with atomic_path(path) as temporary:
+            frame.to_csv(temporary, index=False)
+        return path
+
+    def metric(self, name: str, value: float, rule: str | None = None) -> None:
+        """Note one number by name, with the rule it was computed by: `rule=`, or in brackets at the name's end.
+
+        Raises ValueError for a number that is not finite, and for one without a rule.
+        """
+        self.values |= _checked({name: {"value": value, "rule": rule}})
+
+    def metrics(self, prefix: str, scores: Any, rule: str | None = None) -> None:
+        """Note several numbers as `prefix/name`: `RetrievalScores`, or a mapping name -> number."""
+        if hasattr(scores, "as_dict"):
+            rule = rule or getattr(scores, "protocol", None)
+            scores = scores.as_dict()
+        for name, value in scores.items():
+            self.metric(f"{prefix}/{name}", value, rule)
+
+    def checkpoint(self, path: str | os.PathLike) -> Path:
+        """Note a file of weights that the run leaves; it must be there at the end."""
+        self.checkpoints.append(Path(path))
+        return Path(path)
+
+    def finish(self, *, figures: Iterable[str] = (), metrics: Iterable[str] = ()) -> Path:
+        """Check that what the notebook promises here is there, and write `results.json`.
+
+        `metrics` holds names, prefixes ("ide_lsr" for "ide_lsr/rank-1") or patterns ("*/mAP*"). Raises AssertionError
+        naming everything that is missing.
+        """
+        missing = [f"figure {name!r}" for name in figures if not self.path("figures", f"{name}.png").is_file()]
+        missing += [f"metric {name!r}" for name in metrics if not _matching(name, self.values)]
+        missing += [f"checkpoint {path}" for path in self.checkpoints if not path.is_file()]
+        if missing:
+            raise AssertionError(f"{self.notebook} promised and did not make: {', '.join(missing)}")
+        path = record(
+            self.notebook, parameters=self.parameters, metrics=self.values, figures=self.figures.values(),
+            checkpoints=self.checkpoints, folder=self.folder, device=self.device,
+            seconds=time.monotonic() - self.started,
+        )  # fmt: skip
+        print(f"{len(self.values)} metrics and {len(self.figures)} figures recorded in {path}")
+        return path
+
+
+def start(notebook: str, settings: Any, *, resume: bool = False) -> Run:
+    """Begin a run: its folder `<output_root>/<notebook>/<run id>/`, the clock, and every random generator.
+
+    Args:
+        notebook: the notebook's name, without .ipynb.
+        settings: the frozen settings object or a mapping; its `output_root`, `seed` and `device` are used.
+        resume: keep what an earlier run of the same settings left (checkpoints), so that training goes on from there.
+            Otherwise the folder is emptied of an earlier run: code may have changed since. The runner says which.
+    """
+    parameters = dict(asdict(settings) if is_dataclass(settings) else settings)
+    if isinstance(settings, Settings):
+        parameters["image_size"] = "{}x{}".format(*settings.size)  # what "auto" meant
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        folder, resume = Path(given), os.environ.get(RESUME_VARIABLE) == "1"
+        if folder.parent.name != notebook:
+            raise ValueError(f"runs.start({notebook!r}, ...) in the notebook {folder.parent.name!r}: give its own name")
+    else:
+        folder = resolve(parameters.get("output_root", "runs")) / notebook / run_id(parameters)
+    if not resume and (folder / MARKER).exists():
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.suffix not in (".ipynb", ".html") and path.name not in (MARKER, "status.json"):
+                path.unlink()
+    (folder / RESULTS).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
+    seed = int(parameters.get("seed", 0))
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (for libraries that use the global generator)
+    torch.manual_seed(seed)
+    return Run(notebook, parameters, folder, pick_device(parameters.get("device", "auto")))
+
+
+def record(
+    notebook: str,
+    *,
+    parameters: Any,
+    metrics: Mapping[str, Any],
+    figures: Iterable[str | os.PathLike] = (),
+    checkpoints: Iterable[str | os.PathLike] = (),
+    output_root: str | os.PathLike = "runs",
+    folder: str | os.PathLike | None = None,
+    device: str | torch.device = "auto",
+    seconds: float | None = None,
+) -> Path:
+    """Write a run's `results.json`, whole or not at all, and return its path.
+
+    Args:
+        notebook: its name.
+        parameters: mapping or dataclass.
+        metrics: name -> {"value": number, "rule": words}, (number, rule), or a number whose name ends in "(rule)".
+        figures: files that the run made; listed relative to the folder where they lie in it.
+        checkpoints: files of weights, likewise.
+        output_root: the folder is `<output_root>/<notebook>/<run id>` unless `folder` names it.
+        folder: the run's folder.
+        device: what it ran on.
+        seconds: how long it took.
+
+    Raises:
+        ValueError: a metric is not finite or names no rule.
+        FileNotFoundError: a figure or checkpoint is not there.
+    """
+    parameters = dict(asdict(parameters) if is_dataclass(parameters) else parameters)
+    folder = resolve(output_root) / notebook / run_id(parameters) if folder is None else Path(folder)
+    device = pick_device(device)
+    results = {
+        "notebook": notebook,
+        "parameters": parameters,
+        "commit": commit(),
+        "versions": {
+            "reidlib": metadata.version("reidlib") if _installed() else "source",
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "device": device_name(device),
+        "seconds": None if seconds is None else round(seconds, 3),
+        "peak_memory_bytes": peak_memory(device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": _checked(metrics),
+        "figures": _relative(figures, folder),
+        "checkpoints": _relative(checkpoints, folder),
+    }
+    path = folder / RESULTS
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
+    return path
+
+
+def collect(output_root: str | os.PathLike = "runs") -> pd.DataFrame:
+    """Read every `<output_root>/<notebook>/<run>/results.json` into one table, a row a metric, sorted.
+
+    Columns: notebook, run, metric, value, rule, device, seconds, peak_memory_bytes, commit, finished, then every
+    parameter under its own name. A file that cannot be read is named in a warning and left out.
+    """
+    rows = []
+    for path in sorted(resolve(output_root).glob(f"*/*/{RESULTS}")):
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            facts = {name: results[name] for name in ("device", "seconds", "peak_memory_bytes", "commit", "finished")}
+            parameters = {
+                name: str(v) if isinstance(v, list | dict) else v for name, v in results["parameters"].items()
+            }
+            for metric, entry in results["metrics"].items():
+                key = {"notebook": results["notebook"], "run": path.parent.name, "metric": metric}
+                rows.append(parameters | key | {"value": entry["value"], "rule": entry["rule"]} | facts)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            warnings.warn(f"{path} is no results.json of reidlib and is left out ({error!r})", stacklevel=2)
+    first = [
+        "notebook",
+        "run",
+        "metric",
+        "value",
+        "rule",
+        "device",
+        "seconds",
+        "peak_memory_bytes",
+        "commit",
+        "finished",
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else first)
+    table = table[first + [name for name in table if name not in first]]
+    return table.sort_values(["notebook", "run", "metric"], ignore_index=True)
+
+
+def _checked(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Bring metrics into their form {"value", "rule"}; refuse what is not finite or has no rule."""
+    checked = {}
+    for name, entry in metrics.items():
+        if isinstance(entry, Mapping):
+            value, rule = entry["value"], entry.get("rule")
+        else:
+            value, rule = entry if isinstance(entry, tuple) else (entry, None)
+        in_brackets = re.search(r"\(([^()]+)\)$", name)
+        rule = rule or (in_brackets[1] if in_brackets else None)
+        if not rule:
+            raise ValueError(
+                f"metric {name!r} names no rule: give rule=..., or end its name in brackets, 'mAP (plain AP)'"
+            )
+        if not math.isfinite(float(value)):
+            raise ValueError(f"metric {name!r} is {float(value)}: only finite numbers are recorded")
+        checked[name] = {"value": float(value), "rule": rule}
+    return checked
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    return [n for n in names if n == pattern or n.startswith(f"{pattern}/") or fnmatch.fnmatchcase(n, pattern)]
+
+
+def _relative(paths: Iterable[str | os.PathLike], folder: Path) -> list[str]:
+    """List files by their path inside `folder` where they lie in it."""
+    listed = []
+    for path in map(Path, paths):
+        path = path if path.is_absolute() else folder / path
+        if not path.is_file():
+            raise FileNotFoundError(f"results name a file that is not there: {path}")
+        listed.append(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix())
+    return listed
+
+
+def _installed() -> bool:
+    return any(True for _ in metadata.distributions(name="reidlib"))

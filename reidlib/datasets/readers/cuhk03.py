@@ -1,0 +1,314 @@
+r"""CUHK03: five pairs of cameras on a campus, up to five images of a person in either view, boxes found or hand-drawn.
+
+Two forms are read, and they give the same identities, names and cameras:
+
+- `cuhk03_release/cuhk-03.mat` as released (MATLAB 7.3, that is HDF5): `detected` and `labeled`, each five tables of
+  people by ten images (columns 1 to 5 view 1, 6 to 10 view 2), and `testsets`, 20 lists of (pair, person). Images are
+  decoded from it straight into the cache;
+- extracted images `images_detected/` and `images_labeled/`, names `pair_person3_view_index2.png` such as
+  `1_001_2_06.png`, with the splits as JSON: `splits_classic_{detected,labeled}.json` (a list with, for each split,
+  either the test people as [pair, person] pairs or an object of the lists `train`, `query`, `gallery` of
+  [path, pid, camid]), or `splits_new_{detected,labeled}.json`, one such object.
+
+`camids` are the view, 1 or 2 (pairs of cameras are not told apart); `pids` run over (pair, person) with the released
+843, 440, 77, 58 and 49 people of the pairs: 1 to 1,467. Released are 14,097 detected and 14,096 labelled images.
+
+- `protocol="classic"`: 20 fixed splits of 100 test people, all others train. Query = gallery = all test images; the two
+  views are ranked against each other with one random gallery image of each identity, ten draws; average the 20 splits.
+- `protocol="new"` (CUHK03-NP): 767 people train and 700 test, from `cuhk03_new_protocol_config_{detected,labeled}.mat`,
+  whose `labels` are the `pids`; scored like Market-1501. Detected 7,365 train, 1,400 query, 5,332 gallery images;
+  labelled 7,368, 1,400, 5,328.
+
+Status: available from its authors on request, for research only.
+
+Source: Li et al., "DeepReID", CVPR 2014; new protocol: Zhong et al., "Re-ranking Person Re-identification with
+k-reciprocal Encoding", CVPR 2017; counts from the released files.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from reidlib.datasets import reading
+from reidlib.datasets.contract import Benchmark, Protocol
+
+NAME = re.compile(r"(?P<pair>[1-5])_(?P<person>\d{3})_(?P<view>[12])_(?P<index>\d{2})\.png")
+GRAMMAR = "pair_person3_view_index2.png (pair 1-5; index 01-05 in view 1, 06-10 in view 2)"
+MAT = ("cuhk03_release/cuhk-03.mat", "cuhk-03.mat")
+PEOPLE = (843, 440, 77, 58, 49)  # of each pair of cameras, as released
+IMAGES = {"detected": 14_097, "labeled": 14_096}
+NEW_COUNTS = {
+    "detected": {"train": 7_365, "query": 1_400, "gallery": 5_332},
+    "labeled": {"train": 7_368, "query": 1_400, "gallery": 5_328},
+}
+CLASSIC = Protocol(camera_rule="separate_views", gallery_shots=1, repeats=10)
+SPLITS = tuple({"split": k} for k in range(20))
+
+
+class Split(NamedTuple):
+    """Names of the images of each subset; `pids` where the protocol numbers people in its own way."""
+
+    train: list[str]
+    query: list[str]
+    gallery: list[str]
+    pids: dict[str, int] | None = None
+
+
+def parse_name(name: str) -> tuple[int, int, int] | None:
+    """Return (pid, view, index) of an extracted image's name, or None if it does not follow the grammar.
+
+    >>> parse_name("1_001_1_01.png"), parse_name("2_001_2_06.png"), parse_name("1_001_1_06.png")
+    ((1, 1, 1), (844, 2, 6), None)
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        return None
+    pair, person, view, index = (int(match[group]) for group in ("pair", "person", "view", "index"))
+    if not 1 <= person <= PEOPLE[pair - 1] or not 1 <= index <= 10 or view != 1 + (index > 5):
+        return None
+    return sum(PEOPLE[: pair - 1]) + person, view, index
+
+
+def read(
+    root: str | os.PathLike,
+    *,
+    image_size: tuple[int, int],
+    cache: str | os.PathLike | None = None,
+    progress: bool = True,
+    name: str = "cuhk03",
+    split: int = 0,
+    boxes: str = "detected",
+    protocol: str = "classic",
+) -> Benchmark:
+    """Read one split of CUHK03, from the released .mat or from extracted images, whichever is there (extracted first).
+
+    All images are decoded once; the splits are views of them.
+
+    Args:
+        root, image_size, cache, progress, name: see `market1501.read`.
+        split: 0 to 19 in the classic protocol; the new one has only 0.
+        boxes: "detected" or "labeled".
+        protocol: "classic" or "new".
+
+    Raises:
+        FileNotFoundError: no such data set, no splits for the protocol, or a split of images that are not there.
+        ValueError: unknown protocol or boxes, split out of range, malformed file, people in both train and test.
+    """
+    boxes = "labeled" if boxes == "labelled" else boxes
+    reading.check_choice("boxes", boxes, ("detected", "labeled"))
+    reading.check_choice("protocol", protocol, ("classic", "new"))
+    sub = f"images_{boxes}"
+    folder = reading.find_folder(root, ("cuhk03", "CUHK03"), (f"{sub}/", *MAT), "CUHK03")
+    mat = next((folder / path for path in MAT if (folder / path).is_file()), None)
+    source: dict = {}
+    if (folder / sub).is_dir():
+        names = _extracted(folder / sub)
+    else:
+        names = list(_mat_cells(mat, boxes, mat.stat().st_mtime_ns))
+        source = {"container": mat, "open_image": _open_from(mat, boxes)}
+    reading.check_counts(folder, "CUHK03", {boxes: len(names)}, IMAGES)
+    chosen = (_classic_split if protocol == "classic" else _new_split)(folder, mat, boxes, names, split)
+    _check(chosen, names, folder)
+    fields = {n: parse_name(n) for n in names}
+    pids = chosen.pids or {}
+    table = pd.DataFrame(
+        {
+            "path": [f"{sub}/{n}" for n in names],
+            "name": names,
+            "pid": [pids.get(n, fields[n][0]) for n in names],
+            "camid": [fields[n][1] for n in names],
+            "pair": [int(n[0]) for n in names],
+        }
+    )
+    options = {"image_size": image_size, "cache": cache, "progress": progress}
+    people = reading.read_images({"all": table}, folder, name=f"{name}-{boxes}", **options, **source)["all"]
+    subsets = {s: reading.select_names(people, getattr(chosen, s)) for s in ("train", "query", "gallery")}
+    rules = CLASSIC if protocol == "classic" else Protocol()
+    return Benchmark(name=name, folder=folder, protocol=rules, **subsets)
+
+
+def _extracted(folder: Path) -> list[str]:
+    names = reading.list_names(folder, (".png",))
+    reading.warn_of_names([n for n in names if parse_name(n) is None], folder, GRAMMAR)
+    names = [n for n in names if parse_name(n) is not None]
+    if not names:
+        raise ValueError(f"{folder} holds no image named {GRAMMAR}")
+    return names
+
+
+@lru_cache(maxsize=4)
+def _mat_cells(mat: Path, boxes: str, changed: int) -> tuple[str, ...]:
+    """Name the cells of the .mat that hold an image, sorted; empty cells leave gaps. `changed`: when it was."""
+    import h5py
+
+    names = []
+    with _open_mat(mat) as file:
+        tables = _references(file, boxes, mat)
+        if len(tables) != len(PEOPLE):
+            raise ValueError(f"{mat}: {boxes} must hold {len(PEOPLE)} pairs of cameras, got {len(tables)}")
+        for pair, reference in enumerate(tables, start=1):
+            cells = file[reference]  # MATLAB's people x 10 lies as 10 x people
+            if cells.ndim != 2 or cells.shape[0] != 10 or cells.shape[1] > PEOPLE[pair - 1]:
+                raise ValueError(
+                    f"{mat}: pair {pair} of {boxes} must be at most {PEOPLE[pair - 1]} people x 10 images, "
+                    f"got {cells.shape[::-1]}"
+                )
+            for index, row in enumerate(cells[()], start=1):
+                for person, cell in enumerate(row, start=1):
+                    if isinstance(cell, h5py.Reference) and file[cell].ndim == 3:
+                        names.append(f"{pair}_{person:03d}_{1 + (index > 5)}_{index:02d}.png")
+    if not names:
+        raise ValueError(f"{mat} holds no {boxes} image")
+    return tuple(sorted(names))
+
+
+def _open_from(mat: Path, boxes: str) -> Callable[[Path], Image.Image]:
+    """Return a function that opens the image of a name out of the .mat."""
+
+    @lru_cache(maxsize=1)
+    def tables() -> list[np.ndarray]:  # opened when the first image is wanted: a cache that is whole needs none
+        file = _open_mat(mat)
+        return [(file, file[reference][()]) for reference in _references(file, boxes, mat)]
+
+    def open_image(path: Path) -> Image.Image:
+        match = NAME.fullmatch(path.name)
+        file, cells = tables()[int(match["pair"]) - 1]
+        pixels = file[cells[int(match["index"]) - 1, int(match["person"]) - 1]][()]  # [3,W,H]: MATLAB's order reversed
+        if pixels.shape[0] != 3 or pixels.dtype != np.uint8:
+            raise ValueError(f"an RGB image of 8 bits expected, got {pixels.dtype} {pixels.shape[::-1]}")
+        return Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
+
+    return open_image
+
+
+def _open_mat(mat: Path):
+    import h5py  # here: only this file needs it
+
+    try:
+        return h5py.File(mat, "r")
+    except OSError as error:
+        raise ValueError(f"{mat} is not a MATLAB 7.3 (HDF5) file: {error}") from error
+
+
+def _references(file, key: str, mat: Path) -> np.ndarray:
+    if key not in file:
+        raise ValueError(f"{mat} must hold detected, labeled and testsets; {key} is not among {sorted(file.keys())}")
+    return file[key][()].reshape(-1)
+
+
+def _classic_split(folder: Path, mat: Path | None, boxes: str, names: list[str], split: int) -> Split:
+    """Return one of the 20 splits, from the JSON file or from the .mat's test sets."""
+    path = folder / f"splits_classic_{boxes}.json"
+    if path.is_file():
+        entries = reading.read_json(path)
+        if not isinstance(entries, list) or not entries:
+            raise ValueError(f"{path} must be a list of splits, got {type(entries).__name__}")
+        reading.check_split(split, len(entries), f"CUHK03 ({path.name})")
+        if isinstance(entries[split], dict):
+            return _lists_of(entries[split], path)
+        test = _people(entries[split], f"{path}, split {split}")
+    elif mat is not None:
+        with _open_mat(mat) as file:
+            testsets = _references(file, "testsets", mat)
+            reading.check_split(split, len(testsets), "CUHK03")
+            test = _people(file[testsets[split]][()].T.astype(int).tolist(), f"{mat}, test set {split}")
+    else:
+        raise FileNotFoundError(f"the classic protocol needs {path} or one of {', '.join(MAT)} in {folder}")
+    there = {parse_name(n)[0] for n in names}
+    absent = sorted(test - there)
+    if absent:
+        raise FileNotFoundError(
+            f"{len(absent)} test people of split {split} have no image, for example pid {absent[0]}"
+        )
+    of_test = [n for n in names if parse_name(n)[0] in test]
+    return Split([n for n in names if parse_name(n)[0] not in test], of_test, of_test)
+
+
+def _people(pairs: object, source: str) -> set[int]:
+    """Turn [pair, person] pairs, both counted from 1, into pids."""
+    pids = set()
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
+        good = isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+        if not good or not 1 <= pair[0] <= 5 or not 1 <= pair[1] <= PEOPLE[pair[0] - 1]:
+            raise ValueError(f"{source}: people are [pair, person] counted from 1, got {pair!r}")
+        pids.add(sum(PEOPLE[: pair[0] - 1]) + pair[1])
+    return pids
+
+
+def _lists_of(entry: object, path: Path) -> Split:
+    """Read the lists of [path, pid, camid] of one split; who and where are taken from the names alone."""
+    try:
+        subsets = ("train", "query", "gallery")
+        names = ([PurePosixPath(str(row[0]).replace("\\", "/")).name for row in entry[s]] for s in subsets)
+        return Split(*(sorted(listed) for listed in names))
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{path}: a split holds the lists train, query, gallery of [path, pid, camid]") from error
+
+
+def _new_split(folder: Path, mat: Path | None, boxes: str, names: list[str], split: int) -> Split:
+    """Return the 767/700 split, from its .mat or from the JSON file."""
+    reading.check_split(split, 1, "CUHK03's new protocol")
+    path, other = folder / f"cuhk03_new_protocol_config_{boxes}.mat", folder / f"splits_new_{boxes}.json"
+    if path.is_file():
+        chosen = _new_config(path)
+    elif other.is_file():
+        entries = reading.read_json(other)
+        chosen = _lists_of(entries[0] if isinstance(entries, list) and entries else entries, other)
+    else:
+        raise FileNotFoundError(f"the new protocol needs {path} or {other.name} beside it")
+    found = {s: len(getattr(chosen, s)) for s in ("train", "query", "gallery")}
+    reading.check_counts(folder, f"CUHK03-NP ({boxes})", found, NEW_COUNTS[boxes])
+    return chosen
+
+
+def _new_config(path: Path) -> Split:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        config = loadmat(path, squeeze_me=True)
+    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path} is not a MATLAB file of version 7 or older: {error}") from error
+    wanted = ("train_idx", "query_idx", "gallery_idx", "labels", "filelist")
+    if missing := [key for key in wanted if key not in config]:
+        raise ValueError(f"{path} must hold {', '.join(wanted)}; {', '.join(missing)} is missing")
+    files = [str(n) for n in np.atleast_1d(config["filelist"])]
+    labels = np.atleast_1d(config["labels"]).astype(int)
+    if len(files) != len(labels):
+        raise ValueError(f"{path}: {len(files)} names beside {len(labels)} labels")
+    lists = []
+    for key in wanted[:3]:
+        rows = np.atleast_1d(config[key]).astype(int) - 1  # MATLAB counts from 1
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(files)):
+            raise ValueError(f"{path}: {key} must be 1 to {len(files)}, got {rows.min() + 1} to {rows.max() + 1}")
+        lists.append(sorted(files[row] for row in rows.tolist()))
+    views = np.atleast_1d(config.get("camId", []))
+    if len(views) == len(files):
+        wrong = [n for n, v in zip(files, views, strict=True) if (parse_name(n) or (0, int(v)))[1] != int(v)]
+        if wrong:
+            warnings.warn(f"{path}: camId differs from the view in the names of {reading.some(wrong)}", stacklevel=2)
+    return Split(*lists, dict(zip(files, labels.tolist(), strict=True)))
+
+
+def _check(chosen: Split, names: list[str], folder: Path) -> None:
+    """Check that a split names what is there, that nothing is empty and nobody is on both sides."""
+    there = set(names)
+    for subset in ("train", "query", "gallery"):
+        listed = getattr(chosen, subset)
+        if not listed:
+            raise ValueError(f"the split of {folder} has no {subset} image")
+        if absent := [n for n in listed if n not in there]:
+            raise FileNotFoundError(
+                f"{len(absent)} of the {len(listed)} {subset} images of the split are not in {folder}: "
+                f"{reading.some(absent)}"
+            )
+    of = chosen.pids or {n: parse_name(n)[0] for n in names}
+    reading.check_disjoint(folder, (of[n] for n in chosen.train), (of[n] for n in chosen.query + chosen.gallery))

@@ -1,0 +1,197 @@
+r"""DeepFashion in-shop: clothes on models in several views, for generation (it names no cameras).
+
+52,712 pictures of 256 x 256, or cut to their middle 176 columns (40 to 215). In the data set's own folder:
+
+- the pictures, under flattened names in `train/` and `test/` (or all in one of these), or as released below `img/`;
+- `train.lst` (48,674 names) and `test.lst` (4,038), one flattened name in a line; without them the folders count;
+- `*pairs-train.csv`, `*pairs-test.csv` with the columns `from,to`: the pairs that public pose-transfer work uses;
+- `*annotation-train.csv`, `*annotation-test.csv`: key points (`reidlib.datasets.reading`).
+
+A flattened name is "fashion" and the path's parts without separators: of the underscores those of the category stay,
+that inside the id goes, and of the file name's only the first stays. What stands before that one is the identity of a
+pair: gender, category, id and the outfit's two digits (an id alone mixes colours): 12,029 train and 1,000 test groups,
+154,758 and 12,860 ordered pairs before any filter. `pids` number the groups in sorted order, train and test together.
+Test pictures come as `query` (the first of each group) and `gallery` (the others), without a camera (-1), and
+`protocol.camera_rule` is "none"; for pairs take `pairs(bench, "test")`.
+
+Status: on request, research only. Source: Liu et al., "DeepFashion", CVPR 2016; lists as in Zhu et al., "Progressive
+Pose Attention Transfer for Person Image Generation", CVPR 2019; group and pair counts from those lists.
+"""
+
+import csv
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from reidlib.datasets import reading
+from reidlib.datasets.contract import Benchmark, Protocol
+from reidlib.datasets.person_images import PersonImages, extend
+from reidlib.datasets.poses import has_torso
+from reidlib.datasets.sampling import same_identity_pairs
+
+NAME = re.compile(r"(?P<group>fashion(?:WOMEN|MEN)[A-Za-z_]+id\d{8}\d{2})_\w+\.(?:jpg|png)")
+GRAMMAR = "fashionWOMENTees_Tanksid0000783805_7additional.jpg"
+COUNTS = {"train": 48_674, "test": 4_038}
+COLUMNS = (40, 216)  # of a picture 256 wide
+SUFFIXES = (".jpg", ".png")
+
+
+def flatten_name(path: str) -> str:
+    """Return the flattened name of a picture of the released tree.
+
+    >>> flatten_name("WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg")
+    'fashionWOMENTees_Tanksid0000783805_7additional.jpg'
+
+    Raises:
+        ValueError: not gender/category/id_NNNNNNNN/file.
+    """
+    parts = Path(path).parts[-4:]
+    if len(parts) != 4 or "_" not in parts[3]:
+        raise ValueError(f"gender/category/id_NNNNNNNN/NN_V_view.jpg expected, got {path!r}")
+    gender, category, person, file = parts
+    outfit, _, rest = file.partition("_")
+    return f"fashion{gender}{category}{person.replace('_', '')}{outfit}_{rest.replace('_', '')}"
+
+
+def group_of(name: str) -> str | None:
+    """Return what counts as one identity, or None if the name does not follow the grammar.
+
+    >>> group_of("fashionWOMENTees_Tanksid0000783805_7additional.jpg")
+    'fashionWOMENTees_Tanksid0000783805'
+    """
+    match = NAME.fullmatch(name)
+    return None if match is None else match["group"]
+
+
+def read(
+    root: str | os.PathLike,
+    *,
+    image_size: tuple[int, int],
+    cache: str | os.PathLike | None = None,
+    progress: bool = True,
+    name: str = "deepfashion",
+    crop: bool = False,
+) -> Benchmark:
+    """Read DeepFashion in-shop.
+
+    Args:
+        root, image_size, cache, progress, name: see `market1501.read`.
+        crop: cut pictures at least 216 wide to their columns 40 to 215 (and all annotations with them).
+
+    Raises:
+        FileNotFoundError: no such data set, or a list names pictures that are not there.
+        ValueError: no picture, a name in a list that does not follow the grammar, a group in both train and test.
+    """
+    markers = ("train.lst", "train/", "img/")
+    folder = reading.find_folder(root, ("fashion_data", "deepfashion", "DeepFashion"), markers, "DeepFashion")
+    paths = {subset: _list(folder, subset) for subset in ("train", "test")}
+    reading.check_counts(folder, "DeepFashion", {s: len(p) for s, p in paths.items()}, COUNTS)
+    groups = {s: [group_of(n) for n in p] for s, p in paths.items()}
+    number = {group: i for i, group in enumerate(sorted({*groups["train"], *groups["test"]}), start=1)}
+    pids = {subset: [number[group] for group in groups[subset]] for subset in groups}
+    reading.check_disjoint(folder, pids["train"], pids["test"])
+    tables = {
+        subset: pd.DataFrame(
+            {"path": list(found.values()), "name": list(found), "pid": pids[subset], "camid": -1}
+        ).assign(group=groups[subset])
+        for subset, found in paths.items()
+    }
+    people = reading.read_images(
+        tables,
+        folder,
+        name=f"{name}-crop" if crop else name,
+        image_size=image_size,
+        cache=cache,
+        progress=progress,
+        columns=COLUMNS if crop else None,
+    )
+    is_first = torch.from_numpy(~people["test"].info["group"].duplicated().to_numpy())
+    return Benchmark(
+        name=name,
+        train=people["train"],
+        query=people["test"].select(indices=is_first),
+        gallery=people["test"].select(indices=~is_first),
+        protocol=Protocol(camera_rule="none"),
+        folder=folder,
+    )
+
+
+def pairs(bench: Benchmark, subset: str = "train") -> tuple[PersonImages, Tensor]:
+    """Return the pictures of a subset and their pairs as positions [P,2] (from, to).
+
+    The pairs are those of `*pairs-{subset}.csv` where the folder has one, and otherwise all ordered pairs of one group,
+    of pictures with both shoulders and both hips found where key points are known.
+
+    Raises:
+        ValueError: unknown subset, another header, or two such files.
+        FileNotFoundError: pairs of pictures that are not in the subset.
+    """
+    reading.check_choice("subset", subset, ("train", "test"))
+    people = bench.train if subset == "train" else extend(bench.query, bench.gallery)
+    tables = sorted(bench.folder.glob(f"*pairs-{subset}.csv"))
+    if len(tables) > 1:
+        raise ValueError(f"{bench.folder} has {len(tables)} tables of pairs, keep one: {[p.name for p in tables]}")
+    if tables:
+        return people, read_pairs(tables[0], people.names)
+    usable = has_torso(people.keypoints) if people.has("keypoints") else None
+    return people, same_identity_pairs(people.pids, people.camids, usable=usable)
+
+
+def read_pairs(path: str | os.PathLike, names: list[str]) -> Tensor:
+    """Read a table of pairs (`from,to`) as positions in `names`, int64 [P,2].
+
+    Raises:
+        ValueError: another header.  FileNotFoundError: a name that is not among `names`.
+    """
+    position = {name: i for i, name in enumerate(names)}
+    with Path(path).open(newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"from", "to"} <= set(rows.fieldnames or []):
+            raise ValueError(f"{path} must have the columns from,to; got {rows.fieldnames}")
+        listed = [(row["from"], row["to"]) for row in rows]
+    absent = sorted({name for pair in listed for name in pair if name not in position})
+    if absent:
+        raise FileNotFoundError(f"{path} names {len(absent)} pictures that are not there: {reading.some(absent)}")
+    return torch.tensor([[position[a], position[b]] for a, b in listed], dtype=torch.int64).reshape(-1, 2)
+
+
+def _list(folder: Path, subset: str) -> dict[str, str]:
+    """Return the path of each picture of a subset by its flattened name, sorted by name."""
+    lst = folder / f"{subset}.lst"
+    if lst.is_file():
+        names = sorted({line.strip() for line in lst.read_text().splitlines() if line.strip()})
+        if wrong := [name for name in names if group_of(name) is None]:
+            raise ValueError(f"{len(wrong)} names in {lst} do not look like {GRAMMAR}: {reading.some(wrong)}")
+        there = _pictures(folder, (subset, "train", "test")) or _released(folder)
+        if absent := [name for name in names if name not in there]:
+            raise FileNotFoundError(
+                f"{len(absent)} of the {len(names)} pictures that {lst.name} names are not in {folder}: "
+                f"{reading.some(absent)}"
+            )
+    else:
+        there = _pictures(folder, (subset,))
+        reading.warn_of_names([name for name in there if group_of(name) is None], folder / subset, GRAMMAR)
+        names = sorted(name for name in there if group_of(name) is not None)
+    if not names:
+        raise ValueError(f"{folder} holds no picture for {subset}: neither {lst.name} nor {subset}/ with {GRAMMAR}")
+    return {name: there[name] for name in names}
+
+
+def _pictures(folder: Path, subs: tuple[str, ...]) -> dict[str, str]:
+    """Find pictures by their flattened names in these folders."""
+    found: dict[str, str] = {}
+    for sub in subs:
+        if (folder / sub).is_dir():
+            for name in reading.list_names(folder / sub, SUFFIXES):
+                found.setdefault(name, f"{sub}/{name}")
+    return found
+
+
+def _released(folder: Path) -> dict[str, str]:
+    """Find pictures by their flattened names in the tree as released, below img/."""
+    paths = sorted(path for path in (folder / "img").glob("*/*/*/*_*") if path.suffix.lower() in SUFFIXES)
+    return {flatten_name(str(path)): path.relative_to(folder).as_posix() for path in paths}

@@ -1,0 +1,126 @@
+r"""MSMT17: fifteen cameras, four days, 126,441 boxes of 4,101 people; version 1, and version 2 with blurred faces.
+
+`MSMT17_V1/{train,test}/` or `MSMT17_V2/{mask_train_v2,mask_test_v2}/` with `list_train.txt`, `list_val.txt`,
+`list_query.txt`, `list_gallery.txt`; a line is `relative/path.jpg pid`. The camera, 1 to 15, is the third field of the
+path between underscores (`0000/0000_000_01_0303morning_0015_0.jpg`). Train and val together have 32,621 images of 1,041
+people, query 11,659, gallery 82,161 of 3,060.
+
+The lists number people from 0, training and test people alike. Here 0 is a distractor and two people never share a
+number, so `pids` are the list's number plus 1 for training people (1 to 1,041) and plus 1 + 1,041 for test people; the
+list's own number is the column `list_pid` of `info`. Scored like Market-1501; val is not trained on unless you say so.
+
+Status: on request with an agreement to sign, research only; version 1, with faces, is restricted: use version 2.
+
+Source: Wei et al., "Person Transfer GAN to Bridge Domain Gap for Person Re-Identification", CVPR 2018; the counts of
+train (30,248) and val (2,373) alone are as commonly quoted.
+"""
+
+import os
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from reidlib.datasets import reading
+from reidlib.datasets.contract import Benchmark
+from reidlib.datasets.person_images import extend
+
+VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
+LISTS = ("train", "val", "query", "gallery")
+COUNTS = {"train + val": 32_621, "query": 11_659, "gallery": 82_161}
+TRAIN_PEOPLE = 1_041
+CAMERAS = 15
+
+
+def parse_line(line: str) -> tuple[str, int, int] | None:
+    """Return (path, number of the person, camera) of a line of a list, or None if it does not follow the grammar.
+
+    >>> parse_line("0003/0003_011_05_0303morning_0024_1.jpg 3")
+    ('0003/0003_011_05_0303morning_0024_1.jpg', 3, 5)
+    >>> parse_line("0003/a.jpg 3") is None
+    True
+    """
+    path, _, number = line.strip().rpartition(" ")
+    fields = path.split("_")
+    if not (number.isdigit() and path.lower().endswith(".jpg") and len(fields) > 3 and fields[2].isdigit()):
+        return None
+    camera = int(fields[2])
+    return (path, int(number), camera) if 1 <= camera <= CAMERAS else None
+
+
+def read(
+    root: str | os.PathLike,
+    *,
+    image_size: tuple[int, int],
+    cache: str | os.PathLike | None = None,
+    progress: bool = True,
+    name: str = "msmt17",
+    version: int | None = None,
+    train_with_val: bool = False,
+) -> Benchmark:
+    """Read MSMT17.
+
+    Args:
+        root, image_size, cache, progress, name: see `market1501.read`.
+        version: 1 or 2; default the one that is there, 2 where both are.
+        train_with_val: train on the validation people's images too.
+
+    Raises:
+        FileNotFoundError: no such data set, a list is missing (val: only if it is wanted), or it names images that
+            are not there.
+        ValueError: an empty or malformed list, a path listed twice.
+    """
+    reading.check_choice("version", version, (None, 1, 2))
+    wanted = ("MSMT17_V2", "MSMT17_V1") if version is None else (f"MSMT17_V{version}",)
+    folder, train_folder, test_folder = _find(root, wanted)
+    needed = LISTS if train_with_val or (folder / "list_val.txt").is_file() else ("train", "query", "gallery")
+    rows = {"val": []} | {part: _read_list(folder / f"list_{part}.txt") for part in needed}
+    offset = max(TRAIN_PEOPLE, 1 + max(number for part in LISTS[:2] for _, number, _ in rows[part]))
+    found = {"train + val": len(rows["train"]) + len(rows["val"]), **{s: len(rows[s]) for s in LISTS[2:]}}
+    reading.check_counts(folder, "MSMT17", found, COUNTS)
+    tables = {}
+    for part in LISTS if train_with_val else ("train", "query", "gallery"):
+        is_train = part in LISTS[:2]
+        paths, numbers, cameras = (list(column) for column in zip(*rows[part], strict=True))
+        paths = [f"{train_folder if is_train else test_folder}/{path}" for path in paths]
+        reading.check_files(folder, paths, f"list_{part}.txt")
+        table = pd.DataFrame({"path": paths, "pid": numbers, "camid": cameras, "list_pid": numbers})
+        table["name"] = [PurePosixPath(path).name for path in paths]
+        table["pid"] += 1 if is_train else 1 + offset
+        tables[part] = table.sort_values("path", ignore_index=True)
+    options = {"image_size": image_size, "cache": cache, "progress": progress}
+    name_of_cache = f"{name}-{'trainval-' if train_with_val else ''}{folder.name.lower()}"
+    subsets = reading.read_images(tables, folder, name=name_of_cache, **options)
+    if train_with_val:
+        subsets["train"] = extend(subsets["train"], subsets.pop("val"))
+    return Benchmark(name=name, folder=folder, **subsets)
+
+
+def _find(root: str | os.PathLike, versions: tuple[str, ...]) -> tuple[Path, str, str]:
+    """Return the data set's folder and the names of its folders of training and of test images."""
+    places = [f"{parent}{version}" for version in versions for parent in ("", "msmt17/", "MSMT17/")]
+    folders = {VERSIONS[version] for version in versions}
+    folder = reading.find_folder(root, places, ["list_train.txt"], "MSMT17")
+    for train_folder, test_folder in sorted(folders, reverse=True):
+        if (folder / train_folder).is_dir():
+            if not (folder / test_folder).is_dir():
+                raise FileNotFoundError(f"{folder / test_folder} is missing; it belongs beside {train_folder}/")
+            return folder, train_folder, test_folder
+    raise FileNotFoundError(f"{folder} holds none of {sorted(folders)}")
+
+
+def _read_list(path: Path) -> list[tuple[str, int, int]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; MSMT17 has {', '.join(f'list_{part}.txt' for part in LISTS)}")
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    rows = [parse_line(line) for line in lines]
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
+        if row is None:
+            raise ValueError(
+                f"{path}, line {number}: `relative/path.jpg pid` with the camera (1 to {CAMERAS}) as the path's third "
+                f"field between underscores expected, got {line!r}"
+            )
+    if not rows:
+        raise ValueError(f"{path} lists no image")
+    if len({row[0] for row in rows}) < len(rows):
+        raise ValueError(f"{path} lists {len(rows) - len({row[0] for row in rows})} images twice")
+    return rows

@@ -1,0 +1,1 @@
+"""Commands beside the course: annotation of photographs, training of the judges, difficulty, scaling."""

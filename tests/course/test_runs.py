@@ -1,0 +1,391 @@
+"""Runs, their results, the parameters cell, and the runner's command line."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from tiny_notebooks import write_notebook
+
+from reidlib.__main__ import main
+from reidlib.course import runner, runs
+from reidlib.course.index import format_value, write_index
+from reidlib.course.parameters import Parameter, ParameterError, check_value, parse_value, read_parameters
+from reidlib.machine import commit
+
+
+@dataclass(frozen=True)
+class Settings:
+    profile: str = "smoke"
+    seed: int = 3
+    device: str = "cpu"
+    output_root: str = "runs"
+
+
+def a_figure():
+    figure, axes = plt.subplots(figsize=(1, 1))
+    axes.plot([0, 1])
+    plt.close(figure)
+    return figure
+
+
+# ---- record, collect, Run
+
+
+def test_a_run_leaves_its_results_and_collect_reads_them(tmp_path: Path):
+    run = runs.start("00_toy", Settings(output_root=str(tmp_path / "my runs")))
+    first = torch.rand(3)
+    assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(3)))
+    run.figure(a_figure(), "curve")
+    run.table(pd.DataFrame({"step": [1]}), "losses")
+    run.metric("toy/mAP (plain AP)", 0.25)
+    run.metrics("toy", {"rank-1": torch.tensor(0.5)}, rule="cross camera")
+    run.checkpoint(run.path("weights.safetensors")).write_bytes(b"x")
+    path = run.finish(figures=["curve"], metrics=["*/mAP*", "toy/rank-1", "toy"])
+
+    results = json.loads(path.read_text())
+    assert path == run.folder / "results.json" and path.parent.parent.name == "00_toy"
+    assert results["metrics"] == {
+        "toy/mAP (plain AP)": {"value": 0.25, "rule": "plain AP"},
+        "toy/rank-1": {"value": 0.5, "rule": "cross camera"},
+    }
+    assert results["figures"] == ["figures/curve.png"] and results["checkpoints"] == ["weights.safetensors"]
+    assert results["parameters"]["seed"] == 3 and results["versions"]["torch"] == torch.__version__
+    assert results["device"].startswith("cpu") and results["seconds"] > 0 and results["peak_memory_bytes"] > 2**20
+    assert results["commit"] == commit()
+    assert {p.name for p in run.folder.iterdir()} == {
+        ".reidlib-run", "results.json", "figures", "tables", "weights.safetensors"}  # fmt: skip
+
+    table = runs.collect(tmp_path / "my runs")
+    assert table[["notebook", "metric", "value", "rule", "seed", "profile"]].values.tolist() == [
+        ["00_toy", "toy/mAP (plain AP)", 0.25, "plain AP", 3, "smoke"],
+        ["00_toy", "toy/rank-1", 0.5, "cross camera", 3, "smoke"],
+    ]
+    broken = tmp_path / "my runs" / "00_toy" / "old" / "results.json"
+    broken.parent.mkdir()
+    broken.write_text("{}")
+    with pytest.warns(UserWarning, match="old/results.json is no results.json"):
+        assert len(runs.collect(tmp_path / "my runs")) == 2
+    assert runs.collect(tmp_path / "nothing").empty
+
+
+def test_scores_bring_their_own_rule(tmp_path: Path):
+    class Scores:
+        protocol = "cross camera, euclidean distance"
+
+        def as_dict(self):
+            return {"mAP (trapezoid AP)": 0.1, "mINP": 0.2}
+
+    run = runs.start("00_toy", Settings(output_root=str(tmp_path)))
+    run.metrics("ide", Scores())
+    assert list(run.values) == ["ide/mAP (trapezoid AP)", "ide/mINP"]
+    assert {entry["rule"] for entry in run.values.values()} == {"cross camera, euclidean distance"}
+
+
+def test_results_say_which_image_size_auto_was(tmp_path: Path):
+    settings = runs.Settings(profile="smoke", device="cpu", output_root=str(tmp_path))
+    run = runs.start("00_toy", settings)
+    assert run.parameters["image_size"] == "64x32" and settings.image_size == "auto"
+    assert run.folder == runs.start("00_toy", dataclasses.replace(settings, image_size="64x32")).folder
+
+
+def test_promises_that_are_not_kept_are_named(tmp_path: Path):
+    run = runs.start("00_toy", Settings(output_root=str(tmp_path)))
+    with pytest.raises(ValueError, match="'toy/mAP' names no rule"):
+        run.metric("toy/mAP", 0.2)
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"'toy/loss \(L1\)' is (nan|inf): only finite"):
+            run.metric("toy/loss (L1)", value)
+    run.checkpoint(tmp_path / "gone.safetensors")
+    with pytest.raises(AssertionError, match=r"figure 'curve', metric '\*/mAP\*', checkpoint .*gone"):
+        run.finish(figures=["curve"], metrics=["*/mAP*"])
+    with pytest.raises(FileNotFoundError, match="not there"):
+        runs.record("00_toy", parameters={}, metrics={}, figures=["figures/none.png"], output_root=tmp_path)
+    assert not (run.folder / "results.json").exists()
+
+
+def test_a_fresh_run_forgets_an_earlier_one_and_a_resumed_run_keeps_it(tmp_path: Path):
+    settings = Settings(output_root=str(tmp_path))
+    run = runs.start("00_toy", settings)
+    run.path("ide").mkdir()
+    run.path("ide", "checkpoint.pt").write_bytes(b"old")
+    run.path("00_toy.ipynb").write_text("being written")
+    assert runs.start("00_toy", settings, resume=True).path("ide", "checkpoint.pt").exists()
+    again = runs.start("00_toy", settings)
+    assert not again.path("ide").exists() and again.path("00_toy.ipynb").exists()
+    assert runs.start("00_toy", Settings(seed=4, output_root=str(tmp_path))).folder != run.folder
+    foreign = tmp_path / "00_toy" / runs.run_id({"profile": "smoke", "seed": 9})
+    (foreign / "photos").mkdir(parents=True)
+    runs.start("00_toy", {"profile": "smoke", "seed": 9, "output_root": str(tmp_path)})
+    assert (foreign / "photos").exists()  # a folder that no run has made is never emptied
+
+
+def test_a_notebook_under_the_runner_must_give_its_own_name(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("REIDLIB_RUN_DIR", str(tmp_path / "00_toy" / "smoke-1"))
+    monkeypatch.setenv("REIDLIB_RESUME", "1")
+    assert runs.start("00_toy", Settings()).folder == tmp_path / "00_toy" / "smoke-1"
+    with pytest.raises(ValueError, match="in the notebook '00_toy': give its own name"):
+        runs.start("00_tow", Settings())
+
+
+def test_commit_says_when_files_differ(tmp_path: Path):
+    assert commit(tmp_path) == "unknown"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for call in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *call], check=True)
+    clean = commit(tmp_path)
+    assert len(clean) == 40
+    recorded = tmp_path / "notebooks" / "recorded" / "00_toy.csv"
+    recorded.parent.mkdir(parents=True)
+    recorded.touch()
+    assert commit(tmp_path) == clean
+    (tmp_path / "new.txt").touch()
+    assert commit(tmp_path) == clean + "+dirty"
+
+
+# ---- the parameters cell
+
+
+def test_reading_the_parameters_cell(tmp_path: Path):
+    parameters = read_parameters(write_notebook(tmp_path / "00_toy.ipynb"))
+    assert list(parameters)[:5] == ["profile", "dataset", "data_root", "image_size", "seed"]
+    assert parameters["limit"] == Parameter("limit", "int | None", None, "of something")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed = 0  # random seed", "line 1: seed has no type"),
+        ("seed: int = 0", "seed has no comment"),
+        ("seed: int = int(1)  # random", "seed is not a literal"),
+        ("seed: int = 0.5  # random", "seed = 0.5 is float, it must be int"),
+        ("seed: int = True  # random", "seed = True is bool, it must be int"),
+        ("seed: Seed = 0  # random", "type Seed is not known"),
+        ("import os", "only 'name: type = literal"),
+        ("seed: int = 0  # random\nseed: int = 1  # again", "seed stands twice"),
+        ("seed: int = (", "is no Python"),
+    ],
+)
+def test_a_faulty_parameters_cell_is_refused(tmp_path: Path, line: str, message: str):
+    with pytest.raises(ParameterError, match=message):
+        read_parameters(write_notebook(tmp_path / "00_toy.ipynb", parameters=line))
+
+
+def test_the_parameters_cell_needs_its_tag(tmp_path: Path):
+    with pytest.raises(ParameterError, match="must carry the tag 'parameters'"):
+        read_parameters(write_notebook(tmp_path / "00_toy.ipynb", tags=()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("int", "3", 3), ("float", "3", 3.0), ("bool", "false", False), ("str", "3", "3"), ("int | None", "none", None),
+        ("list[int]", "[1, 2]", [1, 2]), ("tuple[int, ...]", "(1, 2)", (1, 2)), ("str | None", "None", None),
+        ("str | None", "abc", "abc"), ("str", "true", "true"),
+    ],
+)  # fmt: skip
+def test_words_become_values_of_the_type(kind: str, text: str, value: object):
+    result = parse_value(Parameter("x", kind, None, ""), text)
+    assert result == value and type(result) is type(value)
+
+
+@pytest.mark.parametrize(("kind", "text"), [("int", "3.5"), ("int", "true"), ("bool", "1"), ("list[int]", "[1, 'a']")])
+def test_words_of_another_type_are_refused(kind: str, text: str):
+    with pytest.raises(ParameterError, match="does not read as"):
+        parse_value(Parameter("x", kind, None, ""), text)
+    with pytest.raises(ParameterError, match="must be int"):
+        check_value(Parameter("x", "int", 0, ""), "3")
+
+
+# ---- the runner (kernels start here, so the tests share one folder of runs)
+
+
+def run_cli(*arguments: str, checkout: Path, cwd: Path) -> subprocess.CompletedProcess:
+    call = [sys.executable, "-m", "reidlib", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    return subprocess.run(call, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Three notebooks, two failing, in a folder with a space, run once from a working folder elsewhere."""
+    root = tmp_path_factory.mktemp("a course with spaces")
+    # the sources decide what is done already: a copy, so that nobody edits them meanwhile
+    sources = Path(runs.__file__).parents[1]
+    shutil.copytree(sources, root / "check out" / "reidlib", ignore=shutil.ignore_patterns("__pycache__"))
+    write_notebook(root / "note books" / "00_good.ipynb")
+    write_notebook(root / "note books" / "01_bad.ipynb", work='raise RuntimeError("the <tea> is cold")')
+    write_notebook(root / "note books" / "02_silent.ipynb", finish="pass")
+    arguments = ("--folder", str(root / "note books"), "--output-root", str(root / "the runs"), "--profile", "smoke")
+    (root / "elsewhere").mkdir()
+    return root, arguments, run_cli(*arguments, checkout=root / "check out", cwd=root / "elsewhere")
+
+
+def folder_of(root: Path, name: str) -> Path:
+    (folder,) = (root / "the runs" / name).iterdir()
+    return folder
+
+
+def test_the_runner_goes_on_after_a_failure_and_says_what_failed_and_where(ran):
+    root, _, ended = ran
+    assert ended.returncode == 1
+    assert "[3/3] 02_silent" in ended.stdout and "[1/3] 00_good: done" in ended.stdout
+    assert "2 of 3 notebooks failed" in ended.stderr
+    table = ended.stderr[ended.stderr.index("notebook  ") :].splitlines()
+    assert re.split("  +", table[1])[:3] == ["01_bad", "In [4] Work", "RuntimeError: the <tea> is cold"]
+    assert "02_silent" in table[2] and "no results.json" in table[2]
+    bad = folder_of(root, "01_bad")
+    assert table[1].endswith(str(bad / "01_bad.ipynb")) and (bad / "01_bad.html").is_file()
+    assert json.loads((bad / "status.json").read_text())["status"] == "failed"
+
+
+def test_an_executed_notebook_ran_in_this_interpreter_with_the_given_parameters(ran):
+    root, _, _ = ran
+    folder = folder_of(root, "00_good")
+    nb = nbformat.read(folder / "00_good.ipynb", as_version=4)
+    printed = "".join(output.text for cell in nb.cells for output in cell.get("outputs", []) if "text" in output)
+    assert f"interpreter {sys.executable}" in printed and "from the start" in printed
+    results = json.loads((folder / "results.json").read_text())
+    assert results["parameters"]["profile"] == "smoke" and folder.name.startswith("smoke-")
+    assert nb.metadata.kernelspec.name == "python3" and nb.cells[1].metadata.tags == ["parameters"]
+
+
+def test_the_index_links_runs_results_and_figures_without_a_network(ran):
+    root, _, _ = ran
+    page = (root / "the runs" / "index.html").read_text()
+    folder = folder_of(root, "00_good")
+    for name in ("00_good.html", "00_good.ipynb", "results.json", "figures/curve.png"):
+        assert f'"00_good/{folder.name}/{name}"' in page and (folder / name).is_file()
+    assert "A toy &amp; its &lt;title&gt;" in page and "the &lt;tea&gt; is cold" in page
+    value = json.loads((folder / "results.json").read_text())["metrics"]["toy/mAP (plain AP)"]["value"]
+    assert format_value("toy/mAP (plain AP)", value) in page and "plain AP" in page
+    assert "http" not in page and str(root) not in page.replace(str(root / "the runs"), "")
+
+
+def test_a_done_run_is_skipped_and_force_gives_the_same_numbers(ran):
+    root, arguments, _ = ran
+    first = (folder_of(root, "00_good") / "results.json").read_text()
+    again = run_cli("00_good", *arguments, checkout=root / "check out", cwd=root)
+    assert again.returncode == 0 and "already done" in again.stdout
+    assert (folder_of(root, "00_good") / "results.json").read_text() == first
+    forced = run_cli("00*", *arguments, "--force", checkout=root / "check out", cwd=root)
+    assert forced.returncode == 0 and "already done" not in forced.stdout
+    second = (folder_of(root, "00_good") / "results.json").read_text()
+    assert second != first and json.loads(second)["metrics"] == json.loads(first)["metrics"]  # to the last digit
+    nb = nbformat.read(folder_of(root, "00_good") / "00_good.ipynb", as_version=4)
+    assert "from the start" in str(nb.cells) and "resumed" not in [
+        o.get("text", "").strip() for o in nb.cells[-2].outputs
+    ]
+
+
+def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_code_does_not(ran, monkeypatch):
+    root, _, _ = ran
+    notebook = root / "note books" / "01_bad.ipynb"
+    kwargs = {"output_root": root / "the runs"}
+    seen = []
+    monkeypatch.setattr(runner, "REPOSITORY", root / "check out")
+    monkeypatch.setattr(runner, "_papermill", lambda job, lines, resume: seen.append(resume))
+    runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
+    runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None, force=True)
+    write_notebook(notebook, work='raise RuntimeError("warmer now")')
+    runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
+    assert seen == [True, False, False]
+    assert not runner.plan(root / "note books" / "00_good.ipynb", {"profile": "smoke", "seed": "4"}, **kwargs).is_done()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "sead", "1"], "has no parameter 'sead'; did you mean seed?"),
+        (["-p", "colour", "1"], "has no parameter 'colour'. It has: profile, dataset"),
+        (["-p", "seed", "one"], "seed = 'one' does not read as int"),
+        (["-p", "fail", "3"], "fail = '3' does not read as bool"),
+        (["-p", "output_root", "x"], "use --output-root"),
+        (["09*"], "no notebook matches '09*'"),
+    ],
+)
+def test_a_wrong_call_ends_before_anything_runs(tmp_path: Path, capsys, arguments: list[str], message: str):
+    write_notebook(tmp_path / "books" / "00_toy.ipynb")
+    code = main([*arguments, "--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")])
+    assert code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_notebook_without_a_profile_and_an_empty_folder_are_wrong_calls(tmp_path: Path, capsys):
+    write_notebook(tmp_path / "books" / "00_toy.ipynb", parameters="seed: int = 0  # random")
+    folder = ["--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")]
+    assert main([*folder, "--profile", "smoke"]) == 2
+    assert "00_toy.ipynb has no parameter 'profile'" in capsys.readouterr().err
+    assert main(["--folder", str(tmp_path / "none")]) == 2
+
+
+def test_listing_shows_every_parameter(tmp_path: Path, capsys):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    assert main(["--list", "--folder", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out
+    assert "00_toy" in listed and "rate: float = 0.5  # of learning" in listed
+    write_notebook(tmp_path / "01_bad.ipynb", parameters="seed = 0")
+    assert main(["--list", "--folder", str(tmp_path)]) == 2
+
+
+def test_notebooks_are_found_by_name_glob_and_file(tmp_path: Path, monkeypatch):
+    for name in ("00_a", "01_b", "10_c"):
+        write_notebook(tmp_path / "books" / f"{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+
+    def names(*patterns):
+        return [path.stem for path in runner.find_notebooks(patterns, tmp_path / "books")]
+
+    assert names() == ["00_a", "01_b", "10_c"]
+    assert names("1*", "00_a") == names("10", "00") == ["00_a", "10_c"] and names("0*") == ["00_a", "01_b"]
+    assert names("books/0*.ipynb") == ["00_a", "01_b"] and names("books/10_c.ipynb", "10_c") == ["10_c"]
+
+
+def test_plain_papermill_runs_a_notebook_too(tmp_path: Path):
+    import papermill
+
+    notebook = write_notebook(tmp_path / "note books" / "00_toy.ipynb")
+    given = {"profile": "smoke", "output_root": str(tmp_path / "runs"), "seed": 1}
+    papermill.execute_notebook(
+        str(notebook), str(tmp_path / "out.ipynb"), given, progress_bar=False, kernel_name="python3"
+    )
+    (path,) = (tmp_path / "runs" / "00_toy").glob("smoke-*/results.json")
+    assert json.loads(path.read_text())["parameters"]["seed"] == 1
+
+
+def test_the_index_shows_what_waits_and_what_was_run_by_hand(tmp_path: Path):
+    job = runner.plan(write_notebook(tmp_path / "00_toy.ipynb"), {}, output_root=tmp_path / "runs")
+    page = write_index(tmp_path / "runs", [job]).read_text()
+    assert "00_toy" in page and "waiting" in page and "course" in page
+    by_hand = runs.start("01_by_hand", Settings(output_root=str(tmp_path / "runs")))
+    by_hand.metric("toy/rank-1", 0.125, rule="cross camera")
+    by_hand.finish()
+    (tmp_path / "runs" / "02_x" / "smoke-0").mkdir(parents=True)
+    (tmp_path / "runs" / "02_x" / "smoke-0" / "status.json").write_text("[]")  # no status of the runner
+    page = write_index(tmp_path / "runs").read_text()
+    assert "01_by_hand" in page and "12.5 %" in page and "02_x" not in page
+
+
+def test_announce_says_how_long_before_the_start(tmp_path):
+    known, unknown = (write_notebook(tmp_path / f"{name}.ipynb") for name in ("01_known", "02_unknown"))
+    notebook = nbformat.read(known, as_version=4)
+    notebook.metadata["reidlib"] = {"seconds_on_two_cores": {"smoke": 20, "course": 150}}
+    nbformat.write(notebook, known)
+    jobs = [runner.plan(path, {"profile": "course"}, output_root=tmp_path / "runs") for path in (known, unknown)]
+    line = runner.announce(jobs)
+    assert line.startswith("2 of 2 notebooks to run: about 2 min on two CPU cores (and 1 of unknown length)")
+    (short,) = [runner.plan(known, {"profile": "smoke", "data_root": str(tmp_path)}, output_root=tmp_path / "runs")]
+    assert runner.announce([short]) == "1 of 1 notebooks to run: about 20 s; the first run also renders the data set"
+    (tmp_path / "procedural" / "made").mkdir(parents=True)
+    assert runner.announce([short]).endswith("about 20 s")

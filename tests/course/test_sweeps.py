@@ -1,0 +1,161 @@
+"""Studies: reading them, running what is missing, recording it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_notebooks import write_notebook
+
+from reidlib.course import runner, sweeps
+
+STUDY = {"about": "two rates, two seeds", "base": {"profile": "smoke"}, "sets": [{"rate": 0.5}, {"rate": 1}],
+         "grid": {"seed": [0, 1]}}  # fmt: skip
+
+
+def write_study(folder: Path, content: object = STUDY, name: str = "00_toy.rates.json") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Runs that only write their results: what a study does around them is tested without kernels."""
+    ran = []
+
+    def papermill(job, lines, resume):
+        ran.append(dict(job.given))
+        if job.values["fail"]:
+            raise RuntimeError("asked to fail")
+        metrics = {"toy/mAP (plain AP)": {"value": job.values["seed"] / 10 + job.values["rate"], "rule": "plain AP"},
+                   "toy/loss": {"value": 1 / 3, "rule": "mean"}}  # fmt: skip
+        results = {"parameters": {"image_size": "64x32", "seed": job.values["seed"]}, "commit": "abc", "device": "cpu",
+                   "seconds": 1.5, "finished": "2026-01-01T00:00:00+00:00", "metrics": metrics}  # fmt: skip
+        (job.folder / "results.json").write_text(json.dumps(results))
+        job.executed.write_text("{}")
+
+    monkeypatch.setattr(runner, "_papermill", papermill)
+    monkeypatch.setattr(runner, "_to_html", lambda executed: None)
+    monkeypatch.setattr(runner, "REPOSITORY", Path(__file__).parent)  # whose sources nobody edits meanwhile
+    return ran
+
+
+def test_a_study_is_every_set_with_every_point_of_the_grid(tmp_path: Path):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    path = write_study(tmp_path)
+    for name in (path, "00_toy.rates", "rates", "00_toy.rates.json"):
+        study = sweeps.read_study(name, tmp_path)
+        assert study.name == "00_toy.rates" and study.notebook == tmp_path / "00_toy.ipynb"
+        assert [(s["rate"], s["seed"], s["profile"]) for s in study.sets] == [
+            (0.5, 0, "smoke"), (0.5, 1, "smoke"), (1, 0, "smoke"), (1, 1, "smoke")]  # fmt: skip
+    assert isinstance(study.jobs(tmp_path / "runs")[3].values["rate"], float)
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    for content, message in [
+        ({"grids": {}}, "unknown field grids"), ({"grid": {"seed": 1}}, "grid 'seed' must be a list"),
+        ({"sets": [{"seed": 1}, {"seed": 1}]}, "stands twice"), ([1], "is no study"), ({"sets": []}, "no parameter"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            sweeps.read_study(write_study(tmp_path, content), tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'losses'; in .* there are: 00_toy\.rates"):
+        sweeps.read_study("losses", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"study of 09_none\.ipynb"):
+        sweeps.read_study(write_study(tmp_path, STUDY, "09_none.x.json"), tmp_path)
+
+
+def test_a_study_is_recorded_row_by_row_and_only_once(tmp_path: Path, no_kernels: list, capsys):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    write_study(tmp_path)
+    call = ["rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    assert sweeps.main([*call, "--dry-run"]) == 0
+    assert "4 missing" in capsys.readouterr().out and not no_kernels
+    assert sweeps.main([*call, "--limit-minutes", "0"]) == 0
+    assert "4 left" in capsys.readouterr().out and not no_kernels
+    assert sweeps.main(call) == 0
+    assert "4 done" in capsys.readouterr().out and len(no_kernels) == 4
+
+    path = tmp_path / "recorded" / "00_toy.csv"
+    text = path.read_text()
+    assert text.splitlines()[0].split(",") == list(sweeps.COLUMNS) and len(text.splitlines()) == 9
+    assert str(tmp_path) not in text  # rows hold nothing of where they were made
+    table = sweeps.recorded("00_toy", tmp_path)
+    first = table.iloc[0]
+    assert (first["study"], first["profile"], first["image_size"], first["seed"], first["rate"], first["device"]) == (
+        "00_toy.rates", "smoke", "64x32", 0, 0.5, "cpu")  # fmt: skip
+    assert table[table["metric"] == "toy/loss"]["value"].tolist() == [1 / 3] * 4  # to the last digit
+    spread = sweeps.mean_and_spread(table[table["metric"] == "toy/mAP (plain AP)"], ["rate"])
+    assert spread["mean"].tolist() == [0.55, 1.05] and spread["runs"].tolist() == [2, 2]
+    assert spread["spread"].tolist() == pytest.approx([0.005**0.5] * 2)
+
+    assert sweeps.main(call) == 0  # a second sitting has nothing to do
+    assert "4 recorded" in capsys.readouterr().out and len(no_kernels) == 4 and path.read_text() == text
+
+
+def test_a_run_that_was_killed_before_its_row_is_not_run_again(tmp_path: Path, no_kernels: list):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path), tmp_path)
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    path = tmp_path / "recorded" / "00_toy.csv"
+    table = pd.read_csv(path)
+    table[table["seed"] == 0].to_csv(path, index=False)
+    states = [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")]
+    assert states == ["recorded", "done", "recorded", "done"] and len(no_kernels) == 4
+    assert len(sweeps.recorded("00_toy", tmp_path)) == 8
+
+
+def test_a_failure_is_told_and_the_rest_goes_on(tmp_path: Path, no_kernels: list, capsys):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    write_study(tmp_path, {"sets": [{"fail": True}, {"seed": 3}]})
+    call = ["rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    assert sweeps.main(call) == 1
+    out = capsys.readouterr().out
+    assert "failed · " in out and "asked to fail" in out and "1 failed, 1 done" in out
+    assert sweeps.main([*call, "--no-keep-going"]) == 1
+    assert sweeps.recorded("00_toy", tmp_path)["seed"].unique().tolist() == [3]
+
+
+def test_a_switch_added_later_counts_as_recorded_with_its_default(tmp_path: Path, no_kernels: list):
+    notebook = write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path), tmp_path)
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    from tiny_notebooks import PARAMETERS
+
+    write_notebook(notebook, parameters=PARAMETERS + "\nwidth: int = 8  # of the net")
+    states = [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs", dry_run=True)]
+    assert states == ["recorded"] * 4
+    wider = sweeps.read_study(write_study(tmp_path, {**STUDY, "base": {"profile": "smoke", "width": 16}}), tmp_path)
+    assert [state for _, state, _ in sweeps.run_study(wider, dry_run=True)] == ["missing"] * 4
+
+
+def test_a_wrong_parameter_ends_before_anything_runs(tmp_path: Path, no_kernels: list, capsys):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    call = ["rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    for values, message in [
+        ({"sead": 1}, "did you mean seed?"),
+        ({"seed": "one"}, "seed = 'one' is str, it must be int"),
+    ]:
+        write_study(tmp_path, {"sets": [{"seed": 5}, values]})
+        assert sweeps.main(call) == 2 and message in capsys.readouterr().err
+    assert not no_kernels
+
+
+def test_a_notebook_without_a_record_has_an_empty_table(tmp_path: Path):
+    table = sweeps.recorded("00_toy.ipynb", tmp_path)
+    assert table.empty and "metric" in table
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "recorded" / "00_toy.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="lacks the columns study"):
+        sweeps.recorded("00_toy", tmp_path)
+
+
+def test_a_study_through_a_kernel(tmp_path: Path, capsys):
+    write_notebook(tmp_path / "note books" / "00_toy.ipynb")
+    write_study(tmp_path / "note books", {"base": {"profile": "smoke"}, "grid": {"rate": [0.25]}})
+    call = ["rates", "--folder", str(tmp_path / "note books"), "--output-root", str(tmp_path / "the runs")]
+    assert sweeps.main(call) == 0
+    table = sweeps.recorded("00_toy", tmp_path / "note books")
+    assert table["metric"].tolist() == ["toy/mAP (plain AP)", "toy/noise"] and table["rate"].tolist() == [0.25, 0.25]
+    assert table["rule"].tolist() == ["plain AP", "one draw"] and "1 done" in capsys.readouterr().out

@@ -1,0 +1,292 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from reidlib.datasets import Protocol, load
+from reidlib.datasets.readers.folder import make_table
+from reidlib.evaluators import evaluate_retrieval
+
+ROWS = [
+    ("a/1.jpg", 1, 1, "train"),
+    ("a/2.jpg", 1, 2, "train"),
+    ("b/1.png", 2, 1, "query"),
+    ("b/2.png", 2, 2, "gallery"),
+    ("c.jpg", 0, 2, "gallery"),
+    ("d.jpg", -1, 1, "gallery"),
+]
+
+
+@pytest.fixture
+def crops(tmp_path, paint):
+    folder = tmp_path / "crops"
+    for i, row in enumerate(ROWS):
+        paint(folder / row[0], i, (40 + 7 * i, 20 + 5 * i))  # odd sizes
+    return folder
+
+
+@pytest.fixture
+def write(crops):
+    def _write(rows=ROWS, columns=("path", "pid", "camid", "split"), name="people.csv"):
+        pd.DataFrame(rows, columns=list(columns)).to_csv(crops / name, index=False)
+        return crops / name
+
+    return _write
+
+
+@pytest.fixture
+def read(tmp_path):
+    def _read(root, **options):
+        return load("folder", root, (16, 8), cache=tmp_path / "cache", progress=False, **options)
+
+    return _read
+
+
+@pytest.fixture
+def album(tmp_path, paint):
+    """Make a folder of pictures of these names."""
+
+    def _album(*names):
+        for i, name in enumerate(names):
+            paint(tmp_path / "album" / name, i)
+        return tmp_path / "album"
+
+    return _album
+
+
+def who(rows):
+    return {row.path: (row.pid, row.camid) for row in rows.itertuples()}
+
+
+def test_a_table_is_read(read, write, crops):
+    path = write()
+    for root in (path, crops):
+        bench = read(root)
+        assert bench.folder == crops and bench.protocol == Protocol()
+        assert bench.train.names == ["a/1.jpg", "a/2.jpg"] and bench.train.camids.tolist() == [1, 2]
+        assert bench.query.pids.tolist() == [2] and bench.gallery.pids.tolist() == [2, 0, -1]
+        assert bench.gallery.names == ["b/2.png", "c.jpg", "d.jpg"] and bench.gallery.info is None
+    write([(*row, i) for i, row in enumerate(ROWS)], ("path", "pid", "camid", "split", "height"))
+    assert read(crops).gallery.info["height"].tolist() == [3, 4, 5]
+
+
+def test_a_table_of_another_name_and_elsewhere(read, write, crops, tmp_path):
+    path = write(name="mine.csv")
+    (crops / "other.csv").write_text("a,b\n1,2\n")
+    assert read(crops).query.names == ["b/1.png"]
+    moved = path.rename(tmp_path / "table.csv")
+    assert read(crops, table=moved).query.names == ["b/1.png"]
+    with pytest.raises(FileNotFoundError, match=r"holds no table; one CSV .*make_table makes people\.csv"):
+        read(crops)
+    write(name="one.csv")
+    write(name="two.csv")
+    with pytest.raises(FileNotFoundError, match=r"2 tables: \['one\.csv', 'two\.csv'\]"):
+        read(crops)
+    with pytest.raises(FileNotFoundError, match=r"neither a table .* nor a folder"):
+        read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("cameras", ["absent", "some", "one"])
+def test_without_cameras_the_rule_is_none_and_said(read, write, crops, cameras):
+    if cameras == "absent":
+        write([(p, i, s) for p, i, _, s in ROWS], ("path", "pid", "split"))
+    else:
+        rows = [(p, i, None if cameras == "some" and p == "b/2.png" else 4, s) for p, i, _, s in ROWS]
+        write(rows)
+    said = "all images are from camera 4" if cameras == "one" else "some images have no camera"
+    with pytest.warns(UserWarning, match=f"{said}, so matches are counted within a camera too"):
+        bench = read(crops)
+    assert bench.protocol == Protocol(camera_rule="none")
+    assert bench.gallery.camids.tolist() == {"absent": [-1] * 3, "some": [-1, 4, 4], "one": [4] * 3}[cameras]
+    scores = evaluate_retrieval(
+        torch.zeros(1, 2), torch.tensor([[0.0, 0], [1, 1], [0, 0]]),
+        query_pids=bench.query.pids, query_camids=bench.query.camids, gallery_pids=bench.gallery.pids,
+        gallery_camids=bench.gallery.camids, **bench.protocol.arguments(),
+    )  # fmt: skip
+    assert scores.rank(1) == 1
+
+
+def test_training_images_are_not_needed(read, write, crops):
+    write(ROWS[2:])
+    bench = read(crops)
+    assert len(bench.train) == 0 and bench.train.image_size == (16, 8) and bench.table().loc["train", "images"] == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "error", "said"),
+    [
+        ([("b/1.png", 2)], ("path", "pid"), ValueError, r"must have the columns path,pid,camid,split; it has"),
+        (
+            [("b/1.png", "anna", 1, "query")],
+            None,
+            ValueError,
+            r"line 2: pid must be a whole number from -1, got 'anna'",
+        ),
+        ([("b/1.png", -2, 1, "query")], None, ValueError, "pid must be a whole number from -1"),
+        ([("b/1.png", 1.5, 1, "query")], None, ValueError, "pid must be a whole number from -1"),
+        ([("b/1.png", None, 1, "query")], None, ValueError, "pid must be a whole number from -1"),
+        ([("b/1.png", 2, "left", "query")], None, ValueError, "camid must be a whole number from -1, got 'left'"),
+        ([("b/1.png", 2, 1, "test")], None, ValueError, r"split must be train, query, gallery; got \['test'\]"),
+        ([("b/1.png", 2, 1, None)], None, ValueError, r"split must be train, query, gallery; got \[''\]"),
+        ([(None, 2, 1, "query")], None, ValueError, "line 2: path is empty"),
+        ([ROWS[2], ROWS[2]], None, ValueError, r"lists 1 images twice: b/1\.png"),
+        (ROWS[:2], None, ValueError, r"has no query image; its splits: \{'train': 2\}"),
+        (ROWS[:3], None, ValueError, "has no gallery image"),
+        ([*ROWS, ("a/3.jpg", 3, 1, "query")], None, FileNotFoundError, r"1 of the 7 images .* not in .*: a/3\.jpg"),
+        ([*ROWS[1:], ("a/1.jpg", 2, 1, "train")], None, ValueError, r"both the training and the test set \(0002\)"),
+    ],
+)
+def test_malformed_tables(read, write, crops, rows, columns, error, said):
+    write(rows, columns or ("path", "pid", "camid", "split"))
+    with pytest.raises(error, match=said):
+        read(crops)
+
+
+def test_unreadable_images_and_copies_of_a_query_are_named(read, write, crops):
+    write()
+    (crops / "d.jpg").write_bytes(b"nothing")
+    (crops / "b/2.png").write_bytes((crops / "b/1.png").read_bytes())
+    with pytest.warns(UserWarning) as caught:
+        bench = read(crops)
+    said = " ".join(str(w.message) for w in caught)
+    assert "1 query images" in said and "exact copies" in said and "b/1.png" in said
+    assert "gallery: 1 images are left out" in said and bench.gallery.names == ["b/2.png", "c.jpg"]
+
+
+def test_photographs_are_turned_upright(read, write, crops):
+    lying = np.zeros((20, 40, 3), np.uint8)
+    lying[:, :20] = 255  # its left half is the top of the upright picture after a quarter turn
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(lying).save(crops / "c.jpg", exif=exif, quality=95)
+    write()
+    image = read(crops).gallery.images[1].float()
+    assert image[:, :7].min() > 200 and image[:, 9:].max() < 55
+
+
+def test_identities_from_folders(album):
+    rows = make_table(album("anna/1.jpg", "anna/2.jpg", "bob/x.jpg", "bob/y.png", "carl/z.webp", "notes/me.txt.jpg"))
+    assert who(rows) == {
+        "anna/1.jpg": (1, -1), "anna/2.jpg": (1, -1), "bob/x.jpg": (2, -1), "bob/y.png": (2, -1),
+        "carl/z.webp": (3, -1), "notes/me.txt.jpg": (4, -1),
+    }  # fmt: skip
+    assert rows["identity"].tolist() == ["anna", "anna", "bob", "bob", "carl", "notes"]
+    assert rows.groupby("pid")["split"].apply(lambda s: sorted(s)).to_dict() == {
+        1: ["gallery", "query"], 2: ["gallery", "query"], 3: ["gallery"], 4: ["gallery"],
+    }  # fmt: skip
+
+
+def test_cameras_from_folders_and_names(album):
+    folder = album("7/cam1/a.jpg", "7/cam2/a.jpg", "7/cam2/b.jpg", "12/Camera_1/a.jpg", "12/Camera_1/b.jpg")
+    rows = make_table(folder)
+    assert who(rows) == {
+        "7/cam1/a.jpg": (7, 1), "7/cam2/a.jpg": (7, 2), "7/cam2/b.jpg": (7, 2),
+        "12/Camera_1/a.jpg": (12, 1), "12/Camera_1/b.jpg": (12, 1),
+    }  # fmt: skip
+    split = dict(zip(rows["path"], rows["split"], strict=True))
+    assert sorted(split[p] for p in split if p.startswith("7/")) == ["gallery", "gallery", "query"]
+    # 7 asks once, from one camera, and leaves an image of the other camera to be found
+    query = next(p for p in split if p.startswith("7/") and split[p] == "query")
+    assert any(p.split("/")[1] != query.split("/")[1] for p in split if p.startswith("7/") and split[p] == "gallery")
+
+
+def test_identities_from_names(album):
+    folder = album(
+        "0002_c1s1_000451_03.jpg", "0002_c3s1_000452_01.jpg", "-1_c2s1_000001_01.jpg", "0000_c2s1_000009_01.jpg"
+    )
+    assert sorted(who(make_table(folder)).values()) == [(-1, 2), (0, 2), (2, 1), (2, 3)]
+
+
+def test_ten_photographs_of_friends(album, read):
+    names = "anna_01 anna%2 anna-3 anna4 Bob%(1) Bob%(2) carl carl_at_home dora1 dora2".split()
+    folder = album(*(f"{name}.jpg".replace("%", " ") for name in names))
+    rows = make_table(folder)
+    assert dict(zip(rows["path"], rows["identity"], strict=True)) == {
+        "anna_01.jpg": "anna", "anna 2.jpg": "anna", "anna-3.jpg": "anna", "anna4.jpg": "anna", "Bob (1).jpg": "Bob",
+        "Bob (2).jpg": "Bob", "carl.jpg": "carl", "carl_at_home.jpg": "carl", "dora1.jpg": "dora", "dora2.jpg": "dora",
+    }  # fmt: skip
+    assert rows["split"].value_counts().to_dict() == {"gallery": 6, "query": 4}
+    with pytest.warns(UserWarning, match="some images have no camera"):
+        bench = read(folder)
+    assert len(bench.query) == 4 and len(bench.gallery) == 6 and set(bench.gallery.pids.tolist()) == {1, 2, 3, 4}
+    assert pd.read_csv(folder / "people.csv").equals(rows)
+
+
+def test_annotations_beside_the_photographs_are_no_people(album):
+    """After `reidlib.tools.annotate`, the folder holds masks and key points too: the table stays the same."""
+    names = ["anna/1.jpg", "anna/2.jpg", "ben/1.jpg", "ben/2.jpg"]
+    before = make_table(album(*names))
+    after = make_table(album(*names, "anna_seg/1.png", "ben_parsing/1.png", "anna_keypoints/1.png"))
+    assert after.equals(before) and set(after["identity"]) == {"anna", "ben"}
+
+
+def test_a_pattern_of_your_own(album):
+    folder = album("img-cam2-p17.jpg", "img-cam1-p17.jpg", "img-cam1-p03.jpg", "cover.jpg")
+    with pytest.warns(UserWarning, match=r"1 images do not fit the pattern .* and are left out: cover\.jpg"):
+        rows = make_table(folder, pattern=r"cam(?P<camid>\d)-p(?P<pid>\d+)")
+    assert who(rows) == {"img-cam1-p03.jpg": (3, 1), "img-cam1-p17.jpg": (17, 1), "img-cam2-p17.jpg": (17, 2)}
+    with pytest.raises(ValueError, match=r"pattern needs the group \(\?P<pid>"):
+        make_table(folder, pattern=r"p(\d+)")
+    with pytest.raises(ValueError, match="none of 4 images fits the pattern"):
+        make_table(folder, pattern=r"q(?P<pid>\d+)")
+
+
+def test_folders_that_say_the_split(album):
+    folder = album(
+        "train/anna/1.jpg", "train/bob/1.jpg", "query/carl/1.jpg", "gallery/carl/2.jpg", "gallery/dora/1.jpg"
+    )
+    rows = make_table(folder)
+    assert dict(zip(rows["path"], rows["split"], strict=True)) == {p: p.split("/")[0] for p in rows["path"]}
+    assert rows["identity"].tolist() == ["carl", "dora", "carl", "anna", "bob"]
+    market = album("../market/bounding_box_train/0002_c1s1_000451_03.jpg").with_name("market")
+    for sub, name in (("query", "0003_c1s1_000451_00.jpg"), ("bounding_box_test", "0003_c2s1_000451_01.jpg")):
+        Image.new("RGB", (8, 16)).save((market / sub).mkdir() or market / sub / name, comment=sub.encode())
+    rows = make_table(market)
+    assert rows["split"].tolist() == ["gallery", "train", "query"] and rows["pid"].tolist() == [3, 2, 3]
+    assert rows["camid"].tolist() == [2, 1, 1]
+
+
+def test_training_share_is_seeded_and_whole_people(album):
+    folder = album(*[f"p{p:02d}/{i}.jpg" for p in range(24) for i in range(3)])
+    rows = make_table(folder)
+    assert rows.equals(make_table(folder)) and not rows["split"].equals(make_table(folder, seed=1)["split"])
+    of_train = set(rows["pid"][rows["split"] == "train"])
+    assert len(of_train) == 12 and not of_train & set(rows["pid"][rows["split"] != "train"])
+    assert rows["split"].value_counts().to_dict() == {"train": 36, "gallery": 24, "query": 12}
+    few = make_table(folder, train=0.25)
+    assert few["pid"][few["split"] == "train"].nunique() == 6
+    assert "train" not in set(make_table(folder, train=0)["split"])
+    for wrong in (1, -0.1):
+        with pytest.raises(ValueError, match="0 <= train < 1"):
+            make_table(folder, train=wrong)
+
+
+def test_make_table_leaves_copies_out_and_refuses_what_cannot_work(album, tmp_path, read):
+    folder = album("a1.jpg", "a2.jpg", "b1.jpg")
+    (folder / "a3.jpg").write_bytes((folder / "a1.jpg").read_bytes())
+    (folder / ".hidden.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"1 exact copies are left out: a3\.jpg"):
+        rows = make_table(folder, tmp_path / "elsewhere" / "t.csv")
+    assert rows["path"].tolist() == ["a1.jpg", "a2.jpg", "b1.jpg"] and not (folder / "people.csv").exists()
+    with pytest.warns(UserWarning):
+        assert len(read(folder, table=tmp_path / "elsewhere" / "t.csv").gallery) == 2
+    (folder / "a2.jpg").unlink()
+    (folder / "a3.jpg").unlink()
+    with pytest.raises(ValueError, match=r"nobody in .* so there is nothing to find: 2 identities"):
+        make_table(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"holds no image \(\.jpg, "):
+        make_table(folder)
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        make_table(folder / "none")
+
+
+def test_real_warnings_only(read, write, crops):
+    write()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(crops)

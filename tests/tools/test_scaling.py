@@ -1,0 +1,34 @@
+"""The command that measures time and memory over the gallery's size."""
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from reidlib.tools import scaling
+
+
+def test_command_writes_a_table_and_a_picture(tmp_path, capsys):
+    assert scaling.main(["--out", str(tmp_path / "new"), "--sizes", "300", "--queries", "20", "--dimensions", "8"]) == 0
+    table = pd.read_csv(tmp_path / "new" / "scaling.csv")
+    assert table.work.tolist() == ["evaluate_retrieval", "rerank"]
+    assert (table.gallery == 300).all() and (table.seconds > 0).all() and (table.extra_MB >= 0).all()
+    assert table.mAP[1] > table.mAP[0]
+    assert Image.open(tmp_path / "new" / "scaling.png").size[0] > 1000
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["scaling.csv", "scaling.png"]
+    assert "300 images" in capsys.readouterr().out
+
+
+def test_peak_memory_sees_what_is_freed_again():
+    def allocate():
+        torch.ones(1 << 26).sum()  # 256 MB
+
+    seconds, megabytes = scaling.peak_memory(allocate)
+    assert 200 < megabytes < 400 and 0 < seconds < 10
+
+
+def test_wrong_requests_are_named():
+    with pytest.raises(ValueError, match="work='sort'"):
+        scaling.measure("sort", 1, 1, 1)
+    with pytest.raises(SystemExit):
+        scaling.main(["--sizes", "0"])

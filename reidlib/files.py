@@ -1,10 +1,13 @@
-"""Where files live and how they are written: paths count from the repository root; nobody sees a half-written file."""
+"""Where files live and how they are written: paths count from the repository root, and no reader sees half a file."""
 
 import os
+import platform
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,3 +48,65 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class InUseError(RuntimeError):
+    """Another process, or another thread of this one, works on the same file."""
+
+
+@contextmanager
+def locked(path: str | os.PathLike, wait: bool | float = False) -> Iterator[None]:
+    """Let one process at a time work on `path`; the system frees the lock when its holder ends or is killed.
+
+    The lock is the file `.<name>.lock` beside `path`, which holds the holder's process id and host; it is removed at
+    the end. What is killed may leave that file behind, and it locks nothing. `path` itself need not exist. To lock a
+    folder's contents, name a file inside it that all doors agree on, such as `locked(run_dir / "checkpoint.pt")`.
+
+    Args:
+        path: the file that is worked on.
+        wait: False refuses at once where another one holds it, True waits for it, a number waits so many seconds.
+
+    Raises:
+        InUseError: another one holds the lock; its process id and host are named.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "table.csv"
+    >>> with locked(path), locked(path):  # doctest: +ELLIPSIS
+    ...     pass
+    Traceback (most recent call last):
+    reidlib.files.InUseError: ...table.csv is in use by process ...
+    >>> with locked(path, wait=True):
+    ...     _ = path.write_text("1 2 3")
+    >>> [file.name for file in Path(folder.name).iterdir()]
+    ['table.csv']
+    >>> folder.cleanup()
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file, timeout=-1 if wait is True else float(wait))
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InUseError(f"{path} is in use by {_holder(file)}; wait for its end, or stop it") from error
+    native = getattr(lock, "pid", None) is None  # where a file system has no locks, filelock keeps such a note itself
+    try:
+        if native:
+            with suppress(OSError):  # Windows keeps even its holder from writing; the lock holds all the same
+                file.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
+        yield
+    finally:
+        if native:
+            with suppress(OSError):  # while it is held: who waits for it sees that it is gone and makes a new one
+                file.unlink()
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    """Read who holds a lock."""
+    try:
+        pid, host = file.read_text(encoding="utf-8").split("\n")[:2]
+    except (OSError, ValueError):
+        return "another process"
+    return f"process {pid} on {host or 'this machine'}" + (" (this one)" if pid == str(os.getpid()) else "")

@@ -57,11 +57,11 @@ class Settings:
         """Return the value of this profile; the paper profile takes the course's where it has none of its own."""
         return {"smoke": smoke, "course": course, "paper": course if paper is None else paper}[self.profile]
 
-    def load(self, preset: str = "retrieval", **options) -> Benchmark:
+    def load(self, scene: str = "retrieval", **options) -> Benchmark:
         """Load the data set of these settings (`datasets.load`); `options` go on to it.
 
         Rendered people are the same whatever `seed` is, so that seeds differ in the training alone; `seed=` here
         renders others. `dataset=` reads another set of the same folder, for transfer.
         """
-        options = {"preset": preset, "size": DATA_SIZES[self.profile]} | options
+        options = {"scene": scene, "size": DATA_SIZES[self.profile]} | options
         return load(options.pop("dataset", self.dataset), self.data_root, self.size, **options)

@@ -16,7 +16,7 @@ def load(
     *,
     size: str = "course",
     seed: int = 0,
-    preset: str = "retrieval",
+    scene: str = "retrieval",
     network: str = "market1501",
     difficulty: float = 1.0,
     split: int | None = None,
@@ -33,7 +33,7 @@ def load(
         image_size: (height, width) that every image is resized to when it is decoded.
         size: how many people `"procedural"` renders: `"smoke"`, `"course"` or `"full"`.
         seed: which people it renders.
-        preset: how hard they are: `"retrieval"` or `"generation"`.
+        scene: how hard they are: `"retrieval"` or `"generation"`.
         network: which camera network it renders, in the layout of the data set of that name.
         difficulty: strength of cameras, clothing collisions and occlusion.
         split: which of CUHK03's 20 or CUHK01's 10 splits, counted from 0; the others have none.
@@ -42,7 +42,7 @@ def load(
         options: of one reader: `boxes`, `protocol` (cuhk03), `query_view`, `split_seed` (cuhk01), `version`,
             `train_with_val` (msmt17), `crop` (deepfashion), `table` (folder); see the readers' `read`.
 
-    `size`, `seed`, `preset`, `network` and `difficulty` describe rendered people; real data has no such choice and
+    `size`, `seed`, `scene`, `network` and `difficulty` describe rendered people; real data has no such choice and
     takes no notice of them, so one notebook can pass them whatever its `dataset` is.
 
     Raises:
@@ -57,7 +57,7 @@ def load(
         from reidlib.datasets import procedural
 
         rendered = (128, 64) if height <= 128 and width <= 64 else (256, 128)
-        choice = {"size": size, "seed": seed, "preset": preset, "network": network, "difficulty": difficulty}
+        choice = {"size": size, "seed": seed, "scene": scene, "network": network, "difficulty": difficulty}
         root = procedural.make(root, image_size=rendered, progress=progress, **choice)
     elif name not in readers:
         raise ValueError(f"name must be {', '.join(map(repr, ['procedural', *readers]))}; got {name!r}")

@@ -1,6 +1,6 @@
 r"""Training of the judges of `consistency`, and the command that made the recorded ones.
 
-`python -m reidlib.tools.train_judges` renders people of seed 1000 in both presets, trains the three networks on them,
+`python -m reidlib.tools.train_judges` renders people of seed 1000 in both scenes, trains the three networks on them,
 measures them on people of seed 1001, and writes weights and `judges.results.json` to `notebooks/weights`.
 """
 
@@ -21,6 +21,7 @@ from reidlib.course.runs import record
 from reidlib.datasets import PersonImages, extend, load
 from reidlib.datasets.augment import Batch, compose, enlarge_crop, erase, flip
 from reidlib.datasets.procedural import RENDERER_VERSION
+from reidlib.datasets.procedural.people import SCENES
 from reidlib.datasets.sampling import Augment, Batches, uniform_batches
 from reidlib.evaluators import evaluate_retrieval
 from reidlib.evaluators.judges import (
@@ -45,7 +46,6 @@ from reidlib.networks import normalise, save_weights
 from reidlib.training import fit
 
 SEEDS = {"trained on": 1000, "measured on": 1001}  # people of no notebook
-PRESETS = ("generation", "retrieval")
 RULES = {
     "pose_pck@0.1": "visible joints within 0.1 of the image's height",
     "pose_pck@0.05": "visible joints within 0.05 of the image's height",
@@ -274,11 +274,9 @@ def save_judges(
     return load_judges(folder, dataset=judges.dataset)
 
 
-def procedural_people(
-    seed: int, preset: str, *, size: str = "course", root: str | os.PathLike = "data"
-) -> PersonImages:
+def procedural_people(seed: int, scene: str, *, size: str = "course", root: str | os.PathLike = "data") -> PersonImages:
     """Render people of the `market1501` network and return all images of known people, with key points only."""
-    bench = load("procedural", root, (64, 32), seed=seed, size=size, preset=preset)
+    bench = load("procedural", root, (64, 32), seed=seed, size=size, scene=scene)
     everyone = extend(bench.train, bench.query, bench.gallery)
     everyone = everyone.select(indices=everyone.pids > 0)
     return PersonImages(everyone.images, everyone.pids, everyone.camids, keypoints=everyone.keypoints)
@@ -294,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     seen = {name: int(given.share * n) for name, n in IMAGES_SEEN.items()}
     people = {
-        purpose: {p: procedural_people(seed, p, size=given.size, root=given.root) for p in PRESETS}
+        purpose: {p: procedural_people(seed, p, size=given.size, root=given.root) for p in SCENES}
         for purpose, seed in SEEDS.items()
     }
     first, second = people["trained on"].values()
@@ -303,7 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     judges = train_judges(everyone, dataset="procedural", images_seen=seen)
     judges = save_judges(
         judges, given.folder, people["measured on"], seconds=time.monotonic() - began, command=COMMAND, seeds=SEEDS,
-        network="market1501", presets=PRESETS, size=given.size, images_seen=seen, renderer_version=RENDERER_VERSION,
+        network="market1501", scenes=SCENES, size=given.size, images_seen=seen, renderer_version=RENDERER_VERSION,
     )  # fmt: skip
     for name, value in judges.accuracy.items():
         print(f"{value:.3f}  {name}")

@@ -19,10 +19,10 @@ def test_rendered_people_go_through_the_reader_and_cache_of_real_data(
         return tree.folder
 
     monkeypatch.setattr(procedural, "make", make, raising=False)
-    bench = load("procedural", "somewhere", image_size, size="smoke", seed=3, preset="generation", difficulty=0.5,
+    bench = load("procedural", "somewhere", image_size, size="smoke", seed=3, scene="generation", difficulty=0.5,
                  cache=tmp_path / "cache", progress=False)  # fmt: skip
     assert asked == {
-        "root": "somewhere", "image_size": rendered, "size": "smoke", "seed": 3, "preset": "generation",
+        "root": "somewhere", "image_size": rendered, "size": "smoke", "seed": 3, "scene": "generation",
         "network": "market1501", "difficulty": 0.5, "progress": False,
     }  # fmt: skip
     assert bench.name == "procedural" and bench.folder == tree.folder and bench.train.image_size == image_size

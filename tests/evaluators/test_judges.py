@@ -45,10 +45,10 @@ def plain(*reds, size=(8, 4)):
     return torch.tensor(reds, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, *size).contiguous()
 
 
-def rendered(ids, seed, *, preset="generation", moments=(0, 1), image_size=(64, 32)):
+def rendered(ids, seed, *, scene="generation", moments=(0, 1), image_size=(64, 32)):
     rows = [(pid, camid, moment) for pid in ids for camid in range(1, 7) for moment in moments]
     pids, camids, times = zip(*rows, strict=True)
-    made = render(pids, camids, moments=times, plain=False, seed=seed, preset=preset, image_size=image_size)
+    made = render(pids, camids, moments=times, plain=False, seed=seed, scene=scene, image_size=image_size)
     return PersonImages(made.images, made.pids, made.camids, keypoints=made.keypoints)
 
 
@@ -203,16 +203,16 @@ def test_training_needs_key_points_and_cameras(people):
         training.train_judges(people.select(camids=2), dataset="toy")
 
 
-@pytest.mark.parametrize("preset", training.PRESETS)
-def test_recorded_judges_are_as_good_as_they_say(preset):
+@pytest.mark.parametrize("scene", training.SCENES)
+def test_recorded_judges_are_as_good_as_they_say(scene):
     """People of another seed, at another size, never seen before; a margin for 96 images."""
     judges = load_judges()
-    fresh = rendered(range(1, 9), 1002, preset=preset, image_size=(128, 64))
+    fresh = rendered(range(1, 9), 1002, scene=scene, image_size=(128, 64))
     measured = training.judge_accuracy(judges, fresh)
     for name, margin in (("pose_pck@0.1", 0.03), ("pose_pck@0.05", 0.05), ("camera_style", 0.03)):
-        assert measured[name] > judges.accuracy[f"{name} ({preset})"] - margin, name
-    assert judges.accuracy[f"pose_pck@0.1 ({preset})"] >= 0.9
-    assert judges.accuracy[f"camera_style ({preset})"] >= 0.95
+        assert measured[name] > judges.accuracy[f"{name} ({scene})"] - margin, name
+    assert judges.accuracy[f"pose_pck@0.1 ({scene})"] >= 0.9
+    assert judges.accuracy[f"camera_style ({scene})"] >= 0.95
     assert measured["identity_kept rank-1"] > 0.85
     wrong = camera_style(fresh.images, fresh.camids % 6 + 1, judges)
     assert wrong.share < 0.05

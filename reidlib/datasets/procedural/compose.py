@@ -149,7 +149,7 @@ def draw_shots(
     *,
     network: Network,
     seed: int,
-    preset: str,
+    scene: str,
     difficulty: float,
     image_size: tuple[int, int],
     backdrop: tuple[float, float, float] | None = None,
@@ -165,7 +165,7 @@ def draw_shots(
     height, width = image_size
     batch = len(pids)
     shot = {name: value.to(device) for name, value in shot.items()}
-    power, muted = strength(preset, difficulty), mutedness(preset, difficulty)
+    power, muted = strength(scene, difficulty), mutedness(scene, difficulty)
     camera = take(effects.camera_table(network, power, device), shot["camera"])
     pitch = shot["pitch"] if "pitch" in shot else torch.atan((camera["height"] - 0.9) / shot["distance"])
     cast = assemble(pids, shot, pitch, seed=network.seed(seed), muted=muted)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .draws import Draws
 
-PRESETS = ("retrieval", "generation")
+SCENES = ("retrieval", "generation")
 HAIR = ("cropped", "short", "fringe", "bob", "long", "ponytail", "bun", "curly", "bald")
 UPPER = ("tee", "shirt", "tank", "sweater", "jacket", "coat", "dress")
 PATTERN = ("plain", "stripes", "checks", "logo", "two-tone", "pinstripes", "print", "raglan")

@@ -11,7 +11,7 @@ from torch import Tensor
 from .compose import Rendered, draw_shots
 from .networks import network_named
 from .occluders import OCCLUDERS
-from .people import PRESETS, describe, people
+from .people import SCENES, describe, people
 from .shots import mutedness, shots
 
 BATCH = 64
@@ -38,7 +38,7 @@ def _each(name: str, values: int | float | Sequence | Tensor | np.ndarray, count
     return values.expand(count)
 
 
-def _check(pids: list[int], camids: list[int], cameras: int, image_size: tuple[int, int], preset: str) -> None:
+def _check(pids: list[int], camids: list[int], cameras: int, image_size: tuple[int, int], scene: str) -> None:
     if not pids:
         raise ValueError("pids is empty: one identity at least is needed")
     wrong = sorted({camera for camera in camids if not 1 <= camera <= cameras})
@@ -47,8 +47,8 @@ def _check(pids: list[int], camids: list[int], cameras: int, image_size: tuple[i
     height, width = image_size
     if height % 4 or width % 4 or min(height, width) < 16:
         raise ValueError(f"image_size {tuple(image_size)}: accepted are (height, width) of 16 and more, multiples of 4")
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: accepted are {', '.join(PRESETS)}")
+    if scene not in SCENES:
+        raise ValueError(f"unknown scene {scene!r}: accepted are {', '.join(SCENES)}")
 
 
 def _plain(shot: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def _plain(shot: dict[str, Tensor]) -> dict[str, Tensor]:
 def _draw(
     pids: list[int],
     shot: dict[str, Tensor],
-    preset: str,
+    scene: str,
     difficulty: float,
     network: str,
     seed: int,
@@ -91,7 +91,7 @@ def _draw(
                 {name: value[rows] for name, value in shot.items()},
                 network=known,
                 seed=seed,
-                preset=preset,
+                scene=scene,
                 difficulty=difficulty,
                 image_size=image_size,
                 device=device,
@@ -100,7 +100,7 @@ def _draw(
             )
         )
     result = Rendered(*(torch.cat(values) for values in zip(*results, strict=True)))
-    info = describe(people(pids, seed=known.seed(seed), muted=mutedness(preset, difficulty)), pids)
+    info = describe(people(pids, seed=known.seed(seed), muted=mutedness(scene, difficulty)), pids)
     info.insert(1, "camid", (shot["camera"] + 1).tolist())
     info.insert(2, "yaw", torch.rad2deg(shot["yaw"]).remainder(360).tolist())
     info.insert(3, "gait_phase", shot["phase"].remainder(2 * torch.pi).tolist())
@@ -112,7 +112,7 @@ def _draw(
 
 
 def _shots(
-    pids: list[int], camids: list[int], moments: Tensor, network: str, seed: int, preset: str, difficulty: float
+    pids: list[int], camids: list[int], moments: Tensor, network: str, seed: int, scene: str, difficulty: float
 ) -> dict[str, Tensor]:
     count = len(pids)
     rows = {
@@ -123,7 +123,7 @@ def _shots(
         "step": [0] * count,
         "box": ["detected"] * count,
     }
-    return shots(rows, network=network_named(network), seed=seed, preset=preset, difficulty=difficulty)
+    return shots(rows, network=network_named(network), seed=seed, scene=scene, difficulty=difficulty)
 
 
 def render(
@@ -139,7 +139,7 @@ def render(
     camera_effects: bool = True,
     image_size: tuple[int, int] = (128, 64),
     seed: int = 0,
-    preset: str = "retrieval",
+    scene: str = "retrieval",
     network: str = "market1501",
     difficulty: float = 1.0,
     device: str = "cpu",
@@ -147,12 +147,12 @@ def render(
     r"""Render given identities in given cameras and poses, with the truth of every pixel.
 
     `pids` and `camids` (from 1) name who is seen where, one for each picture; the same pid with the same `seed` and
-    `preset` is the person of the data set that `make` writes. `yaws` in degrees: 0 faces the camera, 90 walks to the
+    `scene` is the person of the data set that `make` writes. `yaws` in degrees: 0 faces the camera, 90 walks to the
     right, 180 turns the back. `phases` in radians: the gait cycle. `walking` from 0 (stands) to 1. What is not given is
     drawn from the seed and `moments` (default 0, 1, 2, ...); the same pid, camid and moment is the same picture.
     `plain=True` leaves out occluders, strangers and the detector's errors. `background` is "scene" or a colour
     (red, green, blue; 0..1) in place of the scene. `camera_effects=False` gives even light, no blur and no noise.
-    Raises ValueError for an unknown preset, network or camera, a wrong number of values or an odd image size.
+    Raises ValueError for an unknown scene, network or camera, a wrong number of values or an odd image size.
 
     >>> front, back = render([7, 7], yaws=[0, 180], background=(1, 1, 1), image_size=(64, 32)).keypoints
     >>> front[0, 2].item(), back[0, 2].item()          # the nose is seen from the front only
@@ -161,9 +161,9 @@ def render(
     pids = [int(pid) for pid in pids]
     count = len(pids)
     camids = _each("camids", camids, count).tolist()
-    _check(pids, camids, len(network_named(network).cameras), image_size, preset)
+    _check(pids, camids, len(network_named(network).cameras), image_size, scene)
     moments = torch.arange(count) if moments is None else _each("moments", moments, count)
-    shot = _shots(pids, camids, moments, network, seed, preset, difficulty)
+    shot = _shots(pids, camids, moments, network, seed, scene, difficulty)
     if plain:
         shot = _plain(shot)
     if yaws is not None:
@@ -172,7 +172,7 @@ def render(
         shot["phase"] = _each("phases", phases, count).float()
     if walking is not None:
         shot["walking"] = _each("walking", walking, count).float()
-    return _draw(pids, shot, preset, difficulty, network, seed, image_size, background, camera_effects, device)
+    return _draw(pids, shot, scene, difficulty, network, seed, image_size, background, camera_effects, device)
 
 
 def same_frame(
@@ -184,7 +184,7 @@ def same_frame(
     plain: bool = True,
     image_size: tuple[int, int] = (128, 64),
     seed: int = 0,
-    preset: str = "retrieval",
+    scene: str = "retrieval",
     network: str = "market1501",
     difficulty: float = 1.0,
     device: str = "cpu",
@@ -200,9 +200,9 @@ def same_frame(
     """
     pids = [int(pid) for pid in pids]
     known = network_named(network)
-    _check(pids, [camera_a, camera_b], len(known.cameras), image_size, preset)
+    _check(pids, [camera_a, camera_b], len(known.cameras), image_size, scene)
     moments = torch.arange(len(pids)) if moments is None else _each("moments", moments, len(pids))
-    shot = _shots(pids, [camera_a] * len(pids), moments, network, seed, preset, difficulty)
+    shot = _shots(pids, [camera_a] * len(pids), moments, network, seed, scene, difficulty)
     if plain:
         shot = _plain(shot)
     first, second = known.cameras[camera_a - 1], known.cameras[camera_b - 1]
@@ -212,5 +212,5 @@ def same_frame(
         "camera": torch.full_like(shot["camera"], camera_b - 1),
         "distance": second.near + part * (second.far - second.near),
     }
-    options = (preset, difficulty, network, seed, image_size, "scene", True, device)
+    options = (scene, difficulty, network, seed, image_size, "scene", True, device)
     return _draw(pids, shot, *options), _draw(pids, other, *options)

@@ -50,17 +50,17 @@ def _save(page: Tensor, path: Path) -> Path:
     return path
 
 
-def _people(pids: list[int], preset: str) -> Tensor:
+def _people(pids: list[int], scene: str) -> Tensor:
     """Each person in all cameras, as the data set shows them, four people in a row."""
     cameras = len(network_named("market1501").cameras)
     seen = [pid for pid in pids for _ in range(cameras)]
     views = list(range(1, cameras + 1)) * len(pids)
-    return sheet(render(seen, views, plain=False, preset=preset).images, cameras * 4)
+    return sheet(render(seen, views, plain=False, scene=scene).images, cameras * 4)
 
 
 def _turning(pids: list[int]) -> Tensor:
     """Each person at eight yaws, two people in a row."""
-    options = {"preset": "generation", "background": (0.62, 0.64, 0.67), "image_size": (192, 96)}
+    options = {"scene": "generation", "background": (0.62, 0.64, 0.67), "image_size": (192, 96)}
     turned = [pid for pid in pids for _ in range(8)]
     yaws = [45 * step for _ in pids for step in range(8)]
     return sheet(render(turned, 1, yaws=yaws, phases=0.9, moments=turned, **options).images, 16)
@@ -89,8 +89,8 @@ def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[in
     folder, pids = resolve(folder), list(pids)
     few = pids[:12]
     views = [1 + index % len(network_named("market1501").cameras) for index in range(len(few))]
-    truth = render(few, views, plain=False, moments=40, preset="generation", image_size=(192, 96))
-    pairs = torch.stack([shown.images for shown in same_frame(few, 5, 6, preset="generation")], 1)
+    truth = render(few, views, plain=False, moments=40, scene="generation", image_size=(192, 96))
+    pairs = torch.stack([shown.images for shown in same_frame(few, 5, 6, scene="generation")], 1)
     levels = [render(few, views, plain=False, difficulty=difficulty).images for difficulty in (0.0, 1.0, 2.0)]
     pages = {
         "people_retrieval": _people(pids, "retrieval"),

@@ -19,17 +19,17 @@ occluder_kind occluder_x occluder_turn occluder_colour stranger stranger_x stran
 stranger_phase quality light kind zoom anchor_x anchor_y arms"""
 
 
-def strength(preset: str, difficulty: float) -> float:
+def strength(scene: str, difficulty: float) -> float:
     """How strongly cameras differ: 1 is the network as it is written, 0 makes all cameras neutral."""
-    return {"retrieval": 1.0, "generation": 0.75}[preset] * min(difficulty, 2.0) ** 0.7
+    return {"retrieval": 1.0, "generation": 0.75}[scene] * min(difficulty, 2.0) ** 0.7
 
 
-def mutedness(preset: str, difficulty: float) -> float:
+def mutedness(scene: str, difficulty: float) -> float:
     """How muted clothes are, 0..1; muted clothes collide more often."""
-    return min(1.0, {"retrieval": 0.62, "generation": 0.15}[preset] * difficulty)
+    return min(1.0, {"retrieval": 0.62, "generation": 0.15}[scene] * difficulty)
 
 
-def shots(rows: dict[str, list], *, network: Network, seed: int, preset: str, difficulty: float) -> dict[str, Tensor]:
+def shots(rows: dict[str, list], *, network: Network, seed: int, scene: str, difficulty: float) -> dict[str, Tensor]:
     """Return the shot of each row as a table of tensors [B].
 
     `rows` holds lists: pid, camid (from 1), sequence, frame, step (its place in the track) and box (a name of BOXES).
@@ -42,7 +42,7 @@ def shots(rows: dict[str, list], *, network: Network, seed: int, preset: str, di
     camera = torch.tensor(rows["camid"]) - 1
     step = torch.tensor(rows["step"], dtype=torch.float32)
     box = torch.tensor([BOXES.index(name) for name in rows["box"]])
-    hard = min(difficulty, 2.0) * (1.0 if preset == "retrieval" else 0.4)
+    hard = min(difficulty, 2.0) * (1.0 if scene == "retrieval" else 0.4)
     walking = track["walking"] < 0.86
     yaw = 2 * math.pi * track["heading"] + track.between("spin", -0.10, 0.10) * step + frame.normal("turn", 0.10)
     shot = {
@@ -65,7 +65,7 @@ def shots(rows: dict[str, list], *, network: Network, seed: int, preset: str, di
     }
     near, far = (torch.tensor([getattr(c, name) for c in network.cameras])[camera] for name in ("near", "far"))
     shot["distance"] = near + (far - near) * (track["distance"] * 0.9 + 0.1 * frame["zoom"])
-    spread = 1.0 if preset == "retrieval" else 0.30  # how much of the scene is walked
+    spread = 1.0 if scene == "retrieval" else 0.30  # how much of the scene is walked
     stride = track.between("speed", 0.5, 1.1) * yaw.sin() * walking * step
     shot["place"] = (2 * track["place"] - 1) * 0.62 * shot["distance"] * spread + stride * spread
     return shot | _company(track, frame, hard) | _box(frame, box, hard)

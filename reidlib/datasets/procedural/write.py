@@ -21,7 +21,7 @@ from .camera import Network
 from .compose import Rendered, draw_shots
 from .networks import network_named
 from .occluders import OCCLUDERS
-from .people import PRESETS, describe, people
+from .people import SCENES, describe, people
 from .plans import plan
 from .shots import mutedness, shots
 from .trees import TREES, further_files, keypoint_files
@@ -38,7 +38,7 @@ LIP_COLOURS = (
 )  # fmt: skip
 
 
-def check(image_size: tuple[int, int], size: str, preset: str, network: str, difficulty: float) -> Network:
+def check(image_size: tuple[int, int], size: str, scene: str, network: str, difficulty: float) -> Network:
     """Return the network, or raise a ValueError that names the accepted values of whatever is wrong."""
     known = network_named(network)
     if tuple(image_size) not in IMAGE_SIZES:
@@ -47,21 +47,21 @@ def check(image_size: tuple[int, int], size: str, preset: str, network: str, dif
         )
     if size not in known.sizes:
         raise ValueError(f"unknown size {size!r}: accepted are {', '.join(known.sizes)}")
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: accepted are {', '.join(PRESETS)}")
+    if scene not in SCENES:
+        raise ValueError(f"unknown scene {scene!r}: accepted are {', '.join(SCENES)}")
     if not 0 <= float(difficulty) <= 2:
         raise ValueError(f"difficulty {difficulty!r}: accepted are numbers from 0 to 2")
     return known
 
 
-def folder_name(image_size: tuple[int, int], size: str, seed: int, preset: str, network: str, difficulty: float) -> str:
+def folder_name(image_size: tuple[int, int], size: str, seed: int, scene: str, network: str, difficulty: float) -> str:
     """Name of a data set's folder: all that its pixels depend on.
 
     >>> folder_name((128, 64), "smoke", 0, "retrieval", "market1501", 1.0).startswith("market1501-smoke-retrieval")
     True
     """
     return (
-        f"{network}-{size}-{preset}-difficulty{float(difficulty):g}-seed{seed}-{image_size[0]}x{image_size[1]}"
+        f"{network}-{size}-{scene}-difficulty{float(difficulty):g}-seed{seed}-{image_size[0]}x{image_size[1]}"
         f"-v{RENDERER_VERSION}"
     )
 
@@ -133,7 +133,7 @@ def _chunk(
     rows: pd.DataFrame,
     network: Network,
     seed: int,
-    preset: str,
+    scene: str,
     difficulty: float,
     image_size: tuple[int, int],
     device: str,
@@ -141,13 +141,13 @@ def _chunk(
     """Render one chunk; yields the arguments of `_save` for each picture, then the truth."""
     columns = rows.rename(columns={"pid": "label", "person": "pid"})
     table = {name: columns[name].tolist() for name in ("pid", "camid", "sequence", "frame", "step", "box")}
-    shot = shots(table, network=network, seed=seed, preset=preset, difficulty=difficulty)
+    shot = shots(table, network=network, seed=seed, scene=scene, difficulty=difficulty)
     result = draw_shots(
         table["pid"],
         shot,
         network=network,
         seed=seed,
-        preset=preset,
+        scene=scene,
         difficulty=difficulty,
         image_size=image_size,
         device=device,
@@ -173,7 +173,7 @@ def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) 
     persons = sorted(rows["person"].unique().tolist())
     attributes = describe(
         people(
-            persons, seed=network.seed(settings["seed"]), muted=mutedness(settings["preset"], settings["difficulty"])
+            persons, seed=network.seed(settings["seed"]), muted=mutedness(settings["scene"], settings["difficulty"])
         ),
         persons,
     ).rename(columns={"pid": "person"})
@@ -224,7 +224,7 @@ def write(
     settings = json.loads((folder / SETTINGS).read_text())
     network = network_named(settings["network"])
     table = plan(network, settings["size"], settings["seed"])
-    options = {name: settings[name] for name in ("seed", "preset", "difficulty")} | {
+    options = {name: settings[name] for name in ("seed", "scene", "difficulty")} | {
         "image_size": tuple(settings["image_size"])
     }
     chunks = _chunk_paths(folder, table)
@@ -260,9 +260,7 @@ def _workers(folder: Path, count: int, chunks: list[Path], progress: bool) -> No
     done = sum(chunk.exists() for chunk in chunks)
     began = spoke = time.monotonic()
     running = [
-        subprocess.Popen(
-            [sys.executable, "-m", __package__, "--worker", str(folder), str(index), str(count)], env=environment
-        )
+        subprocess.Popen([sys.executable, "-m", __package__, str(folder), str(index), str(count)], env=environment)
         for index in range(count)
     ]
     try:
@@ -291,7 +289,7 @@ def make(
     image_size: tuple[int, int] = (128, 64),
     size: str = "course",
     seed: int = 0,
-    preset: str = "retrieval",
+    scene: str = "retrieval",
     network: str = "market1501",
     difficulty: float = 1.0,
     progress: bool = True,
@@ -307,7 +305,7 @@ def make(
     interrupted one is continued to the same bytes; two processes may make the same set together.
 
     `image_size` is (height, width) of the stored files: (128, 64) like Market-1501, (256, 128) or (64, 32). `size`:
-    "smoke", "course" or "full" (the real set's counts). `preset`: "retrieval" (hard) or "generation" (milder noise and
+    "smoke", "course" or "full" (the real set's counts). `scene`: "retrieval" (hard) or "generation" (milder noise and
     backgrounds, brighter clothes). `difficulty` in 0..2 scales camera strength, clothing collisions and occlusion.
     `progress` prints to stderr. `workers` processes render larger sets (default: one for each core, 8 at most).
     Raises ValueError, naming the accepted values, for anything else.
@@ -316,14 +314,14 @@ def make(
     Traceback (most recent call last):
     ValueError: unknown size 'huge': accepted are smoke, course, full
     """
-    known = check(image_size, size, preset, network, difficulty)
-    folder = resolve(root) / "procedural" / folder_name(image_size, size, seed, preset, network, difficulty)
+    known = check(image_size, size, scene, network, difficulty)
+    folder = resolve(root) / "procedural" / folder_name(image_size, size, seed, scene, network, difficulty)
     if (folder / FINISHED).exists():
         return folder
     settings = {
         "network": network,
         "size": size,
-        "preset": preset,
+        "scene": scene,
         "difficulty": float(difficulty),
         "seed": int(seed),
         "image_size": list(image_size),

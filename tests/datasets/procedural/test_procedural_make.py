@@ -119,6 +119,16 @@ def test_a_finished_set_is_returned_at_once(folder):
     assert (folder / "truth.csv").stat().st_mtime_ns == before
 
 
+def test_a_set_made_before_the_scene_had_its_name_is_found(tmp_path):
+    """Facts of older sets say `preset`; their folders' names are the same, and nothing is rendered anew."""
+    old = tmp_path / "procedural" / f"dukemtmc-smoke-generation-difficulty0.5-seed4-64x32-v{write.RENDERER_VERSION}"
+    old.mkdir(parents=True)
+    (old / "finished.json").write_text(json.dumps({"network": "dukemtmc", "preset": "generation"}))
+    options = {"size": "smoke", "scene": "generation", "network": "dukemtmc", "seed": 4, "image_size": (64, 32)}
+    assert make(tmp_path, difficulty=0.5, progress=False, **options) == old
+    assert [path.name for path in tmp_path.rglob("*")] == ["procedural", old.name, "finished.json"]
+
+
 def test_an_interrupted_set_is_continued_by_two_processes_to_the_same_bytes(folder, tmp_path):
     part = tmp_path / "procedural" / folder.name
     write.prepare(part, json.loads((folder / "settings.json").read_text()))
@@ -137,7 +147,7 @@ def test_progress_is_printed_only_on_request(tmp_path, capfd):
     settings = {
         "network": "market1501",
         "size": "smoke",
-        "preset": "generation",
+        "scene": "generation",
         "difficulty": 1.0,
         "seed": 1,
         "image_size": [64, 32],
@@ -193,7 +203,7 @@ def test_share_out_refuses_too_little():
     ("arguments", "message"),
     [
         ({"size": "huge"}, "smoke, course, full"),
-        ({"preset": "easy"}, "retrieval, generation"),
+        ({"scene": "easy"}, "retrieval, generation"),
         ({"network": "nowhere"}, "market1501"),
         ({"image_size": (100, 50)}, r"\(128, 64\)"),
         ({"difficulty": 3}, "from 0 to 2"),

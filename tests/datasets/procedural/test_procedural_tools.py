@@ -1,5 +1,7 @@
-"""The commands around the renderer: contact sheets, baselines, the command line, the depth buffer by hand."""
+"""The commands around the renderer: contact sheets, baselines, the worker, the depth buffer by hand."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +9,7 @@ import torch
 from PIL import Image
 
 from reidlib.datasets import load
-from reidlib.datasets.procedural import draw
+from reidlib.datasets.procedural import draw, write
 from reidlib.datasets.procedural.builder import OBJECT, Builder, join, limb_axes, to_view
 from reidlib.datasets.procedural.draws import Draws
 from reidlib.datasets.procedural.sheets import contact_sheets
@@ -73,7 +75,17 @@ def test_baselines_name_their_features_and_stay_in_range(smoke_folder, tmp_path)
     assert table["mAP"].iloc[3] > table["mAP"].iloc[1], "masks tell more than the whole picture"
 
 
-def test_the_command_line_names_what_is_accepted(tmp_path):
-    command = [sys.executable, "-m", "reidlib.datasets.procedural", "--root", str(tmp_path), "--size", "nothing"]
+def test_the_worker_renders_its_share_and_sends_people_to_the_command(smoke_folder, tmp_path):
+    settings = json.loads((smoke_folder / "settings.json").read_text())
+    write.prepare(tmp_path, settings)
+    for chunk in sorted((smoke_folder / ".chunks").iterdir())[:-1]:  # all but the last are done
+        shutil.copy(chunk, tmp_path / ".chunks")
+    count = len(list((smoke_folder / ".chunks").iterdir()))
+    command = [sys.executable, "-m", "reidlib.datasets.procedural"]
+    share = [str(tmp_path), str((count - 1) % 2), "2"]
+    subprocess.run([*command, *share], cwd=REPOSITORY, check=True)
+    assert len(list((tmp_path / ".chunks").iterdir())) == count
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert result.returncode != 0 and "accepted are smoke, course, full" in result.stderr
+    assert result.returncode == 2 and "folder, first, every" in result.stderr
+    result = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert "reidlib render" in result.stdout

@@ -151,13 +151,13 @@ def _one_shot(pids, occluder):
         "step": [0] * len(pids),
         "box": ["drawn"] * len(pids),
     }
-    shot = shots(rows, network=network_named("market1501"), seed=0, preset="generation", difficulty=1.0)
+    shot = shots(rows, network=network_named("market1501"), seed=0, scene="generation", difficulty=1.0)
     shot["yaw"][:] = 0
     shot["stranger"][:] = 0
     shot["occluder"][:] = OCCLUDERS.index(occluder)
     shot["occluder_x"][:] = 0.0
     return draw_shots(
-        pids, shot, network=network_named("market1501"), seed=0, preset="generation", difficulty=1.0, image_size=SIZE
+        pids, shot, network=network_named("market1501"), seed=0, scene="generation", difficulty=1.0, image_size=SIZE
     )
 
 
@@ -241,7 +241,7 @@ def test_view_rotation_is_a_rotation():
     [
         ({"pids": [], "camids": 1}, "empty"),
         ({"pids": [1], "camids": 7}, "1 to 6"),
-        ({"pids": [1], "preset": "easy"}, "retrieval"),
+        ({"pids": [1], "scene": "easy"}, "retrieval"),
         ({"pids": [1], "network": "nowhere"}, "market1501"),
         ({"pids": [1], "image_size": (127, 64)}, "multiples of 4"),
         ({"pids": [1, 2], "yaws": [1, 2, 3]}, "each of the 2"),

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on the device, one random draw for each image; and the one place of pixel scaling.
+"""Augmentation of whole batches on the device, one random draw for each image.
 
 Every operation is `operation(batch, generator, ...) -> batch` on the dictionary that `PersonImages.batch` gives. It
-returns a new dictionary, moves image, key points, masks and parsing alike, and keeps images uint8, so that networks
-normalise at their own door. The two images of a pair (`images`, `target_images`) undergo the same draw. Draws come from
-a CPU generator whatever the device, so the same seed augments alike everywhere.
+returns a new dictionary, moves image, key points, masks and parsing alike, and keeps images uint8: scaling pixels is
+the networks' own work (`reidlib.networks.normalise`). The two images of a pair (`images`, `target_images`) undergo the
+same draw. Draws come from a CPU generator whatever the device, so the same seed augments alike everywhere.
 """
 
 from collections.abc import Callable
@@ -209,6 +209,31 @@ def erase_boxes(
     h, w, at_y, at_x = (t.gather(1, first)[:, 0] for t in (h, w, draws[2], draws[3]))
     top, left = (at_y * (height - h + 1)).floor(), (at_x * (width - w + 1)).floor()
     return torch.stack([top, left, h, w], dim=1).long() * (chosen & fits.any(dim=1))[:, None]
+
+
+def random_rectangle(
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    area: tuple[float, float] = (0.64, 1.0),
+    aspect: tuple[float, float] = (2.0, 3.0),
+) -> Batch:
+    """Cut a random rectangle out of each image and enlarge it to the old size: CamStyle's crop, before its flip.
+
+    Area (a share of the image) and height / width are uniform; where no rectangle fits, the image stays whole. Key
+    points, masks and parsing, which would have to follow, are left out of the result.
+    """
+    images = batch["images"]
+    height, width = images.shape[2:]
+    pictures = []
+    boxes = erase_boxes(len(images), (height, width), generator, p=1.0, area=area, aspect=aspect)
+    for image, (t, f, h, w) in zip(images, boxes.tolist(), strict=True):
+        if h:
+            window = image[None, :, t : t + h, f : f + w].float()
+            image = F.interpolate(window, (height, width), mode="bilinear")[0].round().to(torch.uint8)
+        pictures.append(image)
+    kept = {name: tensor for name, tensor in batch.items() if name not in ("keypoints", "masks", "parsing")}
+    return kept | {"images": torch.stack(pictures)}
 
 
 def _size(batch: Batch) -> tuple[int, int, int]:

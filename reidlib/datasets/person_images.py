@@ -12,8 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+JUNK, UNLABELLED, DISTRACTOR = -1, -2, -3  # pids of no known person; a person is a pid from 0 on
 JOINTS = 18  # OpenPose order, see reidlib.datasets.poses
 ANNOTATIONS = ("keypoints", "masks", "parsing")
+LABELS = ("pids", "camids", "sequences", "is_generated")
+# A person is pid >= 0 everywhere; whoever is nobody in particular has one of these:
+JUNK = -1  # a bad box that is never scored, neither right nor wrong
+UNLABELLED = -2  # generated, shows no person of the set
+DISTRACTOR = -3  # a wrong answer in every gallery, whoever it is (what Market-1501's layout calls pid 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +41,8 @@ class PersonImages:
 
     Args:
         images: uint8 [N,3,H,W], RGB; may be memory-mapped (it is read, never written).
-        pids: int64 [N], the data set's own identity numbers; -1 junk, 0 distractor, -2 generated without a label.
+        pids: int64 [N], the data set's own identity numbers; a person has pid >= 0, and negative ones are `JUNK` (-1),
+            `UNLABELLED` (-2) and `DISTRACTOR` (-3).
         camids: int64 [N], the data set's own camera numbers; -1 where it names no cameras.
         sequences: int64 [N]; default -1, "none".
         names: N file names; default the running number.
@@ -100,7 +107,7 @@ class PersonImages:
         height, width = self.image_size
         has = "".join(f", {name}" for name in ANNOTATIONS if self.has(name))
         fakes = int(self.is_generated.sum())
-        identities = int(self.pids[self.pids > 0].unique().numel())
+        identities = int(self.pids[self.pids >= 0].unique().numel())
         return (
             f"PersonImages({len(self)} images {height}x{width}, {identities} identities, "
             f"{self.camids.unique().numel()} cameras{has}{f', {fakes} generated' if fakes else ''})"

@@ -117,7 +117,7 @@ class Batches:
             batch = self._gather(rows[:, 0])
             batch |= {f"target_{name}": tensor for name, tensor in self._gather(rows[:, 1]).items()}
         if self.augment is not None:
-            batch = self.augment(batch, generator(self.seed, 1, step, self.rank))
+            batch = self.augment(batch, seeded(self.seed, 1, step, self.rank))
         return batch
 
     def _gather(self, rows: Tensor) -> dict[str, Tensor]:
@@ -125,14 +125,14 @@ class Batches:
 
     def _rows_of_epoch(self, epoch: int) -> list[Tensor]:
         if self._epoch is None or self._epoch[0] != epoch:  # only a memory of the last answer
-            self._epoch = (epoch, self.sampler.draw(generator(self.seed, 0, epoch)))
+            self._epoch = (epoch, self.sampler.draw(seeded(self.seed, 0, epoch)))
         return self._epoch[1]
 
 
-def generator(*numbers: int) -> torch.Generator:
+def seeded(*numbers: int) -> torch.Generator:
     """Return a CPU generator seeded by several numbers, so that neighbouring seeds and steps share nothing.
 
-    >>> torch.rand(1, generator=generator(0, 1)) == torch.rand(1, generator=generator(0, 1))
+    >>> torch.rand(1, generator=seeded(0, 1)) == torch.rand(1, generator=seeded(0, 1))
     tensor([True])
     """
     seed = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
@@ -157,7 +157,7 @@ def uniform_batches(n: int, batch_size: int, *, drop_last: bool = False) -> Samp
     which batch normalisation fails). With `drop_last` every batch has exactly `batch_size` images and up to
     batch_size - 1 images, others each epoch, are left out.
 
-    >>> [len(rows) for rows in uniform_batches(10, 4).draw(generator(0))]
+    >>> [len(rows) for rows in uniform_batches(10, 4).draw(seeded(0))]
     [4, 3, 3]
     """
     _check_positive(n=n, batch_size=batch_size)
@@ -184,14 +184,14 @@ def pk_batches(pids: Tensor, p: int, k: int) -> Sampler:
         ValueError: if there are fewer than P identities.
 
     >>> pids = torch.tensor([1] * 5 + [2] * 4 + [3] * 2)
-    >>> [len(rows) for rows in pk_batches(pids, p=2, k=4).draw(generator(0))]
+    >>> [len(rows) for rows in pk_batches(pids, p=2, k=4).draw(seeded(0))]
     [8]
     """
     _check_positive(p=p, k=k)
     groups = [(pids == pid).nonzero().flatten() for pid in pids[pids >= 0].unique()]
     if len(groups) < p:
         raise ValueError(f"P x K batches need at least P = {p} identities, got {len(groups)}")
-    steps = len(_pk_pass(groups, p, k, generator(0)))
+    steps = len(_pk_pass(groups, p, k, seeded(0)))
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         batches = _pk_pass(groups, p, k, generator)
@@ -216,10 +216,55 @@ def _pk_pass(groups: Sequence[Tensor], p: int, k: int, generator: torch.Generato
     return batches
 
 
+def mixed_batches(is_generated: Tensor, real_per_batch: int = 128, fake_per_batch: int = 46) -> Sampler:
+    """Draw batches with so many real and so many generated images; CamStyle's mixture is 128 to 46.
+
+    After Zhong et al., "Camera Style Adaptation for Person Re-identification", CVPR 2018, section 3.4.
+
+    An epoch shows each real image once (up to real_per_batch - 1 are left out, others each time). Generated images come
+    from as many shuffles of their whole set as are needed; most are not seen in one epoch. In a batch they stand evenly
+    spread among the real ones, so pieces of it hold the same mixture.
+
+    Args:
+        is_generated: bool [N], of the set that the batches are gathered from.
+
+    Raises:
+        ValueError: fewer real images than a batch needs, or no generated ones.
+
+    >>> sampler = mixed_batches(torch.tensor([False] * 8 + [True] * 3), 4, 2)
+    >>> sampler.steps, [int((rows >= 8).sum()) for rows in sampler.draw(seeded(0))]
+    (2, [2, 2])
+    """
+    real, fake = (~is_generated).nonzero().flatten(), is_generated.nonzero().flatten()
+    if real_per_batch < 1 or fake_per_batch < 1 or len(real) < real_per_batch or not len(fake):
+        raise ValueError(
+            f"batches of {real_per_batch} real and {fake_per_batch} generated images cannot be drawn from {len(real)} "
+            f"and {len(fake)}"
+        )
+    steps = len(real) // real_per_batch
+    places = [(torch.arange(n) + 0.5) / n for n in (real_per_batch, fake_per_batch)]
+    order = torch.cat(places).argsort(stable=True)
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        shuffled = real[torch.randperm(len(real), generator=generator)]
+        passes = -(-steps * fake_per_batch // len(fake))
+        fakes = torch.cat([fake[torch.randperm(len(fake), generator=generator)] for _ in range(passes)])
+        return [
+            torch.cat([r, f])[order]
+            for r, f in zip(
+                shuffled[: steps * real_per_batch].split(real_per_batch),
+                fakes[: steps * fake_per_batch].split(fake_per_batch),
+                strict=True,
+            )
+        ]
+
+    return Sampler(steps, draw)
+
+
 def same_identity_pairs(
     pids: Tensor, camids: Tensor | None = None, cross_camera: bool = False, usable: Tensor | None = None
 ) -> Tensor:
-    """List all ordered pairs (i, j), i != j, of images of one identity; junk and distractors (pid < 1) have none.
+    """List all ordered pairs (i, j), i != j, of images of one identity; who is nobody (pid < 0) has none.
 
     Args:
         pids: int64 [N].
@@ -233,7 +278,7 @@ def same_identity_pairs(
     >>> same_identity_pairs(torch.tensor([4, 4, 8, 4])).tolist()
     [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0], [3, 1]]
     """
-    allowed = pids > 0 if usable is None else (pids > 0) & usable
+    allowed = pids >= 0 if usable is None else (pids >= 0) & usable
     order = torch.argsort(pids, stable=True)
     order = order[allowed[order]]
     _, counts = pids[order].unique_consecutive(return_counts=True)

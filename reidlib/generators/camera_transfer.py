@@ -29,7 +29,7 @@ from reidlib.datasets.augment import PREFIXES, Batch, crop, flip
 from reidlib.datasets.camera_pairs import camera_pair, random_targets
 from reidlib.datasets.contract import check_size
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import Augment, Batches, generator, pair_batches
+from reidlib.datasets.sampling import Augment, Batches, pair_batches, seeded
 from reidlib.generators.blocks import PatchDiscriminator, linear_decay, resized
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
@@ -605,7 +605,7 @@ def transfer(
     targets = train.select(camids=b)
     if len(targets) == 0:
         raise ValueError(f"model 3 takes target masks from camera {b}, which has no images")
-    rows = torch.randint(len(targets), (len(sources),), generator=generator(seed))
+    rows = torch.randint(len(targets), (len(sources),), generator=seeded(seed))
     pairs = torch.stack([torch.arange(len(sources)), rows], dim=1)
     return synthesise(method, sources, pairs, targets=targets, **options)
 

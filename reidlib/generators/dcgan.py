@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import generator
+from reidlib.datasets.sampling import seeded
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.networks import denormalise, evaluating, normal_init, normalise
 
@@ -102,7 +102,7 @@ class DCGAN(nn.Module):
         """Return n new images, uint8 [n,3,H,W] on the CPU, the same ones for the same seed."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        noise = torch.randn(n, NOISE, generator=generator(seed, n))
+        noise = torch.randn(n, NOISE, generator=seeded(seed, n))
         device = next(self.parameters()).device
         made = [denormalise(self.generate(None, z.to(device)), "signed").cpu() for z in noise.split(batch_size)]
         return torch.cat(made)

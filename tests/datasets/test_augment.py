@@ -339,3 +339,23 @@ def test_everything_stays_on_the_device(operation):
     assert {tensor.device.type for tensor in out.values()} == {"meta"}
     assert {name: tensor.shape for name, tensor in out.items()} == {name: t.shape for name, t in batch.items()}
     assert A.resize(batch, (32, 16))["keypoints"].is_meta and networks.normalise(batch["images"]).is_meta
+
+
+def test_random_rectangle_shows_a_window_of_the_image():
+    """On a picture whose colours are its coordinates, each output is a window of the size that was asked for."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(32.0), indexing="ij")
+    picture = torch.stack([y * 4, x * 8, y * 0]).round().to(torch.uint8)
+    batch = {"images": picture.expand(200, -1, -1, -1), "masks": torch.zeros(200, 64, 32), "pids": torch.arange(200)}
+    out = A.random_rectangle(batch, seeded())
+    assert set(out) == {"images", "pids"} and out["images"].shape == (200, 3, 64, 32)
+    shown = out["images"].float()
+    height = (shown[:, 0, -2].mean(1) - shown[:, 0, 1].mean(1)) / 4 * 64 / 61
+    width = (shown[:, 1, :, -2].mean(1) - shown[:, 1, :, 1].mean(1)) / 8 * 32 / 29
+    area = height * width / (64 * 32)
+    assert 0.6 < area.min() < 0.7 and area.max() > 0.9
+    # 2 to 3 for windows; the whole image (aspect 2) where no draw fitted
+    assert (height / width).min() > 1.9 and 2.5 < (height / width).max() < 3.1
+    again = A.random_rectangle(batch, seeded())["images"]
+    assert torch.equal(out["images"], again)
+    whole = A.random_rectangle(batch, seeded(), area=(1.0, 1.0), aspect=(2.0, 2.0))["images"]
+    assert torch.equal(whole, batch["images"])

@@ -7,10 +7,11 @@ from reidlib.datasets import PersonImages, extend
 from reidlib.datasets.sampling import (
     Batches,
     class_labels,
-    generator,
+    mixed_batches,
     pair_batches,
     pk_batches,
     same_identity_pairs,
+    seeded,
     uniform_batches,
 )
 
@@ -31,7 +32,7 @@ def epoch_of(batches: Batches, epoch: int = 0) -> list[torch.Tensor]:
 @given(n=st.integers(1, 300), size=st.integers(1, 64), seed=st.integers(0, 5))
 def test_uniform_shows_every_image_once_an_epoch(n, size, seed):
     sampler = uniform_batches(n, size)
-    rows = sampler.draw(generator(seed))
+    rows = sampler.draw(seeded(seed))
     assert len(rows) == sampler.steps == -(-n // size)
     assert sorted(torch.cat(rows).tolist()) == list(range(n))
     lengths = [len(r) for r in rows]
@@ -39,7 +40,7 @@ def test_uniform_shows_every_image_once_an_epoch(n, size, seed):
 
 
 def test_uniform_drop_last():
-    rows = uniform_batches(10, 4, drop_last=True).draw(generator(0))
+    rows = uniform_batches(10, 4, drop_last=True).draw(seeded(0))
     assert [len(r) for r in rows] == [4, 4] and torch.cat(rows).unique().numel() == 8
     with pytest.raises(ValueError, match="3 images make no batch of 4"):
         uniform_batches(3, 4, drop_last=True)
@@ -49,7 +50,7 @@ def test_uniform_drop_last():
 def test_pk_toy_of_the_sheet(seed):
     """Estimate 12, emitted 8: one batch of two identities, since the third is left alone."""
     sampler = pk_batches(TOY, p=2, k=4)
-    rows = sampler.draw(generator(seed))
+    rows = sampler.draw(seeded(seed))
     assert sampler.steps == 1 and sum(len(r) for r in rows) == 8
 
 
@@ -61,7 +62,7 @@ def test_pk_toy_of_the_sheet(seed):
 def test_pk_batches_have_p_identities_with_k_images(counts, p, k, seed):
     pids = torch.cat([torch.full((c,), 10 * (i + 1)) for i, c in enumerate(counts)] + [torch.tensor([-1, -2])])
     sampler = pk_batches(pids, p, k)
-    rows = sampler.draw(generator(seed))
+    rows = sampler.draw(seeded(seed))
     assert len(rows) == sampler.steps >= 1
     for row in rows:
         drawn, each = pids[row].unique(return_counts=True)
@@ -74,8 +75,8 @@ def test_pk_batches_have_p_identities_with_k_images(counts, p, k, seed):
 
 
 def test_one_pk_pass_uses_each_image_once_at_most_and_is_at_most_the_estimate():
-    pids = torch.repeat_interleave(torch.arange(1, 21), torch.randint(2, 15, (20,), generator=generator(1)))
-    rows = torch.cat(pk_batches(pids, 4, 4).draw(generator(0)))
+    pids = torch.repeat_interleave(torch.arange(1, 21), torch.randint(2, 15, (20,), generator=seeded(1)))
+    rows = torch.cat(pk_batches(pids, 4, 4).draw(seeded(0)))
     enough = torch.isin(pids[rows], torch.tensor([i for i in range(1, 21) if (pids == i).sum() >= 4]))
     assert rows[enough].unique().numel() == enough.sum()
     n = pids.bincount()[1:].clamp_min(4)
@@ -86,7 +87,7 @@ def test_pk_draws_identities_and_images_evenly():
     pids = torch.repeat_interleave(torch.arange(1, 7), 4)
     seen = torch.zeros(24)
     for seed in range(400):
-        seen[torch.cat(pk_batches(pids, 2, 2).draw(generator(seed)))] += 1
+        seen[torch.cat(pk_batches(pids, 2, 2).draw(seeded(seed)))] += 1
     assert seen.min() > 0.85 * seen.mean() and seen.max() < 1.15 * seen.mean()
 
 
@@ -98,20 +99,20 @@ def test_pk_needs_enough_identities():
 
 
 def test_same_identity_pairs_against_a_slow_loop():
-    pids = torch.randint(-1, 6, (40,), generator=generator(0))
-    camids = torch.randint(1, 4, (40,), generator=generator(1))
-    usable = torch.rand(40, generator=generator(2)) < 0.7
+    pids = torch.randint(-1, 6, (40,), generator=seeded(0))
+    camids = torch.randint(1, 4, (40,), generator=seeded(1))
+    usable = torch.rand(40, generator=seeded(2)) < 0.7
     for cross, use in ((False, None), (True, None), (True, usable)):
         expected = [
             [i, j]
             for i in range(40)
             for j in range(40)
-            if i != j and pids[i] == pids[j] > 0
+            if i != j and pids[i] == pids[j] >= 0
             and not (cross and camids[i] == camids[j])
             and (use is None or (use[i] and use[j]))
         ]  # fmt: skip
         assert same_identity_pairs(pids, camids, cross_camera=cross, usable=use).tolist() == expected
-    assert same_identity_pairs(torch.tensor([-1, -1, 0, 0, 5])).shape == (0, 2)
+    assert same_identity_pairs(torch.tensor([-1, -1, -3, -3, 5])).shape == (0, 2)
     with pytest.raises(ValueError, match="camids"):
         same_identity_pairs(pids, cross_camera=True)
 
@@ -207,3 +208,27 @@ def test_a_part_of_the_pairs_each_epoch():
     assert len(first.unique(dim=0)) == 100 and not torch.equal(first, second)
     with pytest.raises(ValueError, match=r"got \[0, 2\]"):
         pair_batches(pairs[:0], 4)
+
+
+def test_batches_hold_the_mixture():
+    is_generated = torch.arange(400) % 4 != 0  # 100 real, 300 generated
+    sampler = mixed_batches(is_generated, 12, 4)
+    batches = sampler.draw(seeded(0))
+    assert len(batches) == sampler.steps == 100 // 12
+    reals = torch.cat([rows[~is_generated[rows]] for rows in batches])
+    fakes = torch.cat([rows[is_generated[rows]] for rows in batches])
+    assert len(reals.unique()) == len(reals) == 96 and len(fakes.unique()) == len(fakes) == 32
+    for rows in batches:
+        assert is_generated[rows].sum() == 4 and len(rows) == 16
+        assert [int(is_generated[part].sum()) for part in rows.tensor_split(4)] == [1, 1, 1, 1]
+    # fewer fakes than an epoch needs: each is taken equally often, give or take one
+    few = mixed_batches(torch.arange(105) >= 100, 10, 3).draw(seeded(0))
+    counts = torch.cat(few)[torch.cat(few) >= 100].bincount()[100:]
+    assert counts.tolist() == [6] * 5
+    sampler = mixed_batches(torch.arange(128 * 3 + 200) >= 128 * 3)
+    assert sampler.steps == 3 and len(sampler.draw(seeded(0))[0]) == 128 + 46
+    for real, fake, message in ((9, 1, "drawn from 8 and 3"), (4, 0, "4 real and 0 generated")):
+        with pytest.raises(ValueError, match=message):
+            mixed_batches(torch.arange(11) >= 8, real, fake)
+    with pytest.raises(ValueError, match="and 0"):
+        mixed_batches(torch.zeros(8, dtype=torch.bool), 4, 2)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from reidlib.datasets import PersonImages
-from reidlib.datasets.sampling import generator
+from reidlib.datasets.sampling import seeded
 from reidlib.generators.synthesis import stream, synthesise
 
 
@@ -39,7 +39,7 @@ class Negative(nn.Module):
 
 
 def people(n=5, seed=0):
-    pixels = torch.randint(0, 256, (n, 3, 8, 4), dtype=torch.uint8, generator=generator(seed))
+    pixels = torch.randint(0, 256, (n, 3, 8, 4), dtype=torch.uint8, generator=seeded(seed))
     names = [f"{pid:04d}_c1_{i}.jpg" for i, pid in enumerate(range(3, 3 + n))]
     return PersonImages(pixels, range(3, 3 + n), [1, 2] * (n // 2) + [1] * (n % 2), sequences=range(n), names=names)
 

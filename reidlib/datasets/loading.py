@@ -1,12 +1,24 @@
-"""`Benchmark`: a data set's training set, queries and gallery, and how it is to be scored; `load` reads one by name."""
+"""`load`: read a data set by name. The reader lists the files; here they are decoded, cached, sized, put together."""
 
 import inspect
 import os
-from collections.abc import Iterator
-from types import ModuleType
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pandas as pd
+import torch
+
+from reidlib.checks import check_choice
+from reidlib.datasets import annotations, readers
+from reidlib.datasets import cache as caching
 from reidlib.datasets.contract import Benchmark, check_size
+from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.readers.listing import Listing, Subsets
+
+OWN_COLUMNS = ("path", "name", "pid", "camid", "sequence")
+KEYPOINT_TABLES = {"train": ["train"], "val": ["train"], "all": ["train", "test"]}  # of a subset; the others: test
 
 
 def load(
@@ -43,7 +55,8 @@ def load(
             `train_with_val` (msmt17), `crop` (deepfashion), `table` (folder); see the readers' `read`.
 
     `size`, `seed`, `scene`, `network` and `difficulty` describe rendered people; real data has no such choice and
-    takes no notice of them, so one notebook can pass them whatever its `dataset` is.
+    takes no notice of them, so one notebook can pass them whatever its `dataset` is. An image that cannot be decoded
+    is left out with a warning that names it.
 
     Raises:
         ValueError: unknown name; a split of a data set that has none; empty subset; an identity in both the training
@@ -52,26 +65,25 @@ def load(
         FileNotFoundError: no such data set in `root`.
     """
     height, width = check_size(image_size)
-    readers = _readers()
+    check_choice("name", name, ("procedural", *readers.NAMES))
     if name == "procedural":
         from reidlib.datasets import procedural
 
         rendered = (128, 64) if height <= 128 and width <= 64 else (256, 128)
         choice = {"size": size, "seed": seed, "scene": scene, "network": network, "difficulty": difficulty}
         root = procedural.make(root, image_size=rendered, progress=progress, **choice)
-    elif name not in readers:
-        raise ValueError(f"name must be {', '.join(map(repr, ['procedural', *readers]))}; got {name!r}")
-    read = readers[network if name == "procedural" else name].read
+    read = readers.reader(network if name == "procedural" else name).read
+    accepted = sorted(set(inspect.signature(read).parameters) - {"root"})
     if split is not None:
+        if "split" not in accepted:
+            raise ValueError(f"{name} has no splits to choose from, got split={split!r}")
         options["split"] = split
-    accepted = set(inspect.signature(read).parameters) - {"root", "image_size", "cache", "progress", "name", "layout"}
-    if "split" in options and "split" not in accepted:
-        raise ValueError(f"{name} has no splits to choose from, got split={split!r}")
-    if unknown := sorted(set(options) - accepted):
-        raise TypeError(
-            f"{name} takes no option {', '.join(unknown)}; it takes {', '.join(sorted(accepted)) or 'none'}"
-        )
-    return read(root, image_size=(height, width), cache=cache, progress=progress, name=name, **options)
+    if unknown := sorted(set(options) - set(accepted)):
+        raise TypeError(f"{name} takes no option {', '.join(unknown)}; it takes {', '.join(accepted) or 'none'}")
+    listing = read(root, **options)
+    subsets = _decode(listing, name, (height, width), cache, progress)
+    subsets = subsets if listing.views is None else listing.views(subsets)
+    return Benchmark(name=name, folder=listing.folder, protocol=listing.protocol, **subsets)
 
 
 def load_splits(
@@ -83,16 +95,113 @@ def load_splits(
     set), every other data set one. `options` go on to `load`; what they fix is not varied (`split=3` gives CUHK01's
     two ways of that split). `evaluators.score_splits` runs an experiment over them.
     """
-    reader = _readers().get(options.get("network", "market1501") if name == "procedural" else name)
-    variants = getattr(reader, "SPLITS", ({},)) if options.get("protocol") != "new" else ({},)
-    for variant in variants:
+    layout = options.get("network", "market1501") if name == "procedural" else name
+    variants = getattr(readers.reader(layout), "SPLITS", ({},)) if layout in readers.NAMES else ({},)
+    for variant in variants if options.get("protocol") != "new" else ({},):
         if all(options.get(key, value) == value for key, value in variant.items()):
             yield load(name, root, image_size, **options | variant)
 
 
-def _readers() -> dict[str, ModuleType]:
-    """Return the modules that read real data by the name of their data set; a new reader is one more name here."""
-    from reidlib.datasets.readers import cuhk01, cuhk03, deepfashion, dukemtmc, folder, market1501, msmt17
+def _decode(
+    listing: Listing, name: str, image_size: tuple[int, int], cache: str | os.PathLike | None, progress: bool
+) -> Subsets:
+    """Decode the images of each table through the cache and put them together with everything known about them."""
+    folder = listing.folder
+    files = {
+        subset: caching.Files(
+            images=[folder / path for path in table["path"]],
+            names=table["name"].to_list(),
+            keypoints=_keypoint_tables(folder, subset),
+            openpose=_beside(folder, table["path"], "_keypoints"),
+            masks=_beside(folder, table["path"], "_seg"),
+            parsing=_beside(folder, table["path"], "_parsing"),
+            open_image=listing.open_image,
+            container=listing.container,
+            columns=listing.columns,
+        )
+        for subset, table in listing.tables.items()
+        if len(table)
+    }
+    stem = f"{name}-{listing.variant}" if listing.variant else name
+    decoded = caching.decode(files, name=stem, folder=folder, image_size=image_size, cache=cache, progress=progress)
+    truth = annotations.read_truth(folder / "truth.csv")
+    subsets = {}
+    for subset, table in listing.tables.items():
+        if subset not in decoded:
+            subsets[subset] = PersonImages(torch.zeros((0, 3, *image_size), dtype=torch.uint8), [], [])
+            continue
+        arrays = decoded[subset]
+        people = PersonImages(
+            arrays.images,
+            table["pid"].to_list(),
+            table["camid"].to_list(),
+            sequences=table["sequence"].to_list() if "sequence" in table else None,
+            names=table["name"].to_list(),
+            keypoints=arrays.keypoints,
+            masks=arrays.masks,
+            parsing=arrays.parsing,
+            info=_info(truth, subset, table),
+        )
+        subsets[subset] = people if arrays.kept is None else people.select(indices=arrays.kept)
+    return subsets
 
-    modules = (market1501, dukemtmc, cuhk03, cuhk01, msmt17, deepfashion, folder)
-    return {module.__name__.rpartition(".")[2]: module for module in modules}
+
+def _beside(folder: Path, paths: Iterable[str], ending: str) -> list[Path | None] | None:
+    """Find the annotation file of each image: for `train/7/x.jpg` in `folder/train{ending}/7/`.
+
+    Images that lie in `folder` itself have theirs in the folder beside it, which is named like it plus `ending`.
+
+    Returns:
+        One path (or None) for each image; None altogether where there is no such folder.
+    """
+    paths = [PurePosixPath(path) for path in paths]
+    rows = defaultdict(list)
+    for i, path in enumerate(paths):
+        rows[path.parent].append(i)
+    find = annotations.find_openpose if ending == "_keypoints" else annotations.find_beside
+    found: list[Path | None] = [None] * len(paths)
+    present = False
+    tops = {parent.parts[0] if parent.parts else "" for parent in rows}
+    there = {top: _beside_of(folder, top, ending) for top in tops}
+    for parent, own in rows.items():
+        place = there[parent.parts[0] if parent.parts else ""]
+        here = find(place.joinpath(*parent.parts[1:]), [paths[i].name for i in own]) if place.is_dir() else None
+        present = present or here is not None
+        for i, path in zip(own, here or [], strict=False):
+            found[i] = path
+    return found if present else None
+
+
+def _beside_of(folder: Path, top: str, ending: str) -> Path:
+    return folder / f"{top}{ending}" if top else folder.with_name(f"{folder.name}{ending}")
+
+
+def _keypoint_tables(folder: Path, subset: str) -> tuple[Path, ...]:
+    """Return the key-point tables of a subset, in the data set's own folder.
+
+    Raises:
+        ValueError: two tables of one kind, of which only one can be meant.
+    """
+    tables = []
+    splits = KEYPOINT_TABLES.get(subset, ["test"])
+    for pattern in (*(f"*annotation-{split}.csv" for split in splits), "*annotation.csv"):
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            raise ValueError(f"{folder} has {len(found)} tables {pattern}, keep one: {[p.name for p in found]}")
+        tables += found
+    return tuple(tables)
+
+
+def _info(truth: pd.DataFrame | None, subset: str, table: pd.DataFrame) -> pd.DataFrame | None:
+    """Join the further columns of the table and what truth.csv knows about these images."""
+    own = table.drop(columns=list(OWN_COLUMNS), errors="ignore").reset_index(drop=True)
+    if truth is None:
+        return own if len(own.columns) else None
+    rows = truth
+    if "subset" in truth.columns:  # a file's subset may go by its folder's name or by ours
+        tops = {PurePosixPath(path).parts[0] for path in table["path"]}
+        own_rows = truth[truth["subset"].isin([*tops, subset])]
+        rows = own_rows if subset != "all" or len(own_rows) else truth
+    rows = rows.drop_duplicates("name").drop(columns=[*own.columns, "pid", "camid", "sequence"], errors="ignore")
+    names = pd.DataFrame({"name": table["name"].to_list()}).join(own)
+    return names.merge(rows, on="name", how="left").drop(columns="name")

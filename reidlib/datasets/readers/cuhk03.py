@@ -37,8 +37,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from reidlib.datasets import reading
-from reidlib.datasets.contract import Benchmark, Protocol
+from reidlib.checks import check_choice, some
+from reidlib.datasets.contract import Protocol
+from reidlib.datasets.readers import listing
+from reidlib.datasets.readers.listing import Listing
 
 NAME = re.compile(r"(?P<pair>[1-5])_(?P<person>\d{3})_(?P<view>[12])_(?P<index>\d{2})\.png")
 GRAMMAR = "pair_person3_view_index2.png (pair 1-5; index 01-05 in view 1, 06-10 in view 2)"
@@ -51,6 +53,7 @@ NEW_COUNTS = {
 }
 CLASSIC = Protocol(camera_rule="separate_views", gallery_shots=1, repeats=10)
 SPLITS = tuple({"split": k} for k in range(20))
+SUBSETS = ("train", "query", "gallery")
 
 
 class Split(NamedTuple):
@@ -77,23 +80,13 @@ def parse_name(name: str) -> tuple[int, int, int] | None:
     return sum(PEOPLE[: pair - 1]) + person, view, index
 
 
-def read(
-    root: str | os.PathLike,
-    *,
-    image_size: tuple[int, int],
-    cache: str | os.PathLike | None = None,
-    progress: bool = True,
-    name: str = "cuhk03",
-    split: int = 0,
-    boxes: str = "detected",
-    protocol: str = "classic",
-) -> Benchmark:
-    """Read one split of CUHK03, from the released .mat or from extracted images, whichever is there (extracted first).
+def read(root: str | os.PathLike, *, split: int = 0, boxes: str = "detected", protocol: str = "classic") -> Listing:
+    """List one split of CUHK03, from the released .mat or from extracted images, whichever is there (extracted first).
 
     All images are decoded once; the splits are views of them.
 
     Args:
-        root, image_size, cache, progress, name: see `market1501.read`.
+        root: the data set's own folder, or the folder that holds it.
         split: 0 to 19 in the classic protocol; the new one has only 0.
         boxes: "detected" or "labeled".
         protocol: "classic" or "new".
@@ -103,18 +96,18 @@ def read(
         ValueError: unknown protocol or boxes, split out of range, malformed file, people in both train and test.
     """
     boxes = "labeled" if boxes == "labelled" else boxes
-    reading.check_choice("boxes", boxes, ("detected", "labeled"))
-    reading.check_choice("protocol", protocol, ("classic", "new"))
+    check_choice("boxes", boxes, ("detected", "labeled"))
+    check_choice("protocol", protocol, ("classic", "new"))
     sub = f"images_{boxes}"
-    folder = reading.find_folder(root, ("cuhk03", "CUHK03"), (f"{sub}/", *MAT), "CUHK03")
+    folder = listing.find_folder(root, ("cuhk03", "CUHK03"), (f"{sub}/", *MAT), "CUHK03")
     mat = next((folder / path for path in MAT if (folder / path).is_file()), None)
     source: dict = {}
     if (folder / sub).is_dir():
-        names = _extracted(folder / sub)
+        names = listing.named_well(folder / sub, (".png",), parse_name, GRAMMAR)
     else:
         names = list(_mat_cells(mat, boxes, mat.stat().st_mtime_ns))
         source = {"container": mat, "open_image": _open_from(mat, boxes)}
-    reading.check_counts(folder, "CUHK03", {boxes: len(names)}, IMAGES)
+    listing.check_counts(folder, "CUHK03", {boxes: len(names)}, IMAGES)
     chosen = (_classic_split if protocol == "classic" else _new_split)(folder, mat, boxes, names, split)
     _check(chosen, names, folder)
     fields = {n: parse_name(n) for n in names}
@@ -128,20 +121,16 @@ def read(
             "pair": [int(n[0]) for n in names],
         }
     )
-    options = {"image_size": image_size, "cache": cache, "progress": progress}
-    people = reading.read_images({"all": table}, folder, name=f"{name}-{boxes}", **options, **source)["all"]
-    subsets = {s: reading.select_names(people, getattr(chosen, s)) for s in ("train", "query", "gallery")}
-    rules = CLASSIC if protocol == "classic" else Protocol()
-    return Benchmark(name=name, folder=folder, protocol=rules, **subsets)
-
-
-def _extracted(folder: Path) -> list[str]:
-    names = reading.list_names(folder, (".png",))
-    reading.warn_of_names([n for n in names if parse_name(n) is None], folder, GRAMMAR)
-    names = [n for n in names if parse_name(n) is not None]
-    if not names:
-        raise ValueError(f"{folder} holds no image named {GRAMMAR}")
-    return names
+    return Listing(
+        folder,
+        {"all": table},
+        protocol=CLASSIC if protocol == "classic" else Protocol(),
+        variant=boxes,
+        views=lambda decoded: {
+            subset: listing.select_names(decoded["all"], getattr(chosen, subset)) for subset in SUBSETS
+        },
+        **source,
+    )
 
 
 @lru_cache(maxsize=4)
@@ -208,17 +197,17 @@ def _classic_split(folder: Path, mat: Path | None, boxes: str, names: list[str],
     """Return one of the 20 splits, from the JSON file or from the .mat's test sets."""
     path = folder / f"splits_classic_{boxes}.json"
     if path.is_file():
-        entries = reading.read_json(path)
+        entries = listing.read_json(path)
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"{path} must be a list of splits, got {type(entries).__name__}")
-        reading.check_split(split, len(entries), f"CUHK03 ({path.name})")
+        listing.check_split(split, len(entries), f"CUHK03 ({path.name})")
         if isinstance(entries[split], dict):
             return _lists_of(entries[split], path)
         test = _people(entries[split], f"{path}, split {split}")
     elif mat is not None:
         with _open_mat(mat) as file:
             testsets = _references(file, "testsets", mat)
-            reading.check_split(split, len(testsets), "CUHK03")
+            listing.check_split(split, len(testsets), "CUHK03")
             test = _people(file[testsets[split]][()].T.astype(int).tolist(), f"{mat}, test set {split}")
     else:
         raise FileNotFoundError(f"the classic protocol needs {path} or one of {', '.join(MAT)} in {folder}")
@@ -246,8 +235,7 @@ def _people(pairs: object, source: str) -> set[int]:
 def _lists_of(entry: object, path: Path) -> Split:
     """Read the lists of [path, pid, camid] of one split; who and where are taken from the names alone."""
     try:
-        subsets = ("train", "query", "gallery")
-        names = ([PurePosixPath(str(row[0]).replace("\\", "/")).name for row in entry[s]] for s in subsets)
+        names = ([PurePosixPath(str(row[0]).replace("\\", "/")).name for row in entry[s]] for s in SUBSETS)
         return Split(*(sorted(listed) for listed in names))
     except (TypeError, KeyError, IndexError) as error:
         raise ValueError(f"{path}: a split holds the lists train, query, gallery of [path, pid, camid]") from error
@@ -255,17 +243,17 @@ def _lists_of(entry: object, path: Path) -> Split:
 
 def _new_split(folder: Path, mat: Path | None, boxes: str, names: list[str], split: int) -> Split:
     """Return the 767/700 split, from its .mat or from the JSON file."""
-    reading.check_split(split, 1, "CUHK03's new protocol")
+    listing.check_split(split, 1, "CUHK03's new protocol")
     path, other = folder / f"cuhk03_new_protocol_config_{boxes}.mat", folder / f"splits_new_{boxes}.json"
     if path.is_file():
         chosen = _new_config(path)
     elif other.is_file():
-        entries = reading.read_json(other)
+        entries = listing.read_json(other)
         chosen = _lists_of(entries[0] if isinstance(entries, list) and entries else entries, other)
     else:
         raise FileNotFoundError(f"the new protocol needs {path} or {other.name} beside it")
-    found = {s: len(getattr(chosen, s)) for s in ("train", "query", "gallery")}
-    reading.check_counts(folder, f"CUHK03-NP ({boxes})", found, NEW_COUNTS[boxes])
+    found = {s: len(getattr(chosen, s)) for s in SUBSETS}
+    listing.check_counts(folder, f"CUHK03-NP ({boxes})", found, NEW_COUNTS[boxes])
     return chosen
 
 
@@ -294,21 +282,20 @@ def _new_config(path: Path) -> Split:
     if len(views) == len(files):
         wrong = [n for n, v in zip(files, views, strict=True) if (parse_name(n) or (0, int(v)))[1] != int(v)]
         if wrong:
-            warnings.warn(f"{path}: camId differs from the view in the names of {reading.some(wrong)}", stacklevel=2)
+            warnings.warn(f"{path}: camId differs from the view in the names of {some(wrong)}", stacklevel=2)
     return Split(*lists, dict(zip(files, labels.tolist(), strict=True)))
 
 
 def _check(chosen: Split, names: list[str], folder: Path) -> None:
     """Check that a split names what is there, that nothing is empty and nobody is on both sides."""
     there = set(names)
-    for subset in ("train", "query", "gallery"):
+    for subset in SUBSETS:
         listed = getattr(chosen, subset)
         if not listed:
             raise ValueError(f"the split of {folder} has no {subset} image")
         if absent := [n for n in listed if n not in there]:
             raise FileNotFoundError(
-                f"{len(absent)} of the {len(listed)} {subset} images of the split are not in {folder}: "
-                f"{reading.some(absent)}"
+                f"{len(absent)} of the {len(listed)} {subset} images of the split are not in {folder}: {some(absent)}"
             )
     of = chosen.pids or {n: parse_name(n)[0] for n in names}
-    reading.check_disjoint(folder, (of[n] for n in chosen.train), (of[n] for n in chosen.query + chosen.gallery))
+    listing.check_disjoint(folder, (of[n] for n in chosen.train), (of[n] for n in chosen.query + chosen.gallery))

@@ -5,7 +5,7 @@ r"""DeepFashion in-shop: clothes on models in several views, for generation (it 
 - the pictures, under flattened names in `train/` and `test/` (or all in one of these), or as released below `img/`;
 - `train.lst` (48,674 names) and `test.lst` (4,038), one flattened name in a line; without them the folders count;
 - `*pairs-train.csv`, `*pairs-test.csv` with the columns `from,to`: the pairs that public pose-transfer work uses;
-- `*annotation-train.csv`, `*annotation-test.csv`: key points (`reidlib.datasets.reading`).
+- `*annotation-train.csv`, `*annotation-test.csv`: key points (`readers.listing`).
 
 A flattened name is "fashion" and the path's parts without separators: of the underscores those of the category stay,
 that inside the id goes, and of the file name's only the first stays. What stands before that one is the identity of a
@@ -27,10 +27,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from reidlib.datasets import reading
+from reidlib.checks import check_choice, some
 from reidlib.datasets.contract import Benchmark, Protocol
 from reidlib.datasets.person_images import PersonImages, extend
 from reidlib.datasets.poses import has_torso
+from reidlib.datasets.readers import listing
+from reidlib.datasets.readers.listing import Listing, Subsets
 from reidlib.datasets.sampling import same_identity_pairs
 
 NAME = re.compile(r"(?P<group>fashion(?:WOMEN|MEN)[A-Za-z_]+id\d{8}\d{2})_\w+\.(?:jpg|png)")
@@ -67,19 +69,11 @@ def group_of(name: str) -> str | None:
     return None if match is None else match["group"]
 
 
-def read(
-    root: str | os.PathLike,
-    *,
-    image_size: tuple[int, int],
-    cache: str | os.PathLike | None = None,
-    progress: bool = True,
-    name: str = "deepfashion",
-    crop: bool = False,
-) -> Benchmark:
-    """Read DeepFashion in-shop.
+def read(root: str | os.PathLike, *, crop: bool = False) -> Listing:
+    """List DeepFashion in-shop.
 
     Args:
-        root, image_size, cache, progress, name: see `market1501.read`.
+        root: the data set's own folder, or the folder that holds it.
         crop: cut pictures at least 216 wide to their columns 40 to 215 (and all annotations with them).
 
     Raises:
@@ -87,37 +81,37 @@ def read(
         ValueError: no picture, a name in a list that does not follow the grammar, a group in both train and test.
     """
     markers = ("train.lst", "train/", "img/")
-    folder = reading.find_folder(root, ("fashion_data", "deepfashion", "DeepFashion"), markers, "DeepFashion")
+    folder = listing.find_folder(root, ("fashion_data", "deepfashion", "DeepFashion"), markers, "DeepFashion")
     paths = {subset: _list(folder, subset) for subset in ("train", "test")}
-    reading.check_counts(folder, "DeepFashion", {s: len(p) for s, p in paths.items()}, COUNTS)
+    listing.check_counts(folder, "DeepFashion", {s: len(p) for s, p in paths.items()}, COUNTS)
     groups = {s: [group_of(n) for n in p] for s, p in paths.items()}
     number = {group: i for i, group in enumerate(sorted({*groups["train"], *groups["test"]}), start=1)}
     pids = {subset: [number[group] for group in groups[subset]] for subset in groups}
-    reading.check_disjoint(folder, pids["train"], pids["test"])
+    listing.check_disjoint(folder, pids["train"], pids["test"])
     tables = {
         subset: pd.DataFrame(
             {"path": list(found.values()), "name": list(found), "pid": pids[subset], "camid": -1}
         ).assign(group=groups[subset])
         for subset, found in paths.items()
     }
-    people = reading.read_images(
-        tables,
+    return Listing(
         folder,
-        name=f"{name}-crop" if crop else name,
-        image_size=image_size,
-        cache=cache,
-        progress=progress,
-        columns=COLUMNS if crop else None,
-    )
-    is_first = torch.from_numpy(~people["test"].info["group"].duplicated().to_numpy())
-    return Benchmark(
-        name=name,
-        train=people["train"],
-        query=people["test"].select(indices=is_first),
-        gallery=people["test"].select(indices=~is_first),
+        tables,
         protocol=Protocol(camera_rule="none"),
-        folder=folder,
+        variant="crop" if crop else "",
+        columns=COLUMNS if crop else None,
+        views=_first_of_each_group,
     )
+
+
+def _first_of_each_group(decoded: Subsets) -> Subsets:
+    test = decoded["test"]
+    is_first = torch.from_numpy(~test.info["group"].duplicated().to_numpy())
+    return {
+        "train": decoded["train"],
+        "query": test.select(indices=is_first),
+        "gallery": test.select(indices=~is_first),
+    }
 
 
 def pairs(bench: Benchmark, subset: str = "train") -> tuple[PersonImages, Tensor]:
@@ -130,7 +124,7 @@ def pairs(bench: Benchmark, subset: str = "train") -> tuple[PersonImages, Tensor
         ValueError: unknown subset, another header, or two such files.
         FileNotFoundError: pairs of pictures that are not in the subset.
     """
-    reading.check_choice("subset", subset, ("train", "test"))
+    check_choice("subset", subset, ("train", "test"))
     people = bench.train if subset == "train" else extend(bench.query, bench.gallery)
     tables = sorted(bench.folder.glob(f"*pairs-{subset}.csv"))
     if len(tables) > 1:
@@ -155,7 +149,7 @@ def read_pairs(path: str | os.PathLike, names: list[str]) -> Tensor:
         listed = [(row["from"], row["to"]) for row in rows]
     absent = sorted({name for pair in listed for name in pair if name not in position})
     if absent:
-        raise FileNotFoundError(f"{path} names {len(absent)} pictures that are not there: {reading.some(absent)}")
+        raise FileNotFoundError(f"{path} names {len(absent)} pictures that are not there: {some(absent)}")
     return torch.tensor([[position[a], position[b]] for a, b in listed], dtype=torch.int64).reshape(-1, 2)
 
 
@@ -165,17 +159,15 @@ def _list(folder: Path, subset: str) -> dict[str, str]:
     if lst.is_file():
         names = sorted({line.strip() for line in lst.read_text().splitlines() if line.strip()})
         if wrong := [name for name in names if group_of(name) is None]:
-            raise ValueError(f"{len(wrong)} names in {lst} do not look like {GRAMMAR}: {reading.some(wrong)}")
+            raise ValueError(f"{len(wrong)} names in {lst} do not look like {GRAMMAR}: {some(wrong)}")
         there = _pictures(folder, (subset, "train", "test")) or _released(folder)
         if absent := [name for name in names if name not in there]:
             raise FileNotFoundError(
-                f"{len(absent)} of the {len(names)} pictures that {lst.name} names are not in {folder}: "
-                f"{reading.some(absent)}"
+                f"{len(absent)} of the {len(names)} pictures that {lst.name} names are not in {folder}: {some(absent)}"
             )
     else:
         there = _pictures(folder, (subset,))
-        reading.warn_of_names([name for name in there if group_of(name) is None], folder / subset, GRAMMAR)
-        names = sorted(name for name in there if group_of(name) is not None)
+        names = listing.named_well(folder / subset, SUFFIXES, group_of, GRAMMAR) if there else []
     if not names:
         raise ValueError(f"{folder} holds no picture for {subset}: neither {lst.name} nor {subset}/ with {GRAMMAR}")
     return {name: there[name] for name in names}
@@ -186,7 +178,7 @@ def _pictures(folder: Path, subs: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for sub in subs:
         if (folder / sub).is_dir():
-            for name in reading.list_names(folder / sub, SUFFIXES):
+            for name in listing.list_names(folder / sub, SUFFIXES):
                 found.setdefault(name, f"{sub}/{name}")
     return found
 

@@ -10,7 +10,7 @@ The table is a CSV with the columns
 and anything else, which becomes `PersonImages.info`. `train` may be empty: scoring needs none. Where a camera is
 unknown or all images are from one camera, "ignore the same person in the same camera" would leave nothing to find, so
 the protocol is `camera_rule="none"` and a warning says so. For annotations beside the images see
-`reidlib.datasets.reading`.
+`reidlib.datasets.readers.listing`.
 """
 
 import hashlib
@@ -25,9 +25,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from reidlib.datasets import reading
+from reidlib.checks import some
 from reidlib.datasets.annotations import BESIDE
-from reidlib.datasets.contract import Benchmark, Protocol
+from reidlib.datasets.contract import Protocol
+from reidlib.datasets.readers import listing
+from reidlib.datasets.readers.listing import Listing
 from reidlib.files import atomic_path, resolve
 
 TABLE = "people.csv"
@@ -41,20 +43,11 @@ NAMED = {  # folders whose names say what their images are for
 }  # fmt: skip
 
 
-def read(
-    root: str | os.PathLike,
-    *,
-    image_size: tuple[int, int],
-    cache: str | os.PathLike | None = None,
-    progress: bool = True,
-    name: str = "folder",
-    table: str | os.PathLike | None = None,
-) -> Benchmark:
-    """Read the images that a table names. Photographs are turned upright as their camera recorded.
+def read(root: str | os.PathLike, *, table: str | os.PathLike | None = None) -> Listing:
+    """List the images that a table names. Photographs are turned upright as their camera recorded.
 
     Args:
         root: the table, or the folder that holds it (as `people.csv`, or as the only CSV file with the right columns).
-        image_size, cache, progress, name: see `market1501.read`.
         table: the table, where it is not in `root`; its paths then count from `root`.
 
     Raises:
@@ -65,17 +58,16 @@ def read(
     path = _find_table(root) if table is None else resolve(table)
     folder = path.parent if table is None else resolve(root)
     rows = _read_table(path)
-    reading.check_files(folder, rows["path"].to_list(), path.name)
+    listing.check_files(folder, rows["path"].to_list(), path.name)
     subsets = {subset: rows[rows["split"] == subset].drop(columns="split") for subset in SUBSETS}
     subsets = {s: part.sort_values("path", ignore_index=True) for s, part in subsets.items()}
     for subset in ("query", "gallery"):
         if not len(subsets[subset]):
             raise ValueError(f"{path} has no {subset} image; its splits: {rows['split'].value_counts().to_dict()}")
-    reading.check_disjoint(path, subsets["train"]["pid"], rows["pid"][rows["split"] != "train"])
+    listing.check_disjoint(path, subsets["train"]["pid"], rows["pid"][rows["split"] != "train"])
     _warn_of_copies(folder, subsets)
-    options = {"image_size": image_size, "cache": cache, "progress": progress}
-    people = reading.read_images(subsets, folder, name=f"{name}-{path.stem}", open_image=_open_upright, **options)
-    return Benchmark(name=name, folder=folder, protocol=_protocol(path, rows), **people)
+    protocol = _protocol(path, rows)
+    return Listing(folder, subsets, protocol=protocol, variant=path.stem, open_image=_open_upright)
 
 
 def make_table(
@@ -188,7 +180,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}, line {int(np.flatnonzero(rows['path'].isna())[0]) + 2}: path is empty")
     rows["path"] = rows["path"].str.replace("\\", "/")
     if twice := rows["path"][rows["path"].duplicated()].to_list():
-        raise ValueError(f"{path} lists {len(twice)} images twice: {reading.some(twice)}")
+        raise ValueError(f"{path} lists {len(twice)} images twice: {some(twice)}")
     return rows.assign(name=rows["path"])
 
 
@@ -230,7 +222,7 @@ def _warn_of_copies(folder: Path, subsets: dict[str, pd.DataFrame]) -> None:
     if wrong:
         warnings.warn(
             f"{len(wrong)} query images of {folder} have exact copies among the test images, which makes them easy to "
-            f"find: {reading.some(wrong)}",
+            f"find: {some(wrong)}",
             stacklevel=3,
         )
 
@@ -238,7 +230,7 @@ def _warn_of_copies(folder: Path, subsets: dict[str, pd.DataFrame]) -> None:
 def _without_copies(folder: Path, paths: list[str]) -> list[str]:
     copies = [path for same in _copies(folder, paths) for path in same[1:]]
     if copies:
-        warnings.warn(f"{len(copies)} exact copies are left out: {reading.some(copies)}", stacklevel=3)
+        warnings.warn(f"{len(copies)} exact copies are left out: {some(copies)}", stacklevel=3)
     return [path for path in paths if path not in set(copies)]
 
 
@@ -269,7 +261,7 @@ def _guess(paths: list[str], pattern: str | None) -> dict[str, tuple[str, int | 
         raise ValueError(f"none of {len(paths)} images fits {rule}, for example {paths[0]}")
     if left_out := [path for path in paths if path not in guessed]:
         said = f"{len(left_out)} images do not fit {rule} and are left out"
-        warnings.warn(f"{said}: {reading.some(left_out)}", stacklevel=3)
+        warnings.warn(f"{said}: {some(left_out)}", stacklevel=3)
     return guessed
 
 

@@ -16,13 +16,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
-import torch
 
-from reidlib.datasets import reading
-from reidlib.datasets.contract import Benchmark
+from reidlib.datasets.readers import listing
+from reidlib.datasets.readers.listing import Listing
 
 FOLDER = "Market-1501-v15.09.15"
 SUBSETS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test", "multi_query": "gt_bbox"}
@@ -55,16 +53,6 @@ MARKET = Layout(
 )
 
 
-class Listing(NamedTuple):
-    """What the file names of one folder say, sorted by name."""
-
-    names: list[str]
-    pids: list[int]
-    camids: list[int]
-    sequences: list[int]
-    frames: list[int]
-
-
 def parse_name(name: str, layout: Layout = MARKET) -> tuple[int, int, int, int] | None:
     """Return (pid, camid, sequence, frame) of a file name, or None if it does not follow the grammar.
 
@@ -82,105 +70,55 @@ def parse_name(name: str, layout: Layout = MARKET) -> tuple[int, int, int, int] 
     return int(fields["pid"]), int(fields["camid"]), int(fields.get("sequence", -1)), int(fields["frame"])
 
 
-def list_images(folder: str | os.PathLike, layout: Layout = MARKET) -> Listing:
-    """List one folder by its file names alone (no image is opened), sorted.
-
-    Files that are not `.jpg` and hidden files are ignored. A `.jpg` whose name does not follow the grammar is left out
-    with a warning that names it, because a guessed identity would quietly spoil every score.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is missing; a {layout.title} folder holds bounding_box_train, query and bounding_box_test"
-        )
-    parsed = [(name, parse_name(name, layout)) for name in reading.list_names(folder, (".jpg",))]
-    reading.warn_of_names([name for name, fields in parsed if fields is None], folder, layout.grammar)
-    good = [(name, *fields) for name, fields in parsed if fields is not None]
-    return Listing(*(list(column) for column in zip(*good, strict=True))) if good else Listing([], [], [], [], [])
-
-
-def find_folder(root: str | os.PathLike, layout: Layout = MARKET) -> Path:
-    """Return the data set's own folder: `root` itself, or one of the usual names inside it.
-
-    Raises:
-        FileNotFoundError: if none of them holds bounding_box_train; the message lists where it looked.
-    """
-    return reading.find_folder(root, layout.places, [f"{SUBSETS['train']}/"], layout.title)
-
-
-def read(
-    root: str | os.PathLike,
-    *,
-    image_size: tuple[int, int],
-    cache: str | os.PathLike | None = None,
-    progress: bool = True,
-    name: str = "market1501",
-    layout: Layout = MARKET,
-) -> Benchmark:
-    """Read a folder in Market-1501's layout, through the cache of decoded images.
-
-    An image that cannot be decoded is left out with a warning that names it. Of `gt_bbox` only the images of a query's
-    identity and camera are read: those that multi-query evaluation pools.
+def read(root: str | os.PathLike) -> Listing:
+    """List Market-1501: `read_layout` with its own names and folders.
 
     Args:
         root: the data set's own folder, or the folder that holds it.
-        image_size: (height, width) of the result.
-        cache: where decoded images are kept; default `data/.cache`.
-        progress: show a progress bar while decoding.
-        name: the name that the benchmark gets.
-        layout: whose names and folders these are.
+    """
+    return read_layout(root, MARKET)
+
+
+def read_layout(root: str | os.PathLike, layout: Layout) -> Listing:
+    """List a folder in Market-1501's layout.
+
+    Of `gt_bbox` only the images of a query's identity and camera are listed: those that multi-query evaluation pools.
 
     Raises:
         FileNotFoundError: no such data set, or a subset's folder is missing.
         ValueError: a subset is empty, or an identity is in both the training and the test set.
     """
-    folder = find_folder(root, layout)
-    tables = {
-        subset: pd.DataFrame(
-            {
-                "path": [f"{SUBSETS[subset]}/{file}" for file in listing.names],
-                "name": listing.names,
-                "pid": listing.pids,
-                "camid": listing.camids,
-                "sequence": listing.sequences,
-                "frame": listing.frames,
-            }
-        )
-        for subset, listing in list_subsets(folder, layout).items()
-    }
-    options = {"image_size": image_size, "cache": cache, "progress": progress}
-    return Benchmark(name=name, folder=folder, **reading.read_images(tables, folder, name=name, **options))
+    folder = listing.find_folder(root, layout.places, [f"{SUBSETS['train']}/"], layout.title)
+    tables = {}
+    for subset, sub in SUBSETS.items():
+        if (folder / sub).is_dir() or subset != "multi_query":
+            tables[subset] = list_images(folder / sub, layout)
+    if folder.name == layout.folder:
+        found = {("gt_bbox" if subset == "multi_query" else subset): len(table) for subset, table in tables.items()}
+        listing.check_counts(folder, layout.title, found, layout.counts)
+    listing.check_disjoint(folder, tables["train"]["pid"], [*tables["query"]["pid"], *tables["gallery"]["pid"]])
+    if "multi_query" in tables:
+        extra, queries = tables.pop("multi_query"), tables["query"]
+        wanted = set(zip(queries["pid"], queries["camid"], strict=True))
+        pooled = extra[[key in wanted for key in zip(extra["pid"], extra["camid"], strict=True)]]
+        if len(pooled):
+            tables["multi_query"] = pooled.reset_index(drop=True)
+    return Listing(folder, tables)
 
 
-def list_subsets(folder: Path, layout: Layout = MARKET) -> dict[str, Listing]:
-    """List every subset of a folder by file names, and check what names can show.
+def list_images(folder: Path, layout: Layout = MARKET) -> pd.DataFrame:
+    """List one folder by its file names alone: path, name, pid, camid, sequence, frame, sorted by name.
+
+    Files that are not `.jpg` and hidden files are ignored.
 
     Raises:
-        FileNotFoundError, ValueError: see `read`.
+        FileNotFoundError: if there is no such folder.
+        ValueError: if no name follows the grammar.
     """
-    listings = {}
-    for subset, sub in SUBSETS.items():
-        if subset == "multi_query" and not (folder / sub).is_dir():
-            continue
-        listings[subset] = list_images(folder / sub, layout)
-        if not listings[subset].names:
-            raise ValueError(f"{folder / sub} holds no image named {layout.grammar}")
-    if folder.name == layout.folder:
-        found = {("gt_bbox" if s == "multi_query" else s): len(listing.names) for s, listing in listings.items()}
-        reading.check_counts(folder, layout.title, found, layout.counts)
-    reading.check_disjoint(folder, listings["train"].pids, listings["query"].pids + listings["gallery"].pids)
-    if "multi_query" in listings:
-        wanted = set(zip(listings["query"].pids, listings["query"].camids, strict=True))
-        rows = [row for row in zip(*listings["multi_query"], strict=True) if (row[1], row[2]) in wanted]
-        listings.pop("multi_query")
-        if rows:
-            listings["multi_query"] = Listing(*(list(column) for column in zip(*rows, strict=True)))
-    return listings
-
-
-def sequences_of(listing: Listing) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (pids, camids, sequences) int64 [N], which is all that `camera_pairs.split` needs."""
-    return torch.tensor(listing.pids), torch.tensor(listing.camids), torch.tensor(listing.sequences)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is missing; a {layout.title} folder holds bounding_box_train, query and bounding_box_test"
+        )
+    names = listing.named_well(folder, (".jpg",), lambda name: parse_name(name, layout), layout.grammar)
+    rows = [(f"{folder.name}/{name}", name, *parse_name(name, layout)) for name in names]
+    return pd.DataFrame(rows, columns=["path", "name", "pid", "camid", "sequence", "frame"])

@@ -20,9 +20,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from reidlib.datasets import reading
-from reidlib.datasets.contract import Benchmark
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import extend
+from reidlib.datasets.readers import listing
+from reidlib.datasets.readers.listing import Listing, Subsets
 
 VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
 LISTS = ("train", "val", "query", "gallery")
@@ -47,20 +48,11 @@ def parse_line(line: str) -> tuple[str, int, int] | None:
     return (path, int(number), camera) if 1 <= camera <= CAMERAS else None
 
 
-def read(
-    root: str | os.PathLike,
-    *,
-    image_size: tuple[int, int],
-    cache: str | os.PathLike | None = None,
-    progress: bool = True,
-    name: str = "msmt17",
-    version: int | None = None,
-    train_with_val: bool = False,
-) -> Benchmark:
-    """Read MSMT17.
+def read(root: str | os.PathLike, *, version: int | None = None, train_with_val: bool = False) -> Listing:
+    """List MSMT17.
 
     Args:
-        root, image_size, cache, progress, name: see `market1501.read`.
+        root: the data set's own folder, or the folder that holds it.
         version: 1 or 2; default the one that is there, 2 where both are.
         train_with_val: train on the validation people's images too.
 
@@ -69,37 +61,37 @@ def read(
             are not there.
         ValueError: an empty or malformed list, a path listed twice.
     """
-    reading.check_choice("version", version, (None, 1, 2))
+    check_choice("version", version, (None, 1, 2))
     wanted = ("MSMT17_V2", "MSMT17_V1") if version is None else (f"MSMT17_V{version}",)
     folder, train_folder, test_folder = _find(root, wanted)
     needed = LISTS if train_with_val or (folder / "list_val.txt").is_file() else ("train", "query", "gallery")
     rows = {"val": []} | {part: _read_list(folder / f"list_{part}.txt") for part in needed}
     offset = max(TRAIN_PEOPLE, 1 + max(number for part in LISTS[:2] for _, number, _ in rows[part]))
     found = {"train + val": len(rows["train"]) + len(rows["val"]), **{s: len(rows[s]) for s in LISTS[2:]}}
-    reading.check_counts(folder, "MSMT17", found, COUNTS)
+    listing.check_counts(folder, "MSMT17", found, COUNTS)
     tables = {}
     for part in LISTS if train_with_val else ("train", "query", "gallery"):
         is_train = part in LISTS[:2]
         paths, numbers, cameras = (list(column) for column in zip(*rows[part], strict=True))
         paths = [f"{train_folder if is_train else test_folder}/{path}" for path in paths]
-        reading.check_files(folder, paths, f"list_{part}.txt")
+        listing.check_files(folder, paths, f"list_{part}.txt")
         table = pd.DataFrame({"path": paths, "pid": numbers, "camid": cameras, "list_pid": numbers})
         table["name"] = [PurePosixPath(path).name for path in paths]
         table["pid"] += 1 if is_train else 1 + offset
         tables[part] = table.sort_values("path", ignore_index=True)
-    options = {"image_size": image_size, "cache": cache, "progress": progress}
-    name_of_cache = f"{name}-{'trainval-' if train_with_val else ''}{folder.name.lower()}"
-    subsets = reading.read_images(tables, folder, name=name_of_cache, **options)
-    if train_with_val:
-        subsets["train"] = extend(subsets["train"], subsets.pop("val"))
-    return Benchmark(name=name, folder=folder, **subsets)
+    variant = f"{'trainval-' if train_with_val else ''}{folder.name.lower()}"
+    return Listing(folder, tables, variant=variant, views=_train_with_val if train_with_val else None)
+
+
+def _train_with_val(decoded: Subsets) -> Subsets:
+    return {"train": extend(decoded["train"], decoded["val"]), "query": decoded["query"], "gallery": decoded["gallery"]}
 
 
 def _find(root: str | os.PathLike, versions: tuple[str, ...]) -> tuple[Path, str, str]:
     """Return the data set's folder and the names of its folders of training and of test images."""
     places = [f"{parent}{version}" for version in versions for parent in ("", "msmt17/", "MSMT17/")]
     folders = {VERSIONS[version] for version in versions}
-    folder = reading.find_folder(root, places, ["list_train.txt"], "MSMT17")
+    folder = listing.find_folder(root, places, ["list_train.txt"], "MSMT17")
     for train_folder, test_folder in sorted(folders, reverse=True):
         if (folder / train_folder).is_dir():
             if not (folder / test_folder).is_dir():

@@ -279,9 +279,9 @@ def test_a_malformed_mat(read, tmp_path):
 def test_arguments_and_folders(read, folder, extracted, tmp_path, paint):
     with pytest.raises(FileNotFoundError, match=r"none of these holds images_detected/ or cuhk03_release/cuhk-03\.mat"):
         read(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="boxes must be 'detected' or 'labeled', got 'both'"):
+    with pytest.raises(ValueError, match="boxes must be one of 'detected', 'labeled'; got 'both'"):
         read(folder, boxes="both")
-    with pytest.raises(ValueError, match="protocol must be 'classic' or 'new', got 'np'"):
+    with pytest.raises(ValueError, match="protocol must be one of 'classic', 'new'; got 'np'"):
         read(folder, protocol="np")
     with pytest.raises(TypeError, match="cuhk03 takes no option labeled; it takes boxes, protocol, split"):
         read(folder, labeled=True)

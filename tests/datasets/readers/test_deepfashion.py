@@ -90,7 +90,7 @@ def test_pairs(folder, read):
     (folder / "my-pairs-test.csv").write_text("from,to\n")
     with pytest.raises(ValueError, match="2 tables of pairs, keep one"):
         pairs(bench, "test")
-    with pytest.raises(ValueError, match="subset must be 'train' or 'test', got 'query'"):
+    with pytest.raises(ValueError, match="subset must be one of 'train', 'test'; got 'query'"):
         pairs(bench, "query")
 
 

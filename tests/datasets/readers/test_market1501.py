@@ -7,7 +7,7 @@ import torch
 
 from reidlib.datasets import load, load_splits
 from reidlib.datasets.readers import market1501
-from reidlib.datasets.readers.market1501 import COUNTS, FOLDER, list_images, list_subsets, parse_name
+from reidlib.datasets.readers.market1501 import COUNTS, FOLDER, list_images, parse_name
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_root_may_be_the_folder_or_its_parent(read, tree):
 
 def test_a_rendered_tree_has_its_own_counts_and_its_truth_becomes_info(read, tree):
     rows = ["name,subset,pid,camid,sequence,frame,yaw,shirt"]
-    names = list_images(tree.folder / "bounding_box_train").names
+    names = list_images(tree.folder / "bounding_box_train")["name"]
     rows += [f"{name},bounding_box_train,9,9,9,9,{i}.5,red" for i, name in enumerate(names)]
     rows += ["0001_c1s1_000101_00.jpg,gt_bbox,1,1,1,1,11,grey", "0001_c1s1_000101_00.jpg,query,1,1,1,1,22,blue"]
     (tree.folder / "truth.csv").write_text("\n".join(rows))
@@ -110,13 +110,13 @@ def test_released_counts_from_names_alone(tmp_path):
     (folder / "query" / "._0001_c1s1_000001_00.jpg").touch()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing to warn of
-        listings = list_subsets(folder)
-    assert [len(listings[s].names) for s in ("train", "query", "gallery")] == [12_936, 3_368, 19_732]
-    assert listings["gallery"].pids.count(-1) == 3_819 and listings["gallery"].pids.count(0) == 2_798
-    assert sum(name.endswith(".jpg.jpg") for name in listings["query"].names) == 6
-    (folder / "query" / listings["query"].names[-1]).unlink()
+        tables = market1501.read(folder).tables
+    assert [len(tables[s]) for s in ("train", "query", "gallery")] == [12_936, 3_368, 19_732]
+    assert (tables["gallery"]["pid"] == -1).sum() == 3_819 and (tables["gallery"]["pid"] == 0).sum() == 2_798
+    assert tables["query"]["name"].str.endswith(".jpg.jpg").sum() == 6
+    (folder / "query" / tables["query"]["name"].iloc[-1]).unlink()
     with pytest.warns(UserWarning, match=rf"query 3367 \(released: {COUNTS['query']}\)$"):
-        list_subsets(folder)
+        market1501.read(folder)
     shutil.rmtree(folder)  # pytest would keep 36,000 files for two more runs
 
 
@@ -240,14 +240,14 @@ def test_arguments_are_checked(tree, tmp_path):
             load("market1501", tree.folder, size)
     with pytest.raises(ValueError, match="must not lie inside the data set"):
         load("market1501", tree.folder, cache=tree.folder / "cache", progress=False)
-    assert market1501.find_folder(tree.folder) == tree.folder
+    assert market1501.read(tree.folder).folder == tree.folder
 
 
 def test_openpose_json_beside_the_images(read, tree):
     """JSON gives joints where no table has the image; a table's row goes first."""
     import json
 
-    names = list_images(tree.folder / "bounding_box_train").names
+    names = list_images(tree.folder / "bounding_box_train")["name"]
     folder = tree.folder / "bounding_box_train_keypoints"
     folder.mkdir()
     for i, name in enumerate(names[:4]):

@@ -89,7 +89,7 @@ def test_the_version_asked_for(make, read, tmp_path):
         read(tmp_path, version=2)
     with pytest.raises(FileNotFoundError, match=r"MSMT17_V1 holds none of \[\('mask_train_v2', 'mask_test_v2'\)\]"):
         read(tmp_path / "MSMT17_V1", version=2)
-    with pytest.raises(ValueError, match="version must be None or 1 or 2, got 3"):
+    with pytest.raises(ValueError, match="version must be one of None, 1, 2; got 3"):
         read(tmp_path, version=3)
     make(2)
     assert read(tmp_path).folder.name == "MSMT17_V2" and read(tmp_path, version=1).folder.name == "MSMT17_V1"

@@ -1,0 +1,163 @@
+"""`Listing`, what every reader gives back, and the checks that readers share.
+
+A reader makes one table for each subset: a row for each image with `path` (inside the data set's folder), `name`,
+`pid`, `camid`, if it has them `sequence`, and anything else, which becomes `PersonImages.info`. It opens no image:
+`reidlib.datasets.load` decodes, caches and sizes. Beside a folder of images `F` may lie, with the same sub-folders, all
+optional:
+
+- `F_seg/`: person masks; `F_parsing/`: LIP parsing; `F_keypoints/`: OpenPose's JSON (`NAME_keypoints.json`);
+
+and in the data set's own folder:
+
+- `*annotation-train.csv`, `*annotation-test.csv` (or `*annotation.csv`): key points as public pose-transfer work
+  writes them;
+- `truth.csv`: what a renderer knows about each image.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from reidlib.checks import some
+from reidlib.datasets.contract import Protocol
+from reidlib.datasets.person_images import PersonImages
+from reidlib.files import resolve
+
+Subsets = dict[str, PersonImages]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a data set with their labels, and all that `load` needs to make a `Benchmark` of them.
+
+    Attributes:
+        folder: the data set's own folder.
+        tables: for each decoded table its rows, see the module; named like the subsets unless `views` says otherwise.
+        protocol: how its authors score it.
+        variant: ends the cache's name; two ways of reading one folder need two.
+        open_image: opens an image, for images that are not files of their own; default a picture file.
+        container: the one file that holds all images.
+        columns: keep the columns from the first to before the last of all pictures that are wide enough for that.
+        views: makes the subsets of the decoded tables, where several subsets share one.
+    """
+
+    folder: Path
+    tables: Mapping[str, pd.DataFrame]
+    protocol: Protocol = field(default_factory=Protocol)
+    variant: str = ""
+    open_image: Callable[[Path], Image.Image] = Image.open
+    container: Path | None = None
+    columns: tuple[int, int] | None = None
+    views: Callable[[Subsets], Subsets] | None = None
+
+
+def find_folder(root: str | os.PathLike, names: Sequence[str], markers: Sequence[str], title: str) -> Path:
+    """Return the data set's own folder: `root` itself or one of the usual `names` in it that holds one of `markers`.
+
+    Raises:
+        FileNotFoundError: if there is none; the message lists where it looked.
+    """
+    root = resolve(root)
+    places = [root, *(root / name for name in names)]
+    for place in places:
+        if any((place / marker).exists() for marker in markers):
+            return place
+    looked = ", ".join(str(place) for place in places)
+    raise FileNotFoundError(f"no {title} folder: none of these holds {' or '.join(markers)}: {looked}")
+
+
+def check_counts(folder: Path, title: str, found: Mapping[str, int], released: Mapping[str, int]) -> None:
+    """Warn where the released data set has another number of images (a rendered tree has its own numbers)."""
+    if (folder / "truth.csv").exists():
+        return
+    wrong = [f"{part} {n} (released: {released[part]})" for part, n in found.items() if n != released.get(part, n)]
+    if wrong:
+        warnings.warn(f"{folder} differs from the released {title} in its images: {', '.join(wrong)}", stacklevel=4)
+
+
+def check_disjoint(folder: Path, train: Iterable[int], test: Iterable[int]) -> None:
+    """Refuse a person (pid > 0) who is in both the training and the test set.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    shared = sorted(pid for pid in set(train) & set(test) if pid > 0)
+    if shared:
+        raise ValueError(
+            f"{len(shared)} identities of {folder} are in both the training and the test set "
+            f"({some([f'{pid:04d}' for pid in shared])}); a score on people seen in training means nothing"
+        )
+
+
+def check_files(folder: Path, paths: Sequence[str], source: str) -> None:
+    """Refuse a list that names files which are not there.
+
+    Raises:
+        FileNotFoundError: with how many are missing, and the first of them.
+    """
+    missing = [path for path in paths if not os.path.isfile(folder / path)]  # noqa: PTH113, quicker on 100,000 files
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(paths)} images that {source} names are not in {folder}: {some(missing)}"
+        )
+
+
+def check_split(split: int, available: int, title: str) -> None:
+    """Refuse a split that is not there; splits count from 0.
+
+    Raises:
+        ValueError: with the splits accepted.
+    """
+    if isinstance(split, bool) or not isinstance(split, int) or not 0 <= split < available:
+        raise ValueError(f"{title} has {available} splits: split must be 0 to {available - 1}, got {split!r}")
+
+
+def list_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """List the files of one folder with these suffixes, sorted by name; hidden files are ignored.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing")
+    return sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(suffixes) and e.name[0] != ".")
+
+
+def named_well(folder: Path, suffixes: tuple[str, ...], parse: Callable[[str], object], grammar: str) -> list[str]:
+    """List the files of one folder whose names `parse` understands (does not answer None).
+
+    The others are named in a warning and left out: a guessed identity would quietly spoil every score.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if no name follows the grammar.
+    """
+    names = list_names(folder, suffixes)
+    good = [name for name in names if parse(name) is not None]
+    if len(good) < len(names):
+        wrong = [name for name in names if parse(name) is None]
+        said = f"{len(wrong)} names in {folder} do not follow {grammar} and are left out"
+        warnings.warn(f"{said}: {some(wrong)}", stacklevel=4)
+    if not good:
+        raise ValueError(f"{folder} holds no image named {grammar}")
+    return good
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON file, or raise ValueError naming the file."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def select_names(people: PersonImages, names: Iterable[str]) -> PersonImages:
+    """Return the images of these names, in this order; names that could not be decoded are not there any more."""
+    position = {name: i for i, name in enumerate(people.names)}
+    return people.select(indices=[position[name] for name in names if name in position])

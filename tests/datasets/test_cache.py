@@ -108,6 +108,58 @@ def test_another_folder_with_the_same_name_keeps_its_cache(tree, caches, tmp_pat
     assert len(folders(caches)) == 2
 
 
+def same_looks(folder, colours, size=(20, 10)):
+    """Pictures without compression: equal names and sizes, and equal times to the nanosecond."""
+    folder.mkdir(parents=True)
+    for name, colour in zip("ab", colours, strict=True):
+        Image.new("RGB", size[::-1], colour).save(folder / f"{name}.bmp")
+        os.utime(folder / f"{name}.bmp", ns=(1_000, 2_000))
+    (folder / "people.csv").write_text("path,pid,camid,split\na.bmp,1,1,query\nb.bmp,1,2,gallery\n")
+    return folder
+
+
+@pytest.mark.parametrize("size", [(20, 10), (200, 100)])  # read whole, and in part
+def test_two_folders_that_look_alike_are_two_caches(tmp_path, caches, size):
+    red, blue = (250, 0, 0), (0, 0, 250)
+    for place, colours in (("one/k", (red, red)), ("two/k", (blue, blue)), ("three/k", (red, blue))):
+        bench = load("folder", same_looks(tmp_path / place, colours, size), (16, 8), cache=caches, progress=False)
+        assert bench.query.images[0, :, 0, 0].tolist() == list(colours[0])
+        assert bench.gallery.images[0, :, 0, 0].tolist() == list(colours[1])
+    assert len(folders(caches)) == 3
+
+
+@pytest.mark.parametrize("size", [(20, 10), (200, 100)])
+def test_another_picture_of_the_same_name_size_and_time_is_noticed(tmp_path, caches, size):
+    import shutil
+
+    folder = same_looks(tmp_path / "k", ((250, 0, 0), (0, 250, 0)), size)
+    load("folder", folder, (16, 8), cache=caches, progress=False)
+    shutil.rmtree(folder)
+    same_looks(tmp_path / "k", ((0, 250, 0), (250, 0, 0)), size)  # swapped
+    bench = load("folder", folder, (16, 8), cache=caches, progress=False)
+    assert bench.query.images[0, :, 0, 0].tolist() == [0, 250, 0] and len(folders(caches)) == 1
+
+
+def test_bytes_of_a_sample_of_many_files_are_read(tree, caches, monkeypatch):
+    looked = []
+    real = cache._some_bytes
+    monkeypatch.setattr(cache, "_some_bytes", lambda path, size: looked.append(path.name) or real(path, size))
+    monkeypatch.setattr(cache, "LOOKED_AT", 3)
+    read(tree, caches)
+    of_train = [name for name in looked if name[:4] in ("0002", "0007", "0010")]
+    assert of_train == ["0002_c1s1_000201_01.jpg", "0007_c1s1_000701_01.jpg", "0010_c1s1_001001_01.jpg"]
+
+
+@pytest.mark.parametrize("place", ["cache", "query/cache", "../market1501"])
+def test_the_cache_never_lies_in_the_data_set(tree, tmp_path, place):
+    link = tmp_path / "link"
+    link.symlink_to(tree.folder)
+    for inside in (tree.folder / place, link / place):
+        with pytest.raises(ValueError, match="must not lie inside the data set"):
+            read(tree, inside)
+    assert not list(tree.folder.rglob("*.npy")) and not (tree.folder / "cache").exists()
+
+
 def test_an_interrupted_build_leaves_no_cache(tree, caches, monkeypatch):
     real, calls = cache._build_subset, []
 

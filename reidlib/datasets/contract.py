@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.person_images import DISTRACTOR, JUNK, PersonImages
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Benchmark:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def table(self) -> pd.DataFrame:
-        """Return one row for each subset: images, identities (pid > 0), cameras, distractors (pid 0), junk (pid -1)."""
+        """Return one row for each subset: images, identities (pids from 0), cameras, distractors (-3), junk (-1)."""
         rows = {
             name: {
                 "images": len(people),
-                "identities": people.pids[people.pids > 0].unique().numel(),
+                "identities": people.pids[people.pids >= 0].unique().numel(),
                 "cameras": people.camids.unique().numel(),
-                "distractors": int((people.pids == 0).sum()),
-                "junk": int((people.pids == -1).sum()),
+                "distractors": int((people.pids == DISTRACTOR).sum()),
+                "junk": int((people.pids == JUNK).sum()),
             }
             for name, people in self.subsets().items()
         }

@@ -3,7 +3,7 @@ r"""Your own crops: a table of `path,pid,camid,split`, and one call that makes s
 The table is a CSV with the columns
 
 - `path`: the image, relative to the table's folder;
-- `pid`: a whole number; as everywhere -1 is junk and 0 a distractor;
+- `pid`: a whole number: people from 0 on; as everywhere -1 is junk and -3 a distractor;
 - `camid`: a whole number from 1, or empty, or no such column: unknown (-1);
 - `split`: `train`, `query` or `gallery`;
 
@@ -28,11 +28,13 @@ from PIL import Image, ImageOps
 from reidlib.checks import some
 from reidlib.datasets.annotations import BESIDE
 from reidlib.datasets.contract import Protocol
+from reidlib.datasets.person_images import DISTRACTOR, JUNK
 from reidlib.datasets.readers import listing
 from reidlib.datasets.readers.listing import Listing
 from reidlib.files import atomic_path, resolve
 
 TABLE = "people.csv"
+LARGEST = 2**63 - 1  # what an int64 holds
 SUBSETS = ("train", "query", "gallery")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CAMERA = re.compile(r"(?:^|[^a-z])(?:camera|cam|c)[_\- ]?(\d+)(?!\d)", re.IGNORECASE)
@@ -156,22 +158,20 @@ def _find_table(root: str | os.PathLike) -> Path:
 
 def _read_table(path: Path) -> pd.DataFrame:
     """Read and check a table; missing cameras become -1."""
-    rows = pd.read_csv(path, dtype={"path": str, "split": str})
+    rows = pd.read_csv(path, dtype=dict.fromkeys(("path", "pid", "camid", "split"), str))
     missing = [column for column in ("path", "pid", "split") if column not in rows]
     if missing:
         raise ValueError(f"{path} must have the columns path,pid,camid,split; it has {list(rows.columns)}")
-    rows["camid"] = rows.get("camid", -1)
-    for column, least in (("pid", -1), ("camid", -1)):
-        numbers = pd.to_numeric(rows[column], errors="coerce")
-        if column == "camid":
-            numbers = numbers.where(rows[column].notna(), -1)
-        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers < least)
-        if wrong.any():
-            line = int(np.flatnonzero(wrong)[0])
-            raise ValueError(
-                f"{path}, line {line + 2}: {column} must be a whole number from {least}, got {rows[column][line]!r}"
-            )
-        rows[column] = numbers.astype(int)
+    rows["camid"] = rows["camid"].fillna("-1") if "camid" in rows else "-1"
+    for column, special in (("pid", (JUNK, DISTRACTOR)), ("camid", (-1,))):
+        numbers = [_whole(text) for text in rows[column]]
+        for line, number in enumerate(numbers, start=2):
+            if number is None or (number < 0 and number not in special):
+                raise ValueError(
+                    f"{path}, line {line}: {column} must be a whole number from 0 to {LARGEST}, or "
+                    f"{' or '.join(map(str, special))}; got {rows[column][line - 2]!r}"
+                )
+        rows[column] = numbers
     rows["split"] = rows["split"].fillna("").str.strip()
     other = sorted(set(rows["split"]) - set(SUBSETS))
     if other:
@@ -182,6 +182,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     if twice := rows["path"][rows["path"].duplicated()].to_list():
         raise ValueError(f"{path} lists {len(twice)} images twice: {some(twice)}")
     return rows.assign(name=rows["path"])
+
+
+def _whole(text: object) -> int | None:
+    """Return the whole number that a cell holds ("7", "7.0"), or None; never by way of a float, which loses digits."""
+    match = re.fullmatch(r"\s*(-?\d+)(?:\.0*)?\s*", str(text), re.ASCII)
+    return int(match[1]) if match and len(match[1]) < 4_000 and int(match[1]) <= LARGEST else None
 
 
 def _protocol(path: Path, rows: pd.DataFrame) -> Protocol:
@@ -279,7 +285,7 @@ def _cameras(cameras: list[int | None]) -> list[int]:
 def _draw_split(rows: pd.DataFrame, train: float | None, seed: int) -> list[str]:
     """Return the split of each row: whole identities to train, then queries that leave something to find."""
     rng = np.random.default_rng(seed)
-    people = sorted(set(rows["pid"][rows["pid"] > 0]))
+    people = sorted(set(rows["pid"][rows["pid"] >= 0]))
     share = (0.5 if len(people) >= MANY else 0.0) if train is None else train
     training = set(rng.permutation(people)[: int(share * len(people))].tolist())
     split = np.where(rows["pid"].isin(training), "train", "gallery").astype(object)

@@ -82,12 +82,12 @@ def check_counts(folder: Path, title: str, found: Mapping[str, int], released: M
 
 
 def check_disjoint(folder: Path, train: Iterable[int], test: Iterable[int]) -> None:
-    """Refuse a person (pid > 0) who is in both the training and the test set.
+    """Refuse a person (pid from 0) who is in both the training and the test set.
 
     Raises:
         ValueError: naming the first of them.
     """
-    shared = sorted(pid for pid in set(train) & set(test) if pid > 0)
+    shared = sorted(pid for pid in set(train) & set(test) if pid >= 0)
     if shared:
         raise ValueError(
             f"{len(shared)} identities of {folder} are in both the training and the test set "

@@ -1,7 +1,8 @@
 r"""Market-1501 and everything laid out like it: `bounding_box_train/`, `query/`, `bounding_box_test/`, `gt_bbox/`.
 
-A name is `PPPP_cCsS_FFFFFF_BB.jpg`: identity (0000 distractor, -1 junk), camera, sequence, frame, box. Some released
-names carry the extension twice; the name is kept as it is. Besides the images a folder may hold, all optional:
+A name is `PPPP_cCsS_FFFFFF_BB.jpg`: identity, camera, sequence, frame, box. Identity -1 is junk and 0000 a distractor,
+which gets the pid `DISTRACTOR` (-3), here and in DukeMTMC-reID: everywhere else 0 is a person. Some released names
+carry the extension twice; the name is kept as it is. Besides the images a folder may hold, all optional:
 
 - `market-annotation-train.csv`, `market-annotation-test.csv`: key points (`reidlib.datasets.annotations`);
 - `bounding_box_train_seg/`, `query_seg/`, `bounding_box_test_seg/`: person masks;
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from reidlib.datasets.person_images import DISTRACTOR
 from reidlib.datasets.readers import listing
 from reidlib.datasets.readers.listing import Listing
 
@@ -60,6 +62,8 @@ def parse_name(name: str, layout: Layout = MARKET) -> tuple[int, int, int, int] 
     (2, 1, 3, 451)
     >>> parse_name("-1_c6s4_013501_00.jpg.jpg")
     (-1, 6, 4, 13501)
+    >>> parse_name("0000_c2s1_000211_01.jpg")[0] == DISTRACTOR
+    True
     >>> parse_name("2_c1_f0000451.jpg") is None
     True
     """
@@ -67,7 +71,8 @@ def parse_name(name: str, layout: Layout = MARKET) -> tuple[int, int, int, int] 
     if match is None:
         return None
     fields = match.groupdict()
-    return int(fields["pid"]), int(fields["camid"]), int(fields.get("sequence", -1)), int(fields["frame"])
+    pid = DISTRACTOR if fields["pid"] == "0000" else int(fields["pid"])
+    return pid, int(fields["camid"]), int(fields.get("sequence", -1)), int(fields["frame"])
 
 
 def read(root: str | os.PathLike) -> Listing:

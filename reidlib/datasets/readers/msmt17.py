@@ -5,9 +5,9 @@ r"""MSMT17: fifteen cameras, four days, 126,441 boxes of 4,101 people; version 1
 path between underscores (`0000/0000_000_01_0303morning_0015_0.jpg`). Train and val together have 32,621 images of 1,041
 people, query 11,659, gallery 82,161 of 3,060.
 
-The lists number people from 0, training and test people alike. Here 0 is a distractor and two people never share a
-number, so `pids` are the list's number plus 1 for training people (1 to 1,041) and plus 1 + 1,041 for test people; the
-list's own number is the column `list_pid` of `info`. Scored like Market-1501; val is not trained on unless you say so.
+The lists number people from 0, training and test people alike. Here two people never share a number, so `pids` are the
+list's number plus 1 for training people (1 to 1,041) and plus 1 + 1,041 for test people; the list's own number is the
+column `list_pid` of `info`. Scored like Market-1501; val is not trained on unless you say so.
 
 Status: on request with an agreement to sign, research only; version 1, with faces, is restricted: use version 2.
 
@@ -16,6 +16,7 @@ train (30,248) and val (2,373) alone are as commonly quoted.
 """
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -30,6 +31,7 @@ LISTS = ("train", "val", "query", "gallery")
 COUNTS = {"train + val": 32_621, "query": 11_659, "gallery": 82_161}
 TRAIN_PEOPLE = 1_041
 CAMERAS = 15
+NUMBER = re.compile(r"[0-9]{1,18}")  # fits an int64
 
 
 def parse_line(line: str) -> tuple[str, int, int] | None:
@@ -42,7 +44,9 @@ def parse_line(line: str) -> tuple[str, int, int] | None:
     """
     path, _, number = line.strip().rpartition(" ")
     fields = path.split("_")
-    if not (number.isdigit() and path.lower().endswith(".jpg") and len(fields) > 3 and fields[2].isdigit()):
+    if not (
+        NUMBER.fullmatch(number) and path.lower().endswith(".jpg") and len(fields) > 3 and NUMBER.fullmatch(fields[2])
+    ):
         return None
     camera = int(fields[2])
     return (path, int(number), camera) if 1 <= camera <= CAMERAS else None
@@ -108,8 +112,8 @@ def _read_list(path: Path) -> list[tuple[str, int, int]]:
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
         if row is None:
             raise ValueError(
-                f"{path}, line {number}: `relative/path.jpg pid` with the camera (1 to {CAMERAS}) as the path's third "
-                f"field between underscores expected, got {line!r}"
+                f"{path}, line {number}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) as "
+                f"the path's third field between underscores expected, got {line!r}"
             )
     if not rows:
         raise ValueError(f"{path} lists no image")

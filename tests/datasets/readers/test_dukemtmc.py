@@ -5,6 +5,7 @@ import pytest
 
 import reidlib.datasets
 from reidlib.datasets import Protocol, annotations, load
+from reidlib.datasets.person_images import DISTRACTOR
 from reidlib.datasets.readers import dukemtmc, market1501
 
 NAMES = {
@@ -34,6 +35,7 @@ def read(duke, tmp_path):
     ("name", "fields"),
     [
         ("0005_c8_f0123456.jpg", (5, 8, -1, 123456)),
+        ("0000_c1_f0123456.jpg", (DISTRACTOR, 1, -1, 123456)),
         ("0005_c9_f0123456.jpg", None),
         ("0005_c0_f0123456.jpg", None),
         ("0005_c1_f123456.jpg", None),

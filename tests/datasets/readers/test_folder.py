@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from reidlib.datasets import Protocol, load
+from reidlib.datasets.person_images import DISTRACTOR
 from reidlib.datasets.readers.folder import make_table
+from reidlib.datasets.readers.listing import check_disjoint
 from reidlib.evaluators import evaluate_retrieval
 
 ROWS = [
@@ -123,12 +125,22 @@ def test_training_images_are_not_needed(read, write, crops):
             [("b/1.png", "anna", 1, "query")],
             None,
             ValueError,
-            r"line 2: pid must be a whole number from -1, got 'anna'",
+            r"line 2: pid must be a whole number from 0 to 9223372036854775807, or -1 or -3; got 'anna'",
         ),
-        ([("b/1.png", -2, 1, "query")], None, ValueError, "pid must be a whole number from -1"),
-        ([("b/1.png", 1.5, 1, "query")], None, ValueError, "pid must be a whole number from -1"),
-        ([("b/1.png", None, 1, "query")], None, ValueError, "pid must be a whole number from -1"),
-        ([("b/1.png", 2, "left", "query")], None, ValueError, "camid must be a whole number from -1, got 'left'"),
+        ([("b/1.png", -2, 1, "query")], None, ValueError, "pid must be a whole number from 0"),
+        ([("b/1.png", 10**20, 1, "query")], None, ValueError, "line 2: pid must .*; got '100000000000000000000'"),
+        ([("b/1.png", "1e20", 1, "query")], None, ValueError, "pid must .*; got '1e20'"),
+        ([ROWS[2], ("b/2.png", 2**63, 1, "query")], None, ValueError, "line 3: pid must .*; got '9223372036854775808'"),
+        ([("b/1.png", "²", 1, "query")], None, ValueError, "pid must .*; got '²'"),
+        ([("b/1.png", 1, 2**64, "query")], None, ValueError, "camid must .*; got '18446744073709551616'"),
+        ([("b/1.png", 1.5, 1, "query")], None, ValueError, "pid must be a whole number from 0"),
+        ([("b/1.png", None, 1, "query")], None, ValueError, "pid must be a whole number from 0"),
+        (
+            [("b/1.png", 2, "left", "query")],
+            None,
+            ValueError,
+            "camid must be a whole number from 0 to .*, or -1; got 'left'",
+        ),
         ([("b/1.png", 2, 1, "test")], None, ValueError, r"split must be train, query, gallery; got \['test'\]"),
         ([("b/1.png", 2, 1, None)], None, ValueError, r"split must be train, query, gallery; got \[''\]"),
         ([(None, 2, 1, "query")], None, ValueError, "line 2: path is empty"),
@@ -198,6 +210,34 @@ def test_identities_from_names(album):
         "0002_c1s1_000451_03.jpg", "0002_c3s1_000452_01.jpg", "-1_c2s1_000001_01.jpg", "0000_c2s1_000009_01.jpg"
     )
     assert sorted(who(make_table(folder)).values()) == [(-1, 2), (0, 2), (2, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("people", [("0", "1"), ("00", "7"), ("0000", "0012")])
+def test_person_zero_is_a_person(album, read, people):
+    folder = album(*(f"{person}/cam{c}.jpg" for person in people for c in (1, 2)))
+    rows = make_table(folder, train=0)
+    assert set(rows["pid"]) == {int(person) for person in people}
+    assert rows["pid"][rows["split"] == "query"].tolist() == [int(person) for person in people]
+    bench = read(folder)
+    assert bench.table().loc["gallery", ["identities", "distractors", "junk"]].tolist() == [2, 0, 0]
+    with pytest.raises(ValueError, match=r"in both the training and the test set \(0000\)"):
+        check_disjoint("x", [0, 1], [0, 2])
+    check_disjoint("x", [-1, DISTRACTOR], [-1, DISTRACTOR])
+
+
+def test_large_numbers_stay_apart(read, write, crops):
+    largest = 2**63 - 1  # as floating-point numbers these two are one
+    write([("b/1.png", largest, 1.0, "query"), ("b/2.png", largest - 1, 2.0, "gallery"), ("c.jpg", 3, None, "train")])
+    bench = read(crops)
+    assert bench.query.pids.tolist() == [largest] and bench.gallery.pids.tolist() == [largest - 1]
+    assert bench.gallery.camids.tolist() == [2]
+
+
+def test_a_table_may_name_junk_and_distractors(read, write, crops):
+    write([*ROWS[:4], ("c.jpg", -3, 2, "gallery"), ("d.jpg", -1, 1, "gallery")])
+    bench = read(crops)
+    assert bench.gallery.pids.tolist() == [2, DISTRACTOR, -1]
+    assert bench.table().loc["gallery", ["identities", "distractors", "junk"]].tolist() == [1, 1, 1]
 
 
 def test_ten_photographs_of_friends(album, read):

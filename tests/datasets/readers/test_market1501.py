@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reidlib.datasets import load, load_splits
+from reidlib.datasets.person_images import DISTRACTOR
 from reidlib.datasets.readers import market1501
 from reidlib.datasets.readers.market1501 import COUNTS, FOLDER, list_images, parse_name
 
@@ -26,7 +27,7 @@ def read(tree, tmp_path):
         ("0002_c1s1_000451_03.jpg", (2, 1, 1, 451)),
         ("1501_c6s4_013501_00.jpg", (1501, 6, 4, 13501)),
         ("-1_c3s2_000001_12.jpg", (-1, 3, 2, 1)),
-        ("0000_c2s3_123456_01.jpg", (0, 2, 3, 123456)),
+        ("0000_c2s3_123456_01.jpg", (DISTRACTOR, 2, 3, 123456)),
         ("1488_c2s1_000311_00.jpg.jpg", (1488, 2, 1, 311)),
         ("1488_c2s1_000311_00.jpg.png", None),
         ("002_c1s1_000451_03.jpg", None),
@@ -47,7 +48,7 @@ def test_everything_that_names_say(read):
     assert bench.train.pids.tolist() == [2, 2, 7, 7, 10, 10] and bench.train.camids.tolist() == [1, 2] * 3
     assert bench.query.pids.tolist() == [1, 3, 1488]
     assert bench.query.names[2] == "1488_c2s1_000311_00.jpg.jpg"  # kept as it is
-    assert bench.gallery.pids.tolist() == [-1, 0, 1, 3, 3, 1488]
+    assert bench.gallery.pids.tolist() == [-1, DISTRACTOR, 1, 3, 3, 1488]
     assert bench.gallery.sequences.tolist() == [1, 1, 2, 3, 3, 1]
     assert bench.train.info["frame"].tolist() == [201, 202, 701, 702, 1001, 1002]
     # of gt_bbox only what a query's identity and camera needs: 0001_c2 is left out, no query is (1, c2)
@@ -112,7 +113,7 @@ def test_released_counts_from_names_alone(tmp_path):
         warnings.simplefilter("error")  # nothing to warn of
         tables = market1501.read(folder).tables
     assert [len(tables[s]) for s in ("train", "query", "gallery")] == [12_936, 3_368, 19_732]
-    assert (tables["gallery"]["pid"] == -1).sum() == 3_819 and (tables["gallery"]["pid"] == 0).sum() == 2_798
+    assert (tables["gallery"]["pid"] == -1).sum() == 3_819 and (tables["gallery"]["pid"] == DISTRACTOR).sum() == 2_798
     assert tables["query"]["name"].str.endswith(".jpg.jpg").sum() == 6
     (folder / "query" / tables["query"]["name"].iloc[-1]).unlink()
     with pytest.warns(UserWarning, match=rf"query 3367 \(released: {COUNTS['query']}\)$"):

@@ -50,6 +50,8 @@ def read(tmp_path):
         ("0000/0000_000_01_0303morning_0008_0.jpg -1", None),
         ("0000/0000_000_xx_0303morning_0008_0.jpg 0", None),
         ("0000/0000.jpg 0", None),
+        ("0000/0000_000_01_0303morning_0008_0.jpg 12345678901234567890", None),
+        ("0000/0000_000_01_0303morning_0008_0.jpg ²", None),
     ],
 )
 def test_grammar(line, fields):
@@ -117,6 +119,7 @@ def test_malformed(make, read, tmp_path):
     query = folder / "list_query.txt"
     for text, said in (
         ("\n", "list_query.txt lists no image"),
+        (LISTS["query"][0].replace(" 0", " " + "9" * 20), r"line 1: .*at most 18 digits.*got .* 9{20}'"),
         ("0000/a.jpg 0\n", r"list_query\.txt, line 1: .*got '0000/a\.jpg 0'"),
         (LISTS["query"][0] + "\n" + LISTS["query"][0], "lists 1 images twice"),
     ):

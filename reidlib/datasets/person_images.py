@@ -7,12 +7,15 @@ a new index, `extend` keeps a longer list of parts, and `batch` gathers just the
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-JUNK, UNLABELLED, DISTRACTOR = -1, -2, -3  # pids of no known person; a person is a pid from 0 on
+from reidlib.checks import check_choice
+
 JOINTS = 18  # OpenPose order, see reidlib.datasets.poses
 ANNOTATIONS = ("keypoints", "masks", "parsing")
 LABELS = ("pids", "camids", "sequences", "is_generated")
@@ -145,8 +148,7 @@ class PersonImages:
 
     def has(self, annotation: str) -> bool:
         """Say whether this set has `"keypoints"`, `"masks"` or `"parsing"`, without reading them."""
-        if annotation not in ANNOTATIONS:
-            raise ValueError(f"annotation must be one of {', '.join(ANNOTATIONS)}; got {annotation!r}")
+        check_choice("annotation", annotation, ANNOTATIONS)
         present = [getattr(part, annotation) is not None for part in self._parts]
         return any(present) if annotation == "keypoints" else all(present)
 
@@ -166,11 +168,12 @@ class PersonImages:
 
         Raises:
             IndexError: if an index is not in [0, N).
+            TypeError, ValueError: if pids or camids are not whole numbers that int64 holds.
         """
         chosen = torch.arange(len(self)) if indices is None else self._positions(indices)
-        for values, wanted in ((self.pids, pids), (self.camids, camids)):
+        for name, wanted in (("pids", pids), ("camids", camids)):
             if wanted is not None:
-                chosen = chosen[torch.isin(values[chosen], _wanted(wanted))]
+                chosen = chosen[torch.isin(getattr(self, name)[chosen], _integers(name, wanted))]
         return self._view(chosen)
 
     def batch(self, indices: Tensor | Sequence[int], device: str | torch.device = "cpu") -> dict[str, Tensor]:
@@ -186,8 +189,7 @@ class PersonImages:
         chosen = self._positions(indices)
         rows = chosen if self._rows is None else self._rows[chosen]
         out = {name: self._gather(name, rows, device) for name in ("images", *ANNOTATIONS) if self._holds(name)}
-        for name in ("pids", "camids", "sequences", "is_generated"):
-            out[name] = getattr(self, name)[chosen].to(device)
+        out |= {name: getattr(self, name)[chosen].to(device) for name in LABELS}
         return out | {"indices": chosen.to(device)}
 
     def to(self, device: str | torch.device) -> "PersonImages":
@@ -220,24 +222,17 @@ class PersonImages:
         """
         out = self._copy()
         for name, values in labels.items():
-            if name not in ("pids", "camids", "sequences", "is_generated"):
-                raise TypeError(f"with_labels takes pids, camids, sequences, is_generated; got {name!r}")
+            if name not in LABELS:
+                raise TypeError(f"with_labels takes {', '.join(LABELS)}; got {name!r}")
             values = [values] * len(self) if isinstance(values, int) else values
             setattr(out, name, (_flags if name == "is_generated" else _numbers)(name, values, len(self)))
         return out
 
     def table(self) -> pd.DataFrame:
         """Return one row for each image: name, pid, camid, sequence, is_generated, then the columns of `info`."""
-        columns = {
-            "name": self.names,
-            "pid": self.pids.numpy(),
-            "camid": self.camids.numpy(),
-            "sequence": self.sequences.numpy(),
-            "is_generated": self.is_generated.numpy(),
-        }
-        table = pd.DataFrame(columns)
+        table = pd.DataFrame({"name": self.names} | {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS})
         if self.info is not None:
-            table = table.join(self.info[[c for c in self.info.columns if c not in columns]])
+            table = table.join(self.info[[c for c in self.info.columns if c not in table]])
         return table
 
     def _holds(self, name: str) -> bool:
@@ -267,7 +262,7 @@ class PersonImages:
         """Return the images at these positions, and keep only the parts that they lie in."""
         out = self._copy()
         out._length = len(chosen)
-        for name in ("pids", "camids", "sequences", "is_generated"):
+        for name in LABELS:
             setattr(out, name, getattr(self, name)[chosen])
         out.names = [self.names[i] for i in chosen.tolist()]
         out.info = None if self.info is None else self.info.iloc[chosen.numpy()].reset_index(drop=True)
@@ -324,8 +319,7 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
             raise TypeError(f"extend takes PersonImages, got {type(other).__name__} at position {i}")
     if len({s.image_size for s in sets}) > 1:
         raise ValueError(f"all sets must have one image size (height, width), got {[s.image_size for s in sets]}")
-    if missing not in ("drop", "error"):
-        raise ValueError(f'missing must be "drop" or "error", got {missing!r}')
+    check_choice("missing", missing, ("drop", "error"))
     if missing == "error":
         for name in ANNOTATIONS:
             without = [i for i, s in enumerate(sets) if not s.has(name)]
@@ -344,7 +338,7 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
     out = first._copy()
     out._parts, out._rows = tuple(parts), torch.cat(rows)
     out._length = len(out._rows)
-    for name in ("pids", "camids", "sequences", "is_generated"):
+    for name in LABELS:
         setattr(out, name, torch.cat([getattr(s, name) for s in filled]))
     out.names = [name for s in filled for name in s.names]
     if any(s.info is not None for s in filled):
@@ -405,18 +399,30 @@ def _check_tensor(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: t
 
 
 def _numbers(name: str, values: Tensor | Sequence[int], n: int) -> Tensor:
-    tensor = torch.as_tensor(values)
-    if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
-        raise TypeError(f"{name} must be whole numbers, got {tensor.dtype}")
+    tensor = _integers(name, values)
     if tuple(tensor.shape) != (n,):
         raise ValueError(f"{name} must have one number for each of the {n} images, got shape {list(tensor.shape)}")
-    return tensor.to("cpu", torch.int64, copy=True)
+    return tensor
 
 
-def _wanted(values: int | Iterable[int]) -> Tensor:
+def _integers(name: str, values: Tensor | int | Iterable[int]) -> Tensor:
+    """Return whole numbers as int64 on the CPU, a copy; what int64 does not hold is refused, never wrapped around."""
     if isinstance(values, Iterable) and not hasattr(values, "__array__"):
-        values = [int(v) for v in values]  # a set, a range, a dictionary's keys
-    return torch.as_tensor(values).cpu().long().reshape(-1)
+        values = list(values)  # a set, a range, a dictionary's keys
+    expected = f"{name} must be whole numbers that fit int64"
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        every = np.asarray(values, dtype=object).ravel()
+        bad = next((v for v in every if not isinstance(v, Integral) or not -(2**63) <= int(v) < 2**63), values)
+        kind = ValueError if isinstance(bad, Integral) else TypeError
+        raise kind(f"{expected}, got {type(bad).__name__} {bad!r}") from error
+    if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool):
+        raise TypeError(f"{expected}, got {tensor.dtype}")
+    out = tensor.to("cpu", torch.int64, copy=True)
+    if tensor.dtype == torch.uint64 and (out < 0).any():
+        raise ValueError(f"{expected}, got {int(out[out < 0][0]) + 2**64} (uint64)")
+    return out
 
 
 def _flags(name: str, values: Tensor | Sequence[bool] | None, n: int) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor
 from reidlib.datasets.person_images import PersonImages
 
 Augment = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
+# what stands before the names of a batch ("images", ...) by the number of images that belong together
+PREFIXES = {1: ("",), 2: ("", "target_"), 4: ("", "positive_", "other_", "other_positive_")}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Sampler:
 
     Attributes:
         steps: batches in an epoch.
-        draw: one epoch's batches from a generator: `steps` index tensors, [B], or [B,2] for pairs.
+        draw: one epoch's batches from a generator: `steps` index tensors, [B], [B,2] for pairs, [B,4] for two pairs.
         unit: rows of a batch that belong together and go to one process (K for PxK batches).
     """
 
@@ -43,7 +45,8 @@ class Batches:
         labels: int64 [N] class of each image; default `class_labels(images.pids)`.
 
     A batch is what `PersonImages.batch` gives, with `labels` int64 added. For pairs the keys are those of the first
-    images, and each has a twin named `target_...` with the second ones.
+    images, and each has a twin named `target_...` with the second ones. For two pairs (`two_pair_batches`) they are
+    those of the first anchors, with `positive_...`, `other_...` and `other_positive_...` beside them.
 
     >>> people = PersonImages(torch.zeros(10, 3, 8, 4, dtype=torch.uint8), pids=[5] * 6 + [9] * 4, camids=[1] * 10)
     >>> batches = Batches(people, uniform_batches(10, 4), seed=1)
@@ -100,7 +103,7 @@ class Batches:
         return out
 
     def rows(self, step: int) -> Tensor:
-        """Return the indices of this process's images at a step: int64 [B], or [B,2] for pairs."""
+        """Return the indices of this process's images at a step: int64 [B], [B,2] for pairs, [B,4] for two pairs."""
         epoch, position = divmod(step, len(self))
         rows = self._rows_of_epoch(epoch)[position]
         if self.world == 1:
@@ -111,11 +114,10 @@ class Batches:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         rows = self.rows(step)
-        if rows.dim() == 1:
-            batch = self._gather(rows)
-        else:
-            batch = self._gather(rows[:, 0])
-            batch |= {f"target_{name}": tensor for name, tensor in self._gather(rows[:, 1]).items()}
+        columns = rows.reshape(len(rows), -1).T  # [images that belong together, B]
+        batch = {}
+        for prefix, column in zip(PREFIXES[len(columns)], columns, strict=True):
+            batch |= {prefix + name: tensor for name, tensor in self._gather(column).items()}
         if self.augment is not None:
             batch = self.augment(batch, seeded(self.seed, 1, step, self.rank))
         return batch
@@ -153,15 +155,18 @@ def class_labels(pids: Tensor) -> Tensor:
 def uniform_batches(n: int, batch_size: int, *, drop_last: bool = False) -> Sampler:
     """Shuffle n images and cut them into batches; each image is seen once an epoch.
 
-    An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so there is no tiny last batch (on
-    which batch normalisation fails). With `drop_last` every batch has exactly `batch_size` images and up to
-    batch_size - 1 images, others each epoch, are left out.
+    An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so there is no tiny last batch. A batch
+    of one image, on which batch normalisation fails, comes only where one is asked for: an odd number of images in
+    batches of 2 makes one batch fewer, and one batch has 3. With `drop_last` every batch has exactly `batch_size`
+    images and up to batch_size - 1 images, others each epoch, are left out.
 
     >>> [len(rows) for rows in uniform_batches(10, 4).draw(seeded(0))]
     [4, 3, 3]
+    >>> [len(rows) for rows in uniform_batches(5, 2).draw(seeded(0))]
+    [3, 2]
     """
     _check_positive(n=n, batch_size=batch_size)
-    steps = n // batch_size if drop_last else -(-n // batch_size)
+    steps = n // batch_size if drop_last else _steps(n, batch_size)
     if steps == 0:
         raise ValueError(f"{n} images make no batch of {batch_size}")
 
@@ -299,7 +304,8 @@ def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None 
 
     Args:
         pairs: int64 [P,2], from `same_identity_pairs` or a `camera_pair`'s `train_pairs`.
-        batch_size: pairs in a batch; batches differ by one pair at most, as in `uniform_batches`.
+        batch_size: pairs in a batch; batches differ by one pair at most, and none has a single pair unless
+            `batch_size` is 1, as in `uniform_batches`.
         pairs_per_epoch: draw only so many, others each epoch (pose-transfer work takes 4,000); default all.
     """
     if pairs.dim() != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
@@ -307,12 +313,62 @@ def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None 
     _check_positive(batch_size=batch_size)
     count = len(pairs) if pairs_per_epoch is None else min(pairs_per_epoch, len(pairs))
     _check_positive(pairs_per_epoch=count)
-    steps = -(-count // batch_size)
+    steps = _steps(count, batch_size)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         return list(pairs[torch.randperm(len(pairs), generator=generator)[:count]].tensor_split(steps))
 
     return Sampler(steps, draw)
+
+
+def two_pair_batches(pids: Tensor, batch_size: int) -> Sampler:
+    """Draw batches of two independent pairs, each an image (anchor) and another one of the same person (positive).
+
+    Each image with an identity is the first anchor once an epoch and, in an order of its own, the second anchor once,
+    so the two anchors may show one person, as in DG-Net's released code. A positive is drawn uniformly from the other
+    images of the anchor's identity; an image without any is its own positive.
+    Zheng et al., "Joint Discriminative and Generative Learning for Person Re-identification", CVPR 2019.
+
+    Args:
+        pids: int64 [N]; images of nobody (pid < 0) take no part.
+        batch_size: first anchors in a batch, cut as in `uniform_batches`.
+
+    Returns:
+        A sampler of rows [B,4]: anchor, its positive, the other anchor, its positive. `Batches` calls them `images`,
+        `positive_images`, `other_images`, `other_positive_images`; augment them by `compose(..., joint=False)`.
+
+    Raises:
+        ValueError: no image with an identity.
+
+    >>> pids = torch.tensor([7, 7, 9, 9, -1])
+    >>> rows = torch.cat(two_pair_batches(pids, 2).draw(seeded(0)))
+    >>> rows.shape, bool((pids[rows[:, 0]] == pids[rows[:, 1]]).all()), rows[:, 2].sort().values.tolist()
+    (torch.Size([4, 4]), True, [0, 1, 2, 3])
+    """
+    _check_positive(batch_size=batch_size)
+    order = torch.argsort(pids, stable=True)
+    order = order[pids[order] >= 0]  # the images by identity
+    if len(order) == 0:
+        raise ValueError(f"pairs of one person need images with an identity (pid >= 0), got {len(pids)} without")
+    _, group, counts = pids[order].unique_consecutive(return_inverse=True, return_counts=True)
+    size, start = counts[group], (counts.cumsum(0) - counts)[group]  # [n] of each image's identity
+    steps = _steps(len(order), batch_size)
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        columns = []
+        for _ in range(2):
+            anchor = torch.randperm(len(order), generator=generator)  # places in `order`
+            away = 1 + torch.randint(2**62, (len(order),), generator=generator) % (size[anchor] - 1).clamp_min(1)
+            positive = start[anchor] + (anchor - start[anchor] + away) % size[anchor]
+            columns += [order[anchor], order[positive]]
+        return list(torch.stack(columns, dim=1).tensor_split(steps))
+
+    return Sampler(steps, draw)
+
+
+def _steps(n: int, batch_size: int) -> int:
+    """Number of batches of at most batch_size, with no batch of one where larger ones were asked for."""
+    return max(1, min(-(-n // batch_size), n // min(batch_size, 2)))
 
 
 def _check_positive(**numbers: int) -> None:

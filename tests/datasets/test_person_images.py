@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -87,6 +88,13 @@ def test_extend_with_images_that_lack_annotations():
         extend(real, fake, missing="error")
 
 
+def test_unknown_words_name_the_known():
+    with pytest.raises(ValueError, match="annotation must be one of 'keypoints', 'masks', 'parsing'; got 'yaw'"):
+        people(1).has("yaw")
+    with pytest.raises(ValueError, match="missing must be one of 'drop', 'error'; got 'keep'"):
+        extend(people(1), missing="keep")
+
+
 def test_extend_refuses_other_sizes_and_other_things():
     with pytest.raises(ValueError, match=r"\(8, 4\), \(16, 4\)"):
         extend(people(1), PersonImages(torch.zeros(1, 3, 16, 4, dtype=torch.uint8), [1], [1]))
@@ -141,6 +149,22 @@ def test_the_callers_numbers_are_not_shared():
         ({"images": [[1]]}, TypeError, "list"),
         ({"pids": [1]}, ValueError, "each of the 2 images, got shape [1]"),
         ({"pids": [1.5, 2.0]}, TypeError, "float32"),
+        ({"pids": ["a", "b"]}, TypeError, "pids must be whole numbers that fit int64, got str 'a'"),
+        ({"pids": [7, "12"]}, TypeError, "got str '12'"),
+        ({"camids": "12"}, TypeError, "camids must be whole numbers that fit int64, got str '1'"),
+        ({"sequences": [1, None]}, TypeError, "got NoneType None"),
+        ({"pids": np.array(["a", "b"])}, TypeError, "got str 'a'"),
+        ({"pids": [[1], [2, 3]]}, TypeError, "got list [1]"),
+        ({"pids": [1, 10**30]}, ValueError, f"got int {10**30}"),
+        ({"pids": [1, 12345678901234567890]}, ValueError, "got int 12345678901234567890"),
+        ({"pids": [-(2**63) - 1, 1]}, ValueError, "got int -9223372036854775809"),
+        ({"pids": [1e20, 1.0]}, TypeError, "float32"),
+        ({"pids": np.array([1e20, 1.0])}, TypeError, "float64"),
+        ({"pids": [1 + 2j, 1]}, TypeError, "complex64"),
+        ({"pids": [True, False]}, TypeError, "bool"),
+        ({"pids": np.array([3, 2**63], dtype=np.uint64)}, ValueError, "got 9223372036854775808 (uint64)"),
+        ({"camids": torch.tensor([2**64 - 1, 0], dtype=torch.uint64)}, ValueError, "got 18446744073709551615 (uint64)"),
+        ({"pids": np.array([10**30, 1], dtype=object)}, ValueError, f"got int {10**30}"),
         ({"camids": torch.zeros(2, 1, dtype=torch.int64)}, ValueError, "[2, 1]"),
         ({"sequences": [1, 2, 3]}, ValueError, "sequences"),
         ({"names": ["a"]}, ValueError, "got 1"),
@@ -157,6 +181,37 @@ def test_bad_input_is_refused_at_the_door(change, error, words):
     with pytest.raises(error) as caught:
         PersonImages(**arguments)
     assert words in str(caught.value)
+
+
+def test_numbers_that_fit_come_in_any_integer_type():
+    last = 2**63 - 1
+    both = [last, 0]
+    for pids in (both, np.array(both, np.uint64), torch.tensor(both, dtype=torch.uint64), dict.fromkeys(both),
+                 pd.Series(both), range(last, -1, -last), [np.int64(last), torch.tensor(0)]):  # fmt: skip
+        assert people(2).with_labels(pids=pids).pids.tolist() == [last, 0]
+    assert people(2).with_labels(pids=np.array([200, 3], np.uint8)).pids.tolist() == [200, 3]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [("1", TypeError), (["1"], TypeError), (1.5, TypeError), ([1.9], TypeError), (10**30, ValueError), (None, None),
+     (np.array([2**64 - 1], np.uint64), ValueError)],
+)  # fmt: skip
+def test_what_is_selected_is_a_whole_number(wanted, error):
+    """1.9 selected person 1 without a word, and 2**64 - 1 junk (-1)."""
+    s = people(4).with_labels(pids=[1, 1, -1, -1])
+    if error is None:
+        assert len(s.select(pids=wanted)) == 4 and len(s.select(pids=[])) == 0
+        return
+    for condition in ("pids", "camids"):
+        with pytest.raises(error, match=f"{condition} must be whole numbers that fit int64, got"):
+            s.select(**{condition: wanted})
+
+
+def test_person_zero_counts_and_nobody_does_not():
+    assert (person_images.JUNK, person_images.UNLABELLED, person_images.DISTRACTOR) == (-1, -2, -3)
+    s = people(6).with_labels(pids=[0, 0, 4, -1, -2, -3])
+    assert "2 identities" in repr(s) and "0 identities" in repr(s.select(indices=[3, 4, 5]))
 
 
 @pytest.mark.parametrize("indices", [[4], [-1], [0.5], [[0, 1]], [True, False]])

@@ -12,6 +12,7 @@ from reidlib.datasets.sampling import (
     pk_batches,
     same_identity_pairs,
     seeded,
+    two_pair_batches,
     uniform_batches,
 )
 
@@ -33,10 +34,29 @@ def epoch_of(batches: Batches, epoch: int = 0) -> list[torch.Tensor]:
 def test_uniform_shows_every_image_once_an_epoch(n, size, seed):
     sampler = uniform_batches(n, size)
     rows = sampler.draw(seeded(seed))
-    assert len(rows) == sampler.steps == -(-n // size)
+    odd = size == 2 and n % 2 == 1 and n > 1  # one batch fewer, so that none has a single image
+    assert len(rows) == sampler.steps == -(-n // size) - odd
     assert sorted(torch.cat(rows).tolist()) == list(range(n))
     lengths = [len(r) for r in rows]
-    assert max(lengths) <= size and max(lengths) - min(lengths) <= 1
+    assert max(lengths) <= size + odd and max(lengths) - min(lengths) <= 1
+    assert min(lengths) > 1 or n == 1 or size == 1
+
+
+@pytest.mark.parametrize(("n", "size", "lengths"), [(5, 2, [3, 2]), (3, 2, [3]), (7, 2, [3, 2, 2]), (1, 2, [1]),
+                                                    (3, 1, [1, 1, 1]), (6, 2, [2, 2, 2]), (4, 3, [2, 2])])  # fmt: skip
+def test_no_batch_of_one_where_more_were_asked_for(n, size, lengths):
+    pairs = torch.arange(2 * n).reshape(n, 2)
+    for sampler in (uniform_batches(n, size), pair_batches(pairs, size), two_pair_batches(torch.arange(n) // 2, size)):
+        assert [len(rows) for rows in sampler.draw(seeded(0))] == lengths and sampler.steps == len(lengths)
+    few = pair_batches(torch.arange(40).reshape(20, 2), size, pairs_per_epoch=n)
+    assert [len(rows) for rows in few.draw(seeded(0))] == lengths
+
+
+def test_batch_norm_takes_every_batch_of_an_odd_set():
+    batches = Batches(people([1] * 5), uniform_batches(5, 2))
+    norm = torch.nn.BatchNorm1d(3).train()
+    for step in range(len(batches)):
+        norm(batches(step)["images"][:, :, 0, 0].float())
 
 
 def test_uniform_drop_last():
@@ -184,6 +204,54 @@ def test_shards_augment_differently_and_too_many_processes_are_refused():
         whole.shard(0, 5)
     with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
         whole.shard(2, 2)
+
+
+def test_person_zero_is_a_person_and_nobody_is_not():
+    pids = torch.tensor([0, 0, 4, -1, -1, -2, -2, -3, -3])
+    assert same_identity_pairs(pids).tolist() == [[0, 1], [1, 0]]
+    assert class_labels(pids).tolist() == [0, 0, 1] + [-1] * 6
+    assert set(torch.cat(pk_batches(pids, 2, 2).draw(seeded(0))).tolist()) <= {0, 1, 2}
+    assert torch.cat(two_pair_batches(pids, 3).draw(seeded(0))).unique().tolist() == [0, 1, 2]
+
+
+def test_two_pairs_are_independent_and_of_one_person_each():
+    pids = torch.tensor([3, -1, 5, 3, 3, 8, 5, -2, 8, 8, 8, 6])  # 6 has one image
+    sampler = two_pair_batches(pids, 4)
+    known = (pids >= 0).nonzero().flatten().tolist()
+    partners, orders = {i: set() for i in known}, set()
+    for seed in range(300):
+        rows = torch.cat(sampler.draw(seeded(seed)))
+        assert rows.shape == (10, 4) and sampler.steps == 3
+        for anchor, positive in ((0, 1), (2, 3)):
+            assert sorted(rows[:, anchor].tolist()) == known
+            assert torch.equal(pids[rows[:, anchor]], pids[rows[:, positive]])
+            alone = rows[:, anchor] == rows[:, positive]
+            assert rows[alone, anchor].tolist() == [11]  # its own positive, and no other image is
+            for i, j in rows[:, [anchor, positive]].tolist():
+                partners[i].add(j)
+        orders.add(tuple(rows[:, 0].tolist() + rows[:, 2].tolist()))
+        assert rows[:, 0].tolist() != rows[:, 2].tolist()
+    assert len(orders) == 300
+    for i in known:
+        others = {j for j in known if pids[j] == pids[i]} - {i}
+        assert partners[i] == (others or {i})
+    drawn = torch.cat([torch.cat(sampler.draw(seeded(seed))) for seed in range(900)])
+    counts = drawn[drawn[:, 0] == 5, 1].bincount(minlength=12)[[8, 9, 10]] / 900  # each a third, sd 0.016
+    assert ((counts - 1 / 3).abs() < 0.06).all()
+    with pytest.raises(ValueError, match=r"pid >= 0\), got 2 without"):
+        two_pair_batches(torch.tensor([-1, -2]), 2)
+
+
+def test_two_pairs_come_under_four_names():
+    images = people([1, 1, 2, 2, 2])
+    batches = Batches(images, two_pair_batches(images.pids, 5))
+    batch, rows = batches(0), batches.rows(0)
+    for column, prefix in enumerate(("", "positive_", "other_", "other_positive_")):
+        assert torch.equal(batch[prefix + "indices"], rows[:, column])
+        assert batch[prefix + "images"][:, 0, 0, 0].tolist() == rows[:, column].tolist()
+        assert torch.equal(batch[prefix + "labels"], images.pids[rows[:, column]] - 1)
+    assert len(batch) == 4 * len(images.batch([0])) + 4  # and the labels
+    assert [len(batches.shard(rank, 2)(0)["other_positive_images"]) for rank in (0, 1)] == [3, 2]
 
 
 def test_pairs_come_as_twins():

@@ -2,8 +2,9 @@
 
 Every operation is `operation(batch, generator, ...) -> batch` on the dictionary that `PersonImages.batch` gives. It
 returns a new dictionary, moves image, key points, masks and parsing alike, and keeps images uint8: scaling pixels is
-the networks' own work (`reidlib.networks.normalise`). The two images of a pair (`images`, `target_images`) undergo the
-same draw. Draws come from a CPU generator whatever the device, so the same seed augments alike everywhere.
+the networks' own work (`reidlib.networks.normalise`). Images that belong together (`images` and `target_images` of a
+pair) undergo the same draw, unless `compose(..., joint=False)` is asked for one draw each. Draws come from a CPU
+generator whatever the device, so the same seed augments alike everywhere.
 """
 
 from collections.abc import Callable
@@ -12,28 +13,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reidlib.datasets import annotations, poses
+from reidlib.checks import check_choice
+from reidlib.datasets import annotations, poses, sampling
 from reidlib.datasets.contract import check_size
 from reidlib.networks import IMAGENET_MEAN
 
 Batch = dict[str, Tensor]
-PREFIXES = ("", "target_")  # the images of a batch, and their partners where it is a batch of pairs
+PARTNERS = tuple(dict.fromkeys(prefix for prefixes in sampling.PREFIXES.values() for prefix in prefixes))
+PREFIXES = (*PARTNERS, "clean_")  # the images of a batch, those that belong to them, and what `erase` has kept
 PLANES = ("images", "masks", "parsing")
 
 
-def compose(*operations: Callable[..., Batch]) -> Callable[[Batch, torch.Generator], Batch]:
-    """Return one augmentation that applies these in order (`functools.partial` sets their options)."""
+def compose(*operations: Callable[..., Batch], joint: bool = True) -> Callable[[Batch, torch.Generator], Batch]:
+    """Return one augmentation that applies these in order (`functools.partial` sets their options).
 
-    def augment(batch: Batch, generator: torch.Generator) -> Batch:
+    Args:
+        operations: of this module, or alike.
+        joint: whether images that belong together (pairs) undergo one draw; False draws anew for each of them, and
+            every operation then treats each of them alone (erasing too).
+
+    >>> same = torch.arange(32, dtype=torch.uint8).expand(8, 3, 4, 32)
+    >>> pair = {"images": same, "target_images": same}
+    >>> out = compose(flip, joint=False)(pair, torch.Generator().manual_seed(0))
+    >>> bool((out["images"] == out["target_images"]).all())
+    False
+    """
+
+    def together(batch: Batch, generator: torch.Generator) -> Batch:
         for operation in operations:
             batch = operation(batch, generator)
         return batch
 
-    return augment
+    def each(batch: Batch, generator: torch.Generator) -> Batch:
+        alone: dict[str, Batch] = {}
+        for name, tensor in batch.items():
+            prefix = max((p for p in PARTNERS if name.startswith(p)), key=len)
+            alone.setdefault(prefix, {})[name.removeprefix(prefix)] = tensor
+        return {prefix + name: t for prefix, part in alone.items() for name, t in together(part, generator).items()}
+
+    return together if joint else each
 
 
-def reid_augmentation(recipe: str = "bag_of_tricks") -> Callable[[Batch, torch.Generator], Batch]:
-    """Return a published training augmentation.
+def reid_augmentation(
+    recipe: str = "bag_of_tricks", *, joint: bool = True
+) -> Callable[[Batch, torch.Generator], Batch]:
+    """Return a published training augmentation (`joint`: see `compose`).
 
     - `"none"`: nothing.
     - `"flip"`: horizontal flip, p = 0.5.
@@ -50,9 +74,8 @@ def reid_augmentation(recipe: str = "bag_of_tricks") -> Callable[[Batch, torch.G
         "softmax": (enlarge_crop, flip),
         "bag_of_tricks": (flip, pad_crop, erase),
     }
-    if recipe not in recipes:
-        raise ValueError(f"recipe must be one of {', '.join(recipes)}; got {recipe!r}")
-    return compose(*recipes[recipe])
+    check_choice("recipe", recipe, recipes)
+    return compose(*recipes[recipe], joint=joint)
 
 
 def flip(batch: Batch, generator: torch.Generator, *, p: float = 0.5) -> Batch:
@@ -162,12 +185,20 @@ def erase(
     area: tuple[float, float] = (0.02, 0.4),
     aspect: tuple[float, float] = (0.3, 3.33),
     fill: tuple[float, float, float] = tuple(255 * m for m in IMAGENET_MEAN),
+    keep_clean: bool = False,
 ) -> Batch:
     """Fill one random rectangle of each image with probability p (random erasing; of pairs, in the first images only).
 
     `fill` is a colour in pixels of 0..255. Its default, ImageNet's mean, is 0 after `normalise` (to within rounding,
     0.01); some published code fills with the mean's own values after normalisation, which is another colour. Key
-    points, masks and parsing stay: they say where the person is, not what can be seen.
+    points, masks and parsing stay: they say where the person is, not what can be seen. With `keep_clean` the batch
+    holds the images as they were as `clean_images` too, for loss terms that are to see no holes (generation, say);
+    operations that follow move both alike.
+
+    >>> batch = {"images": torch.zeros(1, 3, 8, 4, dtype=torch.uint8)}
+    >>> out = erase(batch, torch.Generator().manual_seed(0), p=1.0, keep_clean=True)
+    >>> int(out["images"].max()), int(out["clean_images"].max())
+    (124, 0)
     """
     n, height, width = _size(batch)
     boxes = erase_boxes(n, (height, width), generator, p=p, area=area, aspect=aspect)
@@ -176,7 +207,7 @@ def erase(
     for image, (t, f, h, w) in zip(images, boxes.tolist(), strict=True):
         if h:
             image[:, t : t + h, f : f + w] = colour
-    return batch | {"images": images}
+    return batch | ({"clean_images": batch["images"]} if keep_clean else {}) | {"images": images}
 
 
 def erase_boxes(
@@ -223,17 +254,18 @@ def random_rectangle(
     Area (a share of the image) and height / width are uniform; where no rectangle fits, the image stays whole. Key
     points, masks and parsing, which would have to follow, are left out of the result.
     """
-    images = batch["images"]
-    height, width = images.shape[2:]
-    pictures = []
-    boxes = erase_boxes(len(images), (height, width), generator, p=1.0, area=area, aspect=aspect)
-    for image, (t, f, h, w) in zip(images, boxes.tolist(), strict=True):
-        if h:
-            window = image[None, :, t : t + h, f : f + w].float()
-            image = F.interpolate(window, (height, width), mode="bilinear")[0].round().to(torch.uint8)
-        pictures.append(image)
-    kept = {name: tensor for name, tensor in batch.items() if name not in ("keypoints", "masks", "parsing")}
-    return kept | {"images": torch.stack(pictures)}
+    n, height, width = _size(batch)
+    boxes = erase_boxes(n, (height, width), generator, p=1.0, area=area, aspect=aspect).tolist()
+    out = {name: tensor for name, tensor in batch.items() if not name.endswith(("keypoints", "masks", "parsing"))}
+    for name in _spatial(out):
+        pictures = []
+        for image, (t, f, h, w) in zip(out[name], boxes, strict=True):
+            if h:
+                window = image[None, :, t : t + h, f : f + w].float()
+                image = F.interpolate(window, (height, width), mode="bilinear")[0].round().to(torch.uint8)
+            pictures.append(image)
+        out[name] = torch.stack(pictures)
+    return out
 
 
 def _size(batch: Batch) -> tuple[int, int, int]:

@@ -1,22 +1,18 @@
-r"""Replacing what stands behind a person: mean, random or pasted backgrounds, or none.
+r"""Replacing what stands behind a person: the mean, another image's scene, or none.
 
 Everything is one formula, $x' = m x + (1-m) b$, with the person's mask $m$ in [0, 1] and another picture $b$. What a
 re-ID model loses on such images shows how much it had learnt of the background. After Tian et al., "Eliminating
 Background-bias for Robust Person Re-identification", CVPR 2018; choices of ours are marked.
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from reidlib.checks import check_choice
 from reidlib.datasets.augment import Batch
 from reidlib.datasets.person_images import PersonImages
-from reidlib.files import resolve
 
 
 def replace_background(images: Tensor, masks: Tensor, backgrounds: Tensor) -> Tensor:
@@ -95,50 +91,14 @@ def random_backgrounds(
     return fill_person(batch["images"], batch["masks"], mean.to(device))
 
 
-def random_crops(pictures: Tensor, n: int, image_size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Cut n windows of `image_size` out of person-free pictures uint8 [S,3,h,w], each at a random place of one of them.
-
-    Raises:
-        ValueError: if the pictures are smaller than the windows.
-    """
-    height, width = image_size
-    if pictures.shape[2] < height or pictures.shape[3] < width:
-        raise ValueError(f"pictures of {list(pictures.shape[2:])} are too small for windows of {[height, width]}")
-    which = torch.randint(len(pictures), (n,), generator=generator).tolist()
-    top = torch.randint(pictures.shape[2] - height + 1, (n,), generator=generator).tolist()
-    left = torch.randint(pictures.shape[3] - width + 1, (n,), generator=generator).tolist()
-    windows = [pictures[w, :, t : t + height, f : f + width] for w, t, f in zip(which, top, left, strict=True)]
-    return torch.stack(windows)
-
-
-def read_pictures(folder: str | os.PathLike, picture_size: tuple[int, int]) -> Tensor:
-    """Read every .jpg and .png of a folder of person-free pictures, resized to `picture_size`; uint8 [S,3,h,w].
-
-    Raises:
-        FileNotFoundError: if the folder is missing or holds no picture.
-    """
-    folder = resolve(folder)
-    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no .jpg or .png picture")
-    return torch.stack([_read_picture(path, picture_size) for path in files])
-
-
-def person_without_background(images: Tensor, masks: Tensor, *, value: int = 128) -> Tensor:
-    """Return the person alone, on grey (128 is about 0 once a generator scales pixels to [-1, 1])."""
-    return replace_background(images, masks, torch.tensor(float(value)))
-
-
 def background_augmentation(
-    kind: str, people: PersonImages, *, pictures: Tensor | None = None, mean: Tensor | None = None, p: float = 1.0
+    kind: str, people: PersonImages, *, mean: Tensor | None = None, p: float = 1.0
 ) -> Callable[[Batch, torch.Generator], Batch]:
     """Return an augmentation that replaces the background of each image with probability p.
 
     - `"mean"`: by the mean background of `people`.
-    - `"random"`: [our choice] by a window of `pictures` where given, else by another image of `people` whose own person
-      is covered by the mean.
-    - `"paste"`: by the scene of a random image of `people` (for example one camera's, to move persons there), its own
-      person covered by the mean; expect halos where masks are too small or too large.
+    - `"random"`: [our choice] by the scene of a random image of `people` (for example one camera's, to move persons
+      there), its own person covered by the mean; expect halos where masks are too small or too large.
     - `"none"`: by grey.
 
     It belongs before flips and crops. Batches must have masks.
@@ -146,15 +106,13 @@ def background_augmentation(
     Args:
         kind: one of the above.
         people: with masks; where mean and scenes come from.
-        pictures: uint8 [S,3,h,w], person-free, at least as large as the images.
         mean: float32 [3,H,W], if it is known already.
         p: probability for each image.
 
     Raises:
         ValueError: unknown kind, or `people` without masks.
     """
-    if kind not in ("mean", "random", "paste", "none"):
-        raise ValueError(f'kind must be "mean", "random", "paste" or "none", got {kind!r}')
+    check_choice("kind", kind, ("mean", "random", "none"))
     if kind != "none" and mean is None:
         mean = mean_background(people)
 
@@ -162,9 +120,7 @@ def background_augmentation(
         images, masks = batch["images"], batch.get("masks")
         n, device = len(images), images.device
         chosen = (torch.rand(n, generator=generator) < p).to(device)
-        if kind == "random" and pictures is not None:
-            behind = random_crops(pictures, n, tuple(images.shape[2:]), generator).to(device)
-        elif kind in ("random", "paste"):
+        if kind == "random":
             behind = random_backgrounds(people, n, generator, mean=mean, device=device)
         else:
             behind = torch.tensor(128.0, device=device) if kind == "none" else mean.to(device)
@@ -172,9 +128,3 @@ def background_augmentation(
         return batch | {"images": torch.where(chosen[:, None, None, None], replaced, images)}
 
     return augment
-
-
-def _read_picture(path: Path, size: tuple[int, int]) -> Tensor:
-    with Image.open(path) as picture:
-        pixels = picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.asarray(pixels).transpose(2, 0, 1).copy())  # [3,h,w]

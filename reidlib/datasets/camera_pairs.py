@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 from reidlib.files import atomic_path, resolve
 
@@ -44,8 +45,7 @@ class CameraPair:
         Raises:
             ValueError: another `generate`, or indices without their images (`split` on names alone).
         """
-        if generate not in ("a", "b"):
-            raise ValueError(f'generate must be "a" or "b", got {generate!r}')
+        check_choice("generate", generate, ("a", "b"))
         if self.train is None:
             raise ValueError(
                 "this split was made of names alone; camera_pair(train, a, b) keeps the images to be written"
@@ -74,7 +74,7 @@ class CameraPair:
 def camera_pair(train: PersonImages, a: int, b: int) -> CameraPair:
     """Split the images of cameras `a` and `b` into training pairs and images to generate from.
 
-    Junk and distractors (pid below 1) have no identity and take no part.
+    Images of nobody (pid < 0: junk, distractors, unlabelled ones) take no part.
 
     Raises:
         ValueError: if a and b are the same camera, a camera has no images, or no identity is in both.
@@ -105,13 +105,11 @@ def split(
     pids, camids, sequences = (np.asarray(values) for values in (pids, camids, sequences))
     if a == b:
         raise ValueError(f"a camera pair needs two cameras, got {a} twice")
-    of_a, of_b = (np.flatnonzero((camids == camera) & (pids > 0)) for camera in (a, b))
-    for camera, members in ((a, of_a), (b, of_b)):
-        if len(members) == 0:
-            raise ValueError(f"camera {camera} has no images; the set's cameras are {np.unique(camids).tolist()}")
+    of_a, of_b = (np.flatnonzero((camids == camera) & (pids >= 0)) for camera in (a, b))
+    _check_cameras(camids, {a: of_a, b: of_b})
     if not np.isin(pids[of_a], pids[of_b]).any():
         raise ValueError(f"no identity is in both camera {a} and camera {b}, so there is nothing to pair")
-    key = pids.astype(np.int64) * (sequences.max() + 2) + sequences + 1  # one number for each (identity, sequence)
+    key = np.unique(np.stack([pids, sequences]), axis=1, return_inverse=True)[1].reshape(-1)  # of (identity, sequence)
     by_key: dict[int, list[int]] = {}
     for j in of_b.tolist():
         by_key.setdefault(int(key[j]), []).append(j)
@@ -137,11 +135,16 @@ def random_targets(train: PersonImages, a: int, b: int, *, per_source: int = 10,
     Raises:
         ValueError: if a camera has no images.
     """
-    of_a, of_b = ((train.camids == camera).nonzero().flatten().numpy() for camera in (a, b))
-    for camera, members in ((a, of_a), (b, of_b)):
-        if len(members) == 0:
-            raise ValueError(f"camera {camera} has no images; the set's cameras are {train.camids.unique().tolist()}")
+    camids = train.camids.numpy()
+    of_a, of_b = (np.flatnonzero(camids == camera) for camera in (a, b))
+    _check_cameras(camids, {a: of_a, b: of_b})
     rng = np.random.default_rng(seed)
     count = min(per_source, len(of_b))
     targets = np.stack([rng.choice(of_b, count, replace=False) for _ in of_a])  # [n_a, count]
     return torch.from_numpy(np.stack([np.repeat(of_a, count), targets.reshape(-1)], axis=1))
+
+
+def _check_cameras(camids: np.ndarray, members: dict[int, np.ndarray]) -> None:
+    for camera, rows in members.items():
+        if len(rows) == 0:
+            raise ValueError(f"camera {camera} has no images; the set's cameras are {np.unique(camids).tolist()}")

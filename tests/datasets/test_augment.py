@@ -304,7 +304,7 @@ def test_recipes_are_seeded_draw_per_image_and_leave_the_input_alone(recipe):
 
 
 def test_unknown_recipe_lists_the_known():
-    with pytest.raises(ValueError, match=r"none, flip, softmax, bag_of_tricks; got 'best'"):
+    with pytest.raises(ValueError, match="must be one of 'none', 'flip', 'softmax', 'bag_of_tricks'; got 'best'"):
         A.reid_augmentation("best")
 
 
@@ -316,6 +316,66 @@ def test_partners_and_masks_undergo_the_same_draw(operation):
     out = operation(before) if operation not in (A.flip, A.pad_crop, A.enlarge_crop) else operation(before, seeded(5))
     assert torch.equal(out["images"], out["target_images"])
     assert torch.equal(out["images"][:, 0], out["masks"]) and torch.equal(out["images"][:, 1], out["target_masks"])
+
+
+FOUR = ("", "positive_", "other_", "other_positive_")
+
+
+def four_times(batch: dict) -> dict:
+    return {prefix + name: tensor for prefix in FOUR for name, tensor in batch.items()}
+
+
+@pytest.mark.parametrize("operation", [A.flip, A.pad_crop, A.enlarge_crop])
+def test_four_images_that_belong_together_undergo_one_draw(operation):
+    out = operation(four_times(random_batch(16)), seeded(5))
+    alone = operation(random_batch(16), seeded(5))
+    for prefix in FOUR:
+        assert all(torch.equal(out[prefix + name], tensor) for name, tensor in alone.items())
+
+
+@pytest.mark.parametrize("recipe", ["flip", "softmax", "bag_of_tricks"])
+def test_not_joint_draws_anew_for_each_image(recipe):
+    """Each of the four is augmented alone, one after the other, from one generator."""
+    before, draw = random_batch(16), seeded(5)
+    out = A.reid_augmentation(recipe, joint=False)(four_times(before), draw)
+    assert sorted(out) == sorted(four_times(before))
+    alone, again = A.reid_augmentation(recipe), seeded(5)
+    expected = [alone(before, again) for _ in FOUR]
+    for prefix, part in zip(FOUR, expected, strict=True):
+        assert all(torch.equal(out[prefix + name], tensor) for name, tensor in part.items())
+    shown = [part["images"] for part in expected]
+    assert not any(torch.equal(shown[i], shown[j]) for i in range(4) for j in range(i))
+    assert torch.equal(torch.rand(3, generator=draw), torch.rand(3, generator=again))
+    twins = {"images": before["images"], "target_images": before["images"], "target_pids": before["pids"]}
+    out = A.compose(A.flip, A.pad_crop, joint=False)(twins, seeded(1))
+    assert not torch.equal(out["images"], out["target_images"]) and out["target_pids"] is before["pids"]
+
+
+def test_not_joint_keeps_joints_on_their_pixels():
+    before = dots(40)
+    both = before | {f"target_{name}": tensor for name, tensor in before.items()}
+    out = A.compose(partial(A.pad_crop, pad=5), joint=False)(both, seeded(9))
+    found = [check_dots({n: out[p + n] for n in before}, before) for p in ("", "target_")]
+    assert min(found) > 300 and found[0] != found[1]
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_erasing_can_keep_the_clean_images(joint):
+    before = random_batch(32)
+    batch = before | {"target_images": before["images"]}
+    erase = partial(A.erase, keep_clean=True)
+    out = A.compose(erase, joint=joint)(batch, seeded(4))
+    assert torch.equal(out["clean_images"], before["images"])
+    assert torch.equal(out["images"], A.erase(before, seeded(4))["images"])
+    assert ("target_clean_images" in out) != joint  # alone, each image is erased and has its own clean copy
+    assert "clean_images" not in A.erase(before, seeded(4))
+    moved = A.compose(erase, A.flip, A.pad_crop, joint=joint)(batch, seeded(4))
+    boxes = A.erase_boxes(32, (H, W), seeded(4))
+    kept = boxes[:, 2] == 0
+    assert torch.equal(moved["clean_images"][kept], moved["images"][kept])  # what follows moves both alike
+    geometry, same = A.compose(A.flip, A.pad_crop), seeded(4)
+    A.erase_boxes(32, (H, W), same)
+    assert torch.equal(moved["clean_images"], geometry(before, same)["images"])
 
 
 def test_float_images_are_refused():
@@ -355,6 +415,8 @@ def test_random_rectangle_shows_a_window_of_the_image():
     assert 0.6 < area.min() < 0.7 and area.max() > 0.9
     # 2 to 3 for windows; the whole image (aspect 2) where no draw fitted
     assert (height / width).min() > 1.9 and 2.5 < (height / width).max() < 3.1
+    pair = A.random_rectangle(batch | {"target_images": batch["images"], "target_parsing": batch["masks"]}, seeded())
+    assert set(pair) == {"images", "target_images", "pids"} and torch.equal(pair["images"], pair["target_images"])
     again = A.random_rectangle(batch, seeded())["images"]
     assert torch.equal(out["images"], again)
     whole = A.random_rectangle(batch, seeded(), area=(1.0, 1.0), aspect=(2.0, 2.0))["images"]

@@ -16,7 +16,7 @@ def people(rows):
 
 # A = {1s1, 1s1, 1s2, 2s1}, B = {1s1, 1s1, 1s1, 2s2}; camera 9 and junk are in the way
 TOY = [(1, 5, 1), (1, 6, 1), (1, 5, 1), (1, 9, 2), (1, 5, 2), (1, 6, 1), (2, 5, 1), (1, 6, 1), (2, 6, 2)]
-TOY += [(-1, 5, 1), (0, 6, 1)]
+TOY += [(-1, 5, 1), (-3, 6, 1)]
 
 
 def test_the_thesis_toy():
@@ -54,6 +54,32 @@ def test_against_a_slow_loop_on_names_alone():
         assert generate.tolist() == [i for i in mine if key(i) not in {key(j) for j in other}]
         assert new.tolist() == [i for i in mine if fields[i][0] not in {fields[j][0] for j in other}]
     assert len(pair.new_ids_from_a) >= 4
+
+
+def test_person_zero_is_paired_and_nobody_is_not():
+    rows = [(0, 1, 1), (0, 2, 1), (0, 1, 2)] + [(pid, camera, 1) for pid in (-1, -2, -3) for camera in (1, 2)]
+    pair = camera_pair(people(rows), 1, 2)
+    assert pair.train_pairs.tolist() == [[0, 1]] and pair.generate_from_a.tolist() == [2]
+    with pytest.raises(ValueError, match="camera 1 has no images"):
+        camera_pair(people(rows[3:]), 1, 2)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(2**62, 1, 3), (2**62, 2, 3), (0, 1, 3), (0, 2, 5)],  # 2**62 times 4 is 0 in int64: person 0's number
+        [(2**62, 1, 2), (2**62, 2, 2), (2**61, 2, 2), (0, 1, 2), (3, 2, 2)],
+        [(5, 1, -4), (5, 2, -4), (4, 1, 1), (4, 2, -1)],  # sequences below -1
+    ],
+)
+def test_large_numbers_do_not_merge_people_or_walks(rows):
+    pids, camids, sequences = zip(*rows, strict=True)
+    pair = split(pids, camids, sequences, 1, 2)
+    expected = [[i, j] for i, a in enumerate(rows) for j, b in enumerate(rows)
+                if a[1] == 1 and b[1] == 2 and (a[0], a[2]) == (b[0], b[2])]  # fmt: skip
+    assert pair.train_pairs.tolist() == expected
+    paired = {i for row in expected for i in row}
+    assert pair.generate_from_a.tolist() == [i for i, r in enumerate(rows) if r[1] == 1 and i not in paired]
 
 
 def test_clear_errors():
@@ -110,5 +136,5 @@ def test_write_leaves_the_thesis_folders(tmp_path):
 def test_write_needs_images_and_a_camera_to_generate(tmp_path):
     with pytest.raises(ValueError, match="made of names alone"):
         split([1, 1], [1, 2], [1, 1], 1, 2).write(tmp_path)
-    with pytest.raises(ValueError, match="got 'c'"):
+    with pytest.raises(ValueError, match="generate must be one of 'a', 'b'; got 'c'"):
         camera_pair(people([(1, 1, 1), (1, 2, 1)]), 1, 2).write(tmp_path, generate="c")

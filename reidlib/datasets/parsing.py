@@ -1,0 +1,56 @@
+r"""Parsing as networks take it: one map for each of the 20 LIP classes, made for one batch at a time, on its device.
+
+Labels are uint8 [B,H,W]; their names, colours and reading stand in `reidlib.datasets.annotations`, and
+`reidlib.datasets.augment` moves and resizes them (by nearest label) with the pixels, before they become maps here.
+"""
+
+import torch
+from torch import Tensor
+
+from reidlib.datasets.annotations import LIP_FLIPPED, LIP_LABELS
+
+
+def one_hot(parsing: Tensor) -> Tensor:
+    r"""Return one map for each class, $S_k(y,x) = [\,l(y,x) = k\,]$.
+
+    A whole data set of these maps would take 80 times the labels' memory, so make them for a batch and forget them.
+
+    Args:
+        parsing: uint8 [B,H,W], LIP labels 0..19.
+
+    Returns:
+        float32 [B,20,H,W] of 0 and 1, on the labels' device; in every pixel one map is 1.
+
+    Raises:
+        ValueError: another type or shape, or a label above 19.
+
+    >>> maps = one_hot(torch.tensor([[[0, 13]]], dtype=torch.uint8))
+    >>> maps.shape, maps[0, 13].tolist(), maps[0, 0].tolist()
+    (torch.Size([1, 20, 1, 2]), [[0.0, 1.0]], [[1.0, 0.0]])
+    """
+    if parsing.dtype != torch.uint8 or parsing.dim() != 3:
+        raise ValueError(f"parsing must be uint8 [B,H,W], got {parsing.dtype} {list(parsing.shape)}")
+    if parsing.numel() and (highest := int(parsing.max())) >= len(LIP_LABELS):
+        raise ValueError(f"LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {highest}")
+    classes = torch.arange(len(LIP_LABELS), dtype=torch.uint8, device=parsing.device)
+    return (parsing[:, None] == classes[:, None, None]).float()
+
+
+def flip_one_hot(maps: Tensor) -> Tensor:
+    """Mirror the maps of a batch: columns are reversed, and left and right arms, legs and shoes change places.
+
+    The same as making the maps of mirrored labels (`augment.flip`); applied twice it gives the maps back.
+
+    Args:
+        maps: float [B,20,H,W], also soft ones (a network's probabilities).
+
+    Raises:
+        ValueError: another number of classes.
+
+    >>> left_arm = one_hot(torch.tensor([[[14, 0]]], dtype=torch.uint8))
+    >>> flip_one_hot(left_arm).argmax(1).tolist()
+    [[[0, 15]]]
+    """
+    if maps.dim() != 4 or maps.shape[1] != len(LIP_LABELS):
+        raise ValueError(f"maps must be [B,{len(LIP_LABELS)},H,W], got {list(maps.shape)}")
+    return maps[:, LIP_FLIPPED].flip(-1)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from reidlib.datasets.pictures import SUFFIXES, open_picture, upright
 from reidlib.files import atomic_path
 
 LIP_LABELS = (
@@ -22,7 +23,6 @@ LIP_LABELS = (
 # label of each LIP class in a mirrored picture: arms, legs and shoes change sides
 BESIDE = ("_seg", "_parsing", "_keypoints")  # endings of the folders that hold annotations, not photographs
 LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18)
-SUFFIXES = (".png", ".jpg", ".jpeg")
 # place of each of our 18 joints in OpenPose's BODY_25 model, which has the middle of the hips at 8 and feet at the end
 BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 
@@ -121,7 +121,8 @@ def write_keypoints(path: str | os.PathLike, names: Sequence[str], keypoints: np
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
     """Read a person mask as uint8 [H,W], 0..255, soft edges kept; the first channel where the file has several."""
-    with Image.open(path) as picture:
+    with open_picture(path) as file:
+        picture = upright(file)
         if picture.mode == "1":
             picture = picture.convert("L")
         elif picture.mode == "P":
@@ -146,10 +147,10 @@ def read_parsing(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ValueError: if the picture has colour channels or a label above 19.
     """
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode not in ("P", "L"):
             raise ValueError(f"{path}: parsing must be a palette or grey PNG of labels, got mode {picture.mode}")
-        labels = np.asarray(picture)
+        labels = np.asarray(upright(picture))
     if labels.max(initial=0) >= len(LIP_LABELS):
         raise ValueError(f"{path}: LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {labels.max()}")
     return labels

@@ -27,14 +27,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from reidlib.datasets import annotations
+from reidlib.datasets import annotations, pictures
 from reidlib.files import resolve
 
 VERSION = 2  # raise it when decoding changes
 LOOKED_AT = 4_000  # files of a subset whose bytes are part of the key
 CHUNK = 64  # images a thread decodes before it comes back
 ASPECT_TOLERANCE = 0.02  # a mask whose height/width differs from its image's by more belongs to another image
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on broken files
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Files:
     openpose: list[Path | None] | None = None
     masks: list[Path | None] | None = None
     parsing: list[Path | None] | None = None
-    open_image: Callable[[Path], Image.Image] = Image.open
+    open_image: Callable[[Path], Image.Image] = pictures.open_picture
     container: Path | None = None
     columns: tuple[int, int] | None = None
 
@@ -90,8 +89,10 @@ def decode(
 ) -> dict[str, Arrays]:
     """Return the decoded arrays of each subset, from the cache where nothing has changed since it was built.
 
-    Images are resized to `image_size` with an antialiased bilinear filter; masks likewise, so their edges stay soft;
-    parsing by the nearest label; key points move along (pixel centres at whole coordinates).
+    Images are read as `pictures.upright_rgb` says (formats, depth, transparency, EXIF's orientation); key points,
+    masks and parsing are those of the upright picture. Images are resized to `image_size` with an antialiased
+    bilinear filter; masks likewise, so their edges stay soft; parsing by the nearest label; key points move along
+    (pixel centres at whole coordinates).
 
     What is wrong with the files is said in warnings, at every load: an image that cannot be decoded is left out
     (`kept`); where an image lacks its mask or parsing, or that file cannot be used (broken, or its height/width is
@@ -202,7 +203,7 @@ def _build_subset(
         for i in rows:
             try:
                 arrays["images"][i], stored[i] = _decode_image(files, i, width, height)
-            except UNREADABLE as error:
+            except pictures.UNREADABLE as error:
                 problems["images"][i] = f"{files.images[i]} ({_short(error)})"
                 continue
             for kind in ("masks", "parsing"):
@@ -210,7 +211,7 @@ def _build_subset(
                     continue
                 try:
                     arrays[kind][i] = _decode_plane(kind, files, i, stored[i], width, height)
-                except UNREADABLE as error:
+                except pictures.UNREADABLE as error:
                     problems[kind][i] = _short(error)
         return len(rows)
 
@@ -239,14 +240,13 @@ def _build_subset(
 
 def _decode_image(files: Files, i: int, width: int, height: int) -> tuple[np.ndarray, tuple[int, int, int]]:
     with files.open_image(files.images[i]) as picture:
-        stored, left = picture.size, 0
-        if files.columns is not None and stored[0] >= files.columns[1]:
-            left, right = files.columns
-            picture = picture.crop((left, 0, right, stored[1]))
-            stored = picture.size
-        else:
-            picture.draft("RGB", (2 * width, 2 * height))  # JPEG decodes a large picture small; twice our size is kept
-        pixels = picture.convert("RGB")
+        # a large JPEG is decoded small, at twice our size or more
+        pixels, stored = pictures.upright_rgb(picture, None if files.columns else (2 * width, 2 * height))
+    left = 0
+    if files.columns is not None and stored[0] >= files.columns[1]:
+        left, right = files.columns
+        pixels = pixels.crop((left, 0, right, stored[1]))
+        stored = pixels.size
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(pixels).transpose(2, 0, 1), (*stored, left)  # [3,H,W]

@@ -23,12 +23,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from reidlib.checks import some
 from reidlib.datasets.annotations import BESIDE
 from reidlib.datasets.contract import Protocol
 from reidlib.datasets.person_images import DISTRACTOR, JUNK
+from reidlib.datasets.pictures import SUFFIXES
 from reidlib.datasets.readers import listing
 from reidlib.datasets.readers.listing import Listing
 from reidlib.files import atomic_path, resolve
@@ -36,7 +36,6 @@ from reidlib.files import atomic_path, resolve
 TABLE = "people.csv"
 LARGEST = 2**63 - 1  # what an int64 holds
 SUBSETS = ("train", "query", "gallery")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CAMERA = re.compile(r"(?:^|[^a-z])(?:camera|cam|c)[_\- ]?(\d+)(?!\d)", re.IGNORECASE)
 MANY = 20  # identities from which on half of them train
 NAMED = {  # folders whose names say what their images are for
@@ -46,7 +45,7 @@ NAMED = {  # folders whose names say what their images are for
 
 
 def read(root: str | os.PathLike, *, table: str | os.PathLike | None = None) -> Listing:
-    """List the images that a table names. Photographs are turned upright as their camera recorded.
+    """List the images that a table names.
 
     Args:
         root: the table, or the folder that holds it (as `people.csv`, or as the only CSV file with the right columns).
@@ -69,7 +68,7 @@ def read(root: str | os.PathLike, *, table: str | os.PathLike | None = None) -> 
     listing.check_disjoint(path, subsets["train"]["pid"], rows["pid"][rows["split"] != "train"])
     _warn_of_copies(folder, subsets)
     protocol = _protocol(path, rows)
-    return Listing(folder, subsets, protocol=protocol, variant=path.stem, open_image=_open_upright)
+    return Listing(folder, subsets, protocol=protocol, variant=path.stem)
 
 
 def make_table(
@@ -201,12 +200,6 @@ def _protocol(path: Path, rows: pd.DataFrame) -> Protocol:
         stacklevel=3,
     )
     return Protocol(camera_rule="none")
-
-
-def _open_upright(path: Path) -> Image.Image:
-    """Open a photograph the right way up (telephones store it as the sensor lies and say so beside it)."""
-    picture = Image.open(path)
-    return ImageOps.exif_transpose(picture) if picture.getexif().get(0x0112, 1) != 1 else picture
 
 
 def _copies(folder: Path, paths: Iterable[str]) -> list[list[str]]:

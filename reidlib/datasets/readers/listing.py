@@ -27,6 +27,7 @@ from PIL import Image
 from reidlib.checks import some
 from reidlib.datasets.contract import Protocol
 from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.pictures import open_picture
 from reidlib.files import resolve
 
 Subsets = dict[str, PersonImages]
@@ -51,7 +52,7 @@ class Listing:
     tables: Mapping[str, pd.DataFrame]
     protocol: Protocol = field(default_factory=Protocol)
     variant: str = ""
-    open_image: Callable[[Path], Image.Image] = Image.open
+    open_image: Callable[[Path], Image.Image] = open_picture
     container: Path | None = None
     columns: tuple[int, int] | None = None
     views: Callable[[Subsets], Subsets] | None = None

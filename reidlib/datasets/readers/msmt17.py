@@ -112,8 +112,8 @@ def _read_list(path: Path) -> list[tuple[str, int, int]]:
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
         if row is None:
             raise ValueError(
-                f"{path}, line {number}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) as "
-                f"the path's third field between underscores expected, got {line!r}"
+                f"{path}, line {number}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
+                f"as the path's third field between underscores expected, got {line!r}"
             )
     if not rows:
         raise ValueError(f"{path} lists no image")

@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reidlib.checks import check_choice
+
 Array = Tensor | np.ndarray
 Distance = Callable[[Tensor], Array]
+METRICS = ("euclidean", "cosine")
 _BLOCK_ELEMENTS = 1 << 25  # 128 MB of float32: large enough that the matrix product runs at full speed
 _LEAST_ROWS = 16  # a product of fewer rows takes another code path, which rounds differently
 
@@ -32,7 +35,33 @@ def as_features(name: str, values: Array | None, n: int | None = None) -> Tensor
     if values.ndim != 2 or 0 in values.shape or (n is not None and len(values) != n):
         rows = "N" if n is None else n
         raise ValueError(f"{name} must be [{rows}, D], none empty; got {tuple(values.shape)}")
-    return values if values.dtype == torch.float64 else values.float()
+    values = values if values.dtype == torch.float64 else values.float()
+    lengths = values.norm(dim=1)  # NaN or infinite where one number of the row is, or too large to be squared
+    if not lengths.isfinite().all():
+        row = int((~lengths.isfinite()).nonzero()[0])
+        raise ValueError(f"{name} holds NaN or infinite values in row {row}, or too large ones for {values.dtype}")
+    return values
+
+
+def as_pair(
+    query: Array | None, gallery: Array | None, distance: str | Distance, shape: tuple[int | None, int | None] | None
+) -> tuple[Tensor | None, Tensor | None, int, int]:
+    """Check what is to be compared: features [Q, D] and [G, D] (None, None for a callable distance), Q and G.
+
+    Raises:
+        ValueError: an unknown distance, features that do not fit, a callable without `shape`.
+    """
+    if callable(distance):
+        if shape is None:
+            raise ValueError("a callable distance needs shape=(number of queries, number of gallery images)")
+        return None, None, *shape
+    check_choice("distance", distance, METRICS)
+    n_queries, n_gallery = shape or (None, None)
+    query = as_features("query_features", query, n_queries)
+    gallery = as_features("gallery_features", gallery, n_gallery)
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}")
+    return query, gallery, len(query), len(gallery)
 
 
 def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[int, int], Tensor]:
@@ -45,12 +74,8 @@ def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[i
     from 16 rows on, and fewer are padded to 16. Equal gallery rows give equal distances.
 
     Raises:
-        ValueError: for an unknown name, features of different length, or NaN in a block.
+        ValueError: for a distance that is not finite.
     """
-    if distance not in ("euclidean", "cosine"):
-        raise ValueError(f'distance={distance!r}: accepted are "euclidean", "cosine" or a callable')
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}")
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     query, gallery = query.to(dtype), gallery.to(query.device, dtype)
     if distance == "cosine":
@@ -69,7 +94,7 @@ def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[i
             buffer = query.new_empty(len(rows), len(gallery))
         with torch.autocast(query.device.type, enabled=False):
             torch.addmm(bias, rows, gallery.T, alpha=factor, out=buffer)
-        return refuse_nan(buffer[: stop - start], start)
+        return _checked(buffer[: stop - start], start, lambda x: ~x.isfinite())
 
     return block
 
@@ -81,14 +106,16 @@ def custom_blocks(distance: Distance, n_gallery: int) -> Callable[[int, int], Te
         result = torch.as_tensor(distance(torch.arange(start, stop))).detach()
         if result.shape != (stop - start, n_gallery):
             raise ValueError(f"distance gave {tuple(result.shape)} for {stop - start} queries and {n_gallery} images")
-        return refuse_nan(result if result.dtype in (torch.float32, torch.float64) else result.double(), start)
+        return _checked(
+            result if result.dtype in (torch.float32, torch.float64) else result.double(), start, torch.isnan
+        )
 
     return block
 
 
-def refuse_nan(block: Tensor, first_row: int = 0) -> Tensor:
-    """Return the block, or raise ValueError naming the first query row that holds a NaN."""
-    if block.sum().isnan() and block.isnan().any():  # the sum is quick; inf - inf makes it NaN without one
-        row = first_row + int(block.isnan().any(1).nonzero()[0])
-        raise ValueError(f"NaN distance for query row {row}: check the features for NaN or infinite values")
+def _checked(block: Tensor, first_row: int, is_wrong: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the block, or raise ValueError naming the first query row that holds a wrong distance."""
+    if is_wrong(block.sum()) and (rows := is_wrong(block).any(1)).any():  # the sum is quick and wrong where one is
+        kind = "NaN" if is_wrong is torch.isnan else "NaN or infinite"
+        raise ValueError(f"{kind} distance for query row {first_row + int(rows.nonzero()[0])}: check the features")
     return block

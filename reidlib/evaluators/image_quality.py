@@ -19,12 +19,13 @@ from lpips import LPIPS  # isort: skip
 from torchmetrics.functional.image import structural_similarity_index_measure  # isort: skip
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3  # isort: skip
 
+from reidlib.checks import check_choice
 from reidlib.datasets import PersonImages
 from reidlib.files import resolve
-from reidlib.networks import normalise
+from reidlib.networks import device_of, load_state, normalise, read_weights
 
 Features = Callable[[Tensor], Tensor]
-TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # LPIPS's name -> torchvision's
+TRUNKS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}  # LPIPS's name -> torchvision's, smallest side in pixels
 
 
 class FID(NamedTuple):
@@ -89,7 +90,8 @@ def fid(
         device: where Inception works.
 
     Raises:
-        ValueError: images that are not uint8 [N, 3, H, W], fewer than two of them, or features that are not [B, D].
+        ValueError: images that are not uint8 [N, 3, H, W], fewer than two of them, features that are not [B, D], or a
+            file of other weights.
         FileNotFoundError: no weights at the path.
 
     >>> mean_colour = lambda images: images.float().mean((2, 3))
@@ -174,13 +176,12 @@ def lpips_net(trunk: str | Path | None = "auto", *, net: str = "alex", device: s
         FileNotFoundError: there are no weights there.
         ValueError: an unknown net, or a file of another network.
     """
-    if net not in TRUNKS:
-        raise ValueError(f"net={net!r}: accepted are {', '.join(map(repr, TRUNKS))}")
+    check_choice("net", net, TRUNKS)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pretrained.*|.*weight enum.*")  # lpips calls torchvision's old way
         model = LPIPS(net=net, pnet_rand=True, verbose=False)
     if trunk is not None:
-        _load_trunk(model, trunk, TRUNKS[net])
+        _load_trunk(model, trunk, TRUNKS[net][0])
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -194,9 +195,12 @@ def lpips(images: Tensor, targets: Tensor, net: LPIPS, *, batch_size: int = 64) 
     "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, Eq. 1. Images go in as [-1, 1].
 
     Args:
-        images, targets: uint8 [B, 3, H, W]; AlexNet needs about 32 pixels each way.
+        images, targets: uint8 [B, 3, H, W]; AlexNet needs 31 pixels each way, VGG-16 needs 16.
         net: see `lpips_net`.
         batch_size: pairs at a time.
+
+    Raises:
+        ValueError: other types or shapes, or images that are too small for the trunk.
     """
     _check_pair(images, targets)
     return _lpips(images, targets, None, net, batch_size)
@@ -214,6 +218,9 @@ def mask_lpips(images: Tensor, targets: Tensor, masks: Tensor, net: LPIPS, *, ba
         masks: uint8 [B, H, W] from 0 to 255, of the targets.
         net: see `lpips_net`.
         batch_size: pairs at a time.
+
+    Raises:
+        ValueError: as `lpips`, or masks of another type or shape.
     """
     _check_pair(images, targets)
     if masks.dtype != torch.uint8 or masks.shape != (len(images), *images.shape[2:]):
@@ -223,7 +230,11 @@ def mask_lpips(images: Tensor, targets: Tensor, masks: Tensor, net: LPIPS, *, ba
 
 
 def _lpips(images: Tensor, targets: Tensor, masks: Tensor | None, net: LPIPS, batch_size: int) -> Tensor:
-    device = next(net.parameters()).device
+    trunk, smallest = TRUNKS[net.pnet_type]
+    if min(images.shape[2:]) < smallest:
+        height, width = images.shape[2:]
+        raise ValueError(f"LPIPS's {trunk} needs {smallest} pixels each way, got {height}x{width}: enlarge both images")
+    device = device_of(net)
     found = []
     for rows in torch.arange(len(images)).split(batch_size):
         pair = [normalise(each[rows].to(device), "signed") for each in (images, targets)]
@@ -238,38 +249,25 @@ def _load_trunk(model: LPIPS, trunk: str | Path, name: str) -> None:
     """Copy torchvision's `features.<i>.<...>` to LPIPS's `slice<k>.<i>.<...>`."""
     if trunk == "auto":
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        path = next(iter(sorted(folder.glob(f"{name}-*.pth"))), folder / f"{name}-*.pth")
-    else:
-        path = resolve(trunk)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no weights of LPIPS's trunk at {path}; give the path of a state dict of torchvision's {name} "
-            "(nothing is downloaded)"
-        )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    own = model.net.state_dict()
-    wanted = {key: f"features.{key.partition('.')[2]}" for key in own}
-    wrong = [old for key, old in wanted.items() if old not in state or state[old].shape != own[key].shape]
-    if wrong:
-        raise ValueError(f"{path} is no {name} of torchvision: {', '.join(wrong[:3])} missing or of another shape")
-    model.net.load_state_dict({key: state[old] for key, old in wanted.items()})
+        trunk = next(iter(sorted(folder.glob(f"{name}-*.pth"))), None)
+        if trunk is None:
+            raise FileNotFoundError(
+                f"no weights of torchvision's {name} (nothing is downloaded) in {folder}: give a path"
+            )
+    state = read_weights(trunk)
+    wanted = {key: f"features.{key.partition('.')[2]}" for key in model.net.state_dict()}
+    load_state(model.net, {key: state[old] for key, old in wanted.items() if old in state}, str(trunk))
 
 
 def _inception(path: str | Path, device: str | torch.device) -> Features:
     """Return the 2048 pooled features of torch-fidelity's Inception with the user's weights."""
     file = resolve(path)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no Inception weights at {file}; give torch-fidelity's file, or a function of images as features "
-            "(nothing is downloaded)"
-        )
-    torch.load(file, map_location="cpu", weights_only=True)  # refuses a file with code in it; torch-fidelity would not
-    net = NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)).to(device)
+    read_weights(file)  # refuses a file with code in it; torch-fidelity would not
+    try:
+        net = NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)).to(device)
+    except Exception as error:  # of its own torch.load and load_state_dict
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file} is not torch-fidelity's file of Inception weights: {reason}") from error
     return lambda images: net(images.to(device))
 
 

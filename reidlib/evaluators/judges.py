@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from reidlib.datasets import PersonImages
 from reidlib.datasets.augment import resize
+from reidlib.datasets.person_images import JUNK
 from reidlib.evaluators.neighbours import nearest_neighbours
 from reidlib.files import resolve
-from reidlib.networks import SmallResNet, load_weights, normalise
+from reidlib.networks import SmallResNet, device_of, load_weights, normalise
 
 FOLDER = "notebooks/weights"
 COMMAND = "python -m reidlib.tools.train_judges"
 RESULTS = "judges.results.json"
 NAMES = ("pose", "identity", "camera")  # judges-<name>.safetensors
+IDENTITY_NAMES = ("identity kept, rank-1", "identity kept, any of 10", "identity kept, by chance")
 BATCH = 512
 
 
@@ -151,7 +153,7 @@ class Judges:
         """Apply a network to images of any size, in batches; the answer is on the CPU."""
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"judges take uint8 images [B,3,H,W], B > 0; got {images.dtype} {list(images.shape)}")
-        device = next(self.pose.parameters()).device
+        device = device_of(self.pose)
         answers = []
         for chunk in images.split(BATCH):
             chunk = resize({"images": chunk.to(device)}, self.image_size)["images"]
@@ -246,11 +248,12 @@ def identity_kept(
     """Look for each generated image's person among real images, by the identity judge's features.
 
     The rates are means over the images: the nearest real image shows the person (rank1), one of the ten nearest does
-    (rank10). Cameras play no part, so a real image of the wanted camera may be found. Junk (pid -1) is left out.
+    (rank10). Cameras play no part, so a real image of the wanted camera may be found. Junk (pid -1) is left out,
+    distractors (pid -3) can be found and are wrong.
 
     Args:
         images: uint8 [B, 3, H, W], generated.
-        pids: int64 [B], whom they should show.
+        pids: int64 [B], the people that they should show (0 and more).
         gallery: real images.
         judges: see `load_judges`.
         source_rows: int64 [B], the row of `gallery` that each image was made from (-1: none of them), which it must
@@ -271,9 +274,9 @@ def identity_kept(
     ordered = gallery.pids.sort().values
     matches = torch.searchsorted(ordered, pids, right=True) - torch.searchsorted(ordered, pids)
     matches -= ((sources >= 0) & (gallery.pids[sources] == pids)).long()
-    if (nobody := pids[(matches < 1) | (pids < 1)].unique()).numel():
+    if (nobody := pids[(matches < 1) | (pids < 0)].unique()).numel():
         raise ValueError(f"the gallery has no (other) image of people {nobody.tolist()[:10]}")
-    counted = gallery.pids != -1
+    counted = gallery.pids != JUNK
     places = torch.where(counted, counted.cumsum(0) - 1, -1)  # of each row among those that count
     sources = torch.where(sources >= 0, places[sources], -1)
     gallery = gallery.select(indices=counted)
@@ -315,6 +318,50 @@ def camera_style(images: Tensor, camids: Tensor | int, judges: Judges) -> Camera
     n = len(known)
     confusion = torch.bincount(rows * n + columns, minlength=n * n).view(n, n)
     return CameraStyle(confusion.trace().item() / len(images), confusion)
+
+
+def judge(
+    images: Tensor,
+    judges: Judges,
+    *,
+    keypoints: Tensor | None = None,
+    pids: Tensor | None = None,
+    gallery: PersonImages | None = None,
+    source_rows: Tensor | None = None,
+    camids: Tensor | int | None = None,
+) -> dict[str, float]:
+    """Return the metrics of control that apply: pose followed, identity kept, target camera's style, each in [0, 1].
+
+    Args:
+        images: uint8 [B, 3, H, W], generated.
+        judges: see `load_judges`.
+        keypoints: the wanted poses, see `pose_pck`; None where no pose was asked for.
+        pids, gallery, source_rows: the wanted people and where to look for them, see `identity_kept`.
+        camids: the wanted cameras, see `camera_style`.
+
+    Returns:
+        name -> share, ready for results.json: "PCK@0.1", "PCK@0.05", "identity kept, rank-1", "identity kept, any of
+        10", "identity kept, by chance", "camera style".
+
+    Raises:
+        ValueError: nothing to judge by, one of `pids` and `gallery` without the other, and as the three judgements.
+    """
+    if (pids is None) != (gallery is None):
+        raise ValueError("identity is judged by pids and a gallery: give both or neither")
+    found = {}
+    if keypoints is not None:
+        found |= {f"PCK@{t}": pose_pck(images, keypoints, judges, t) for t in (0.1, 0.05)}
+    if pids is not None:
+        kept = identity_kept(images, pids, gallery, judges, source_rows)
+        found |= {
+            f"identity kept, {name}": rate
+            for name, rate in zip(("rank-1", "any of 10", "by chance"), kept, strict=True)
+        }
+    if camids is not None:
+        found["camera style"] = camera_style(images, camids, judges).share
+    if not found:
+        raise ValueError("nothing to judge by: give keypoints, pids with a gallery, or camids")
+    return found
 
 
 def _convolution(ins: int, outs: int, stride: int = 1) -> nn.Sequential:

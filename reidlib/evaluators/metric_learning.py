@@ -1,21 +1,145 @@
 r"""Learned Mahalanobis distances of person re-identification, in closed form: XQDA and KISSME.
 
 Both compare how differences of images of one person spread (intra, similar) with how those of different people do
-(extra, dissimilar); `pair_covariances` averages them without enumerating the pairs.
+(extra, dissimilar). They are averaged by sums over images, so no pair is enumerated; only KISSME's random pairs, as the
+Market-1501 toolkit draws them, and its every tenth pair are taken one by one.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from scipy import linalg
 from torch import Tensor
 
+from reidlib.checks import check_choice
 from reidlib.evaluators.distances import Array, as_features
-from reidlib.evaluators.pair_covariances import as_integers, as_matrix, camera_covariances, two_views, view_covariances
+from reidlib.evaluators.labels import Labels, as_integers
 
-_PIECE = 4096  # rows projected at once
+DRAWS = 150_000  # random pairs of the Market-1501 toolkit, of which the dissimilar ones are kept
+_PIECE = 4096  # rows projected, or pairs whose differences are held, at once
+
+
+class PairCovariances(NamedTuple):
+    """Mean outer products of differences of pairs [D, D], uncentred, and how many pairs each is the mean of."""
+
+    similar: np.ndarray
+    dissimilar: np.ndarray
+    n_similar: int
+    n_dissimilar: int
+
+
+def view_covariances(x: Array, z: Array, x_labels: Array, z_labels: Array) -> PairCovariances:
+    r"""Average (x - z)(x - z)ᵀ over all pairs of two views, by same and by different label.
+
+    With $n_c$ images $X_c$ and $m_c$ images $Z_c$ of class c, $s_c$ and $t_c$ their sums:
+
+    $$\Sigma_\text{same} = \sum_c m_c X_c^\top X_c + n_c Z_c^\top Z_c - s_c t_c^\top - t_c s_c^\top, \qquad
+      \Sigma_\text{all} = m X^\top X + n Z^\top Z - s t^\top - t s^\top,$$
+
+    the different pairs are the rest. Liao et al., "Person Re-identification by Local Maximal Occurrence Representation
+    and Metric Learning", CVPR 2015, section 4.3.
+
+    Args:
+        x, z: [n, D] and [m, D].  x_labels, z_labels: integers [n] and [m].
+
+    Raises:
+        ValueError: for shapes that do not fit, or no pair of one of the kinds.
+
+    >>> pairs = view_covariances([[0.0], [10.0]], [[1.0], [11.0]], [1, 2], [1, 2])
+    >>> pairs.similar.item(), pairs.dissimilar.item()
+    (1.0, 101.0)
+    """
+    x, z = _two_matrices(x, z)
+    x_labels, z_labels = as_integers("x_labels", x_labels, len(x)), as_integers("z_labels", z_labels, len(z))
+    centre = x.mean(0)
+    x, z = x - centre, z - centre  # differences stay, rounding is less
+    labels, code = np.unique(np.concatenate([x_labels, z_labels]), return_inverse=True)
+    x_code, z_code = code[: len(x)], code[len(x) :]
+    n, m = np.bincount(x_code, minlength=len(labels)), np.bincount(z_code, minlength=len(labels))
+    cross = _sums(x, x_code, len(labels)).T @ _sums(z, z_code, len(labels))
+    same = x.T @ (m[x_code, None] * x) + z.T @ (n[z_code, None] * z) - cross - cross.T
+    cross = np.outer(x.sum(0), z.sum(0))
+    everything = len(z) * (x.T @ x) + len(x) * (z.T @ z) - cross - cross.T
+    n_same = int(n @ m)
+    n_different = len(x) * len(z) - n_same
+    _need_pairs("of one label across the two views", n_same)
+    _need_pairs("of different labels", n_different)
+    return PairCovariances(same / n_same, (everything - same) / n_different, n_same, n_different)
+
+
+def camera_covariances(
+    features: Array, pids: Array, camids: Array, *, dissimilar: str = "sampled", every: int = 1, seed: int = 0
+) -> PairCovariances:
+    r"""Average (x - y)(x - y)ᵀ over pairs from different cameras, of one person and of different people.
+
+    All pairs within a group of n images with sum s give $n X^\top X - s s^\top$; pairs of one person across cameras are
+    those of the person less those of each (person, camera).
+
+    Args:
+        features: [N, D].  pids, camids: integers [N].
+        dissimilar: "sampled" takes as many pairs as there are similar ones from 150,000 random draws, as the
+            Market-1501 toolkit does (fewer where the draws give fewer); "all" takes every pair, by sums.
+        every: 10 keeps each tenth pair of both kinds, the toolkit's path for saving time; the similar pairs are then
+            enumerated, in the order of the images.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for shapes that do not fit, or no pair of one of the kinds.
+
+    >>> pairs = camera_covariances([[0.0], [1.0], [5.0]], [1, 1, 2], [1, 2, 2], dissimilar="all")
+    >>> pairs.similar.item(), pairs.dissimilar.item(), pairs.n_similar, pairs.n_dissimilar
+    (1.0, 25.0, 1, 1)
+    """
+    x = _matrix("features", features)
+    pids, camids = _people(pids, camids, len(x))
+    check_choice("dissimilar", dissimilar, ("sampled", "all"))
+    if every < 1 or (every > 1 and dissimilar == "all"):
+        raise ValueError(f'every={every}: accepted are 1 and, with dissimilar="sampled", more')
+    x = x - x.mean(0)  # differences stay, rounding is less
+    both = np.unique(np.stack([pids, camids], 1), axis=0, return_inverse=True)[1].reshape(-1)
+    of_person, n_person = _within(x, pids)
+    of_both, n_both = _within(x, both)
+    similar, n_similar = of_person - of_both, n_person - n_both
+    _need_pairs("of one person in two cameras", n_similar)
+    if dissimilar == "all":
+        (everyone, n_all), (of_camera, n_camera) = _within(x, np.zeros(len(x), np.int64)), _within(x, camids)
+        other, n_other = everyone - of_camera - similar, n_all - n_camera - n_similar
+        _need_pairs("of different people in different cameras", n_other)
+        return PairCovariances(similar / n_similar, other / n_other, n_similar, n_other)
+    first, second = np.random.default_rng(seed).integers(0, len(x), (2, DRAWS))
+    valid = np.flatnonzero((pids[first] != pids[second]) & (camids[first] != camids[second]))[:n_similar:every]
+    _need_pairs("of different people in different cameras", len(valid))
+    other = _outer(x, first[valid], second[valid]) / len(valid)
+    if every > 1:
+        chosen = _similar_pairs(pids, camids)[:, ::every]
+        similar, n_similar = _outer(x, *chosen), chosen.shape[1]
+    return PairCovariances(similar / n_similar, other, n_similar, len(valid))
+
+
+def two_views(pids: Array, camids: Array, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pair half of each person's images with the other half at random; keep the pairs from two cameras: rows [P], [P].
+
+    Raises:
+        ValueError: for shapes that do not fit, one person or camera only, or no pair from two cameras.
+
+    >>> first, second = two_views([7, 7, 8, 8, 8], [1, 2, 1, 2, 3])
+    >>> sorted([first[0].item(), second[0].item()]), len(first)
+    ([0, 1], 2)
+    """
+    pids, camids = _people(pids, camids)
+    generator = np.random.default_rng(seed)
+    first, second = [], []
+    for pid in np.unique(pids):
+        rows = generator.permutation(np.flatnonzero(pids == pid))
+        half = len(rows) // 2
+        first.append(rows[:half])
+        second.append(rows[half : 2 * half])
+    first, second = np.concatenate(first), np.concatenate(second)
+    kept = camids[first] != camids[second]
+    _need_pairs("of one person in two cameras", int(kept.sum()))
+    return first[kept], second[kept]
 
 
 def kissme_metric(similar: Array, dissimilar: Array, *, weight: float = 1.0, psd: bool = True) -> np.ndarray:
@@ -70,12 +194,10 @@ def xqda_space(intra: Array, extra: Array, *, solver: str = "svd", dims: int | N
     >>> space.latent.round(4).tolist(), space.metric.round(6).tolist()
     ([100.8991], [[0.9891]])
     """
-    intra, extra = np.asarray(intra, np.float64), np.asarray(extra, np.float64)
-    if solver not in ("svd", "eig"):
-        raise ValueError(f"solver={solver!r}: accepted are 'svd' and 'eig'")
+    intra, extra = _regular("pairs of one person", intra), np.asarray(extra, np.float64)
+    check_choice("solver", solver, ("svd", "eig"))
     if dims is not None and not 1 <= dims <= len(intra):
         raise ValueError(f"dims={dims}: accepted are 1 to {len(intra)}")
-    _inverse_exists("pairs of one person", intra)
     if solver == "svd":
         vectors, latent = linalg.svd(linalg.solve(intra, extra, assume_a="pos"))[:2]
     else:
@@ -92,6 +214,18 @@ class _Learned:
     projection: np.ndarray | None = None
     metric: np.ndarray
     mean: np.ndarray
+
+    def _set(self, dims: int | None, ridge: float) -> None:
+        if dims is not None and dims < 1:
+            raise ValueError(f"dims={dims}: accepted are None and whole numbers from 1")
+        if ridge < 0:
+            raise ValueError(f"ridge={ridge}: accepted are numbers from 0")
+        self.dims, self.ridge = dims, ridge
+
+    def _keep(self, projection: np.ndarray, metric: np.ndarray, mean: np.ndarray, found: "PairCovariances") -> Self:
+        self.projection, self.metric, self.mean = projection, metric, mean
+        self.n_similar, self.n_dissimilar = found.n_similar, found.n_dissimilar
+        return self
 
     def project(self, features: Array) -> Tensor:
         """Return features [N, D] in the learned space, [N, r]; their mean in training lies at 0.
@@ -156,11 +290,8 @@ class KISSME(_Learned):
         every: int = 1,
         seed: int = 0,
     ) -> None:
-        if dims is not None and dims < 1:
-            raise ValueError(f"dims={dims}: accepted are None and whole numbers from 1")
-        if ridge < 0:
-            raise ValueError(f"ridge={ridge}: accepted are numbers from 0")
-        self.dims, self.ridge, self.weight, self.psd = dims, ridge, weight, psd
+        self._set(dims, ridge)
+        self.weight, self.psd = weight, psd
         self.pairs = dict(dissimilar=dissimilar, every=every, seed=seed)
 
     def fit(self, features: Array, pids: Array, camids: Array) -> "KISSME":
@@ -170,15 +301,12 @@ class KISSME(_Learned):
             ValueError: for shapes that do not fit, one person or camera only, no person in two cameras, a singular
                 covariance.
         """
-        x = as_matrix("features", features)
+        x = _matrix("features", features)
         mean = x.mean(0)
         projection = _principal_components(x - mean, self.dims)
         found = camera_covariances((x - mean) @ projection, pids, camids, **self.pairs)
         covariances = (_with_ridge(c, self.ridge * np.trace(c) / len(c)) for c in found[:2])
-        self.metric = kissme_metric(*covariances, weight=self.weight, psd=self.psd)
-        self.projection, self.mean = projection, mean
-        self.n_similar, self.n_dissimilar = found.n_similar, found.n_dissimilar
-        return self
+        return self._keep(projection, kissme_metric(*covariances, weight=self.weight, psd=self.psd), mean, found)
 
 
 class XQDA(_Learned):
@@ -197,9 +325,8 @@ class XQDA(_Learned):
     """
 
     def __init__(self, *, ridge: float = 1e-3, solver: str = "svd", dims: int | None = None, seed: int = 0) -> None:
-        if ridge < 0:
-            raise ValueError(f"ridge={ridge}: accepted are numbers from 0")
-        self.ridge, self.solver, self.dims, self.seed = ridge, solver, dims, seed
+        self._set(dims, ridge)
+        self.solver, self.seed = solver, seed
 
     def fit(self, features: Array, pids: Array, camids: Array) -> "XQDA":
         """Learn from features [N, D] of many cameras, by the IDE protocol's two views; returns itself.
@@ -210,7 +337,7 @@ class XQDA(_Learned):
         Raises:
             ValueError: as `fit_views`, and where no pair comes from two cameras.
         """
-        x = as_matrix("features", features)
+        x = _matrix("features", features)
         labels = as_integers("pids", pids, len(x))
         first, second = two_views(labels, camids, seed=self.seed)
         return self.fit_views(x[first], x[second], labels[first], labels[second])
@@ -224,9 +351,7 @@ class XQDA(_Learned):
         Raises:
             ValueError: for shapes that do not fit, no pair of one label or of different labels, a singular covariance.
         """
-        x, z = as_matrix("x", x), as_matrix("z", z)
-        if x.shape[1] != z.shape[1]:
-            raise ValueError(f"x has {x.shape[1]} dimensions, z has {z.shape[1]}")
+        x, z = _two_matrices(x, z)
         both = np.concatenate([x, z])
         mean = both.mean(0)
         span = None
@@ -235,10 +360,8 @@ class XQDA(_Learned):
             x, z = (x - mean) @ span, (z - mean) @ span
         found = view_covariances(x, z, x_labels, z_labels)
         space = xqda_space(_with_ridge(found.similar, self.ridge), found.dissimilar, solver=self.solver, dims=self.dims)
-        self.projection = space.basis if span is None else span @ space.basis
-        self.metric, self.latent, self.mean = space.metric, space.latent, mean
-        self.n_similar, self.n_dissimilar = found.n_similar, found.n_dissimilar
-        return self
+        self.latent = space.latent
+        return self._keep(space.basis if span is None else span @ space.basis, space.metric, mean, found)
 
 
 def _principal_components(centred: np.ndarray, dims: int | None) -> np.ndarray:
@@ -254,18 +377,83 @@ def _with_ridge(covariance: np.ndarray, amount: float) -> np.ndarray:
     return covariance + amount * np.eye(len(covariance))
 
 
-def _inverse_exists(name: str, covariance: np.ndarray) -> None:
-    values = linalg.eigvalsh(covariance)
-    if values[0] <= len(values) * np.finfo(np.float64).eps * max(values[-1], 0):
-        rank = int((values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)).sum())
-        raise ValueError(
-            f"the covariance of {name} is singular (rank {rank} of {len(values)}): use fewer dims or a larger ridge"
-        )
-
-
-def _inverse(name: str, covariance: Array) -> np.ndarray:
+def _regular(name: str, covariance: Array) -> np.ndarray:
+    """Return a finite covariance [D, D] that has an inverse, or raise ValueError."""
     covariance = np.asarray(covariance, np.float64)
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1] or not np.isfinite(covariance).all():
         raise ValueError(f"the covariance of {name} must be finite [D, D]; got {covariance.shape}")
-    _inverse_exists(name, covariance)
-    return linalg.inv(covariance)
+    values = linalg.eigvalsh(covariance)
+    rank = int((values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)).sum())
+    if rank < len(values):
+        raise ValueError(
+            f"the covariance of {name} is singular (rank {rank} of {len(values)}): use fewer dims or a larger ridge"
+        )
+    return covariance
+
+
+def _inverse(name: str, covariance: Array) -> np.ndarray:
+    return linalg.inv(_regular(name, covariance))
+
+
+def _sums(x: np.ndarray, code: np.ndarray, n: int) -> np.ndarray:
+    """Sum the rows of each class: [n classes, D]."""
+    order = np.argsort(code, kind="stable")
+    present, start = np.unique(code[order], return_index=True)
+    sums = np.zeros((n, x.shape[1]))
+    sums[present] = np.add.reduceat(x[order], start, axis=0)
+    return sums
+
+
+def _within(x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Sum the outer products of differences over all unordered pairs within groups, and count the pairs."""
+    _, code, count = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = _sums(x, code, len(count))
+    return x.T @ (count[code, None] * x) - sums.T @ sums, int((count * (count - 1) // 2).sum())
+
+
+def _outer(x: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Sum the outer products of the differences of the pairs named."""
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for start in range(0, len(first), _PIECE):
+        difference = x[first[start : start + _PIECE]] - x[second[start : start + _PIECE]]
+        total += difference.T @ difference
+    return total
+
+
+def _similar_pairs(pids: np.ndarray, camids: np.ndarray) -> np.ndarray:
+    """List the pairs of one person in two cameras, [2, P], by person and then by the order of the images."""
+    found = []
+    for pid in np.unique(pids):
+        rows = np.flatnonzero(pids == pid)
+        pairs = rows[np.stack(np.triu_indices(len(rows), 1))]
+        found.append(pairs[:, camids[pairs[0]] != camids[pairs[1]]])
+    return np.concatenate(found, 1)
+
+
+def _people(pids: Array, camids: Array, n: int | None = None) -> Labels:
+    """Check labels to learn from: [n] people of at least two identities, in at least two cameras."""
+    labels = Labels(as_integers("pids", pids, n), as_integers("camids", camids, n or len(pids)))
+    smallest = [int(values.min()) for values in labels]
+    if min(smallest) < 0:
+        raise ValueError("leave out images without person or camera: smallest pid {}, camid {}".format(*smallest))
+    for kind, values in zip(("identities", "cameras"), labels, strict=True):
+        if len(np.unique(values)) < 2:
+            raise ValueError(f"a metric is learned from at least two different {kind}; got {values[0]} only")
+    return labels
+
+
+def _need_pairs(kind: str, n: int) -> None:
+    if n < 1:
+        raise ValueError(f"there is no pair {kind}: nothing can be learned")
+
+
+def _matrix(name: str, values: Array) -> np.ndarray:
+    """Return features as finite float64 [N, D] on the CPU, or raise ValueError."""
+    return as_features(name, values).double().cpu().numpy()
+
+
+def _two_matrices(x: Array, z: Array) -> tuple[np.ndarray, np.ndarray]:
+    x, z = _matrix("x", x), _matrix("z", z)
+    if x.shape[1] != z.shape[1]:
+        raise ValueError(f"x has {x.shape[1]} dimensions, z has {z.shape[1]}")
+    return x, z

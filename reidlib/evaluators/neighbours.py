@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
-from reidlib.evaluators.scores import CAMERA_RULES
+from reidlib.datasets.person_images import JUNK
+from reidlib.evaluators.distances import Array, Distance, as_pair, custom_blocks, ranking_blocks, row_chunks
+from reidlib.evaluators.labels import Labels, check_cameras
 
 
 class Neighbours(NamedTuple):
@@ -39,22 +41,17 @@ def nearest_neighbours(
         Neighbours(indices, distances); an excluded image that had to fill up the k has distance inf.
 
     Raises:
-        ValueError: for shapes that do not fit, k out of range, or NaN distances.
+        ValueError: for shapes that do not fit, k out of range, features that are not finite, or NaN distances.
 
     >>> found = nearest_neighbours(torch.tensor([[0.0]]), torch.tensor([[3.0], [1.0], [-1.0]]), 2)
     >>> found.indices.tolist(), found.distances.tolist()
     ([[1, 2]], [[1.0, 1.0]])
     """
+    query, gallery, n_queries, n_gallery = as_pair(query_features, gallery_features, distance, shape)
     if callable(distance):
-        if shape is None:
-            raise ValueError("a callable distance needs shape=(number of queries, number of gallery images)")
-        n_queries, n_gallery = shape
         blocks = custom_blocks(distance, n_gallery)
     else:
-        query_features = as_features("query_features", query_features)
-        gallery_features = as_features("gallery_features", gallery_features)
-        n_queries, n_gallery = len(query_features), len(gallery_features)
-        blocks = ranking_blocks(query_features, gallery_features, distance)
+        blocks = ranking_blocks(query, gallery, distance)
     if not 1 <= k <= n_gallery:
         raise ValueError(f"k={k}: accepted are 1 to {n_gallery}, the size of the gallery")
     excluded = None if exclude is None else _check_exclude(torch.as_tensor(exclude), n_queries, n_gallery)
@@ -65,7 +62,7 @@ def nearest_neighbours(
             block = _leave_out(block, excluded[start:stop].to(block.device))
         values, indices = smallest(block, k)
         if not callable(distance):
-            values = _true_distances(query_features[start:stop], gallery_features, indices, values, distance)
+            values = _true_distances(query[start:stop], gallery, indices, values, distance)
         found.append((indices, values))
     return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
@@ -81,28 +78,27 @@ def ignored_images(
     """Say which gallery images a query's ranked list leaves out, for `nearest_neighbours(..., exclude=)`.
 
     Junk (pid -1) always; with "cross_camera" also the query's own person in its own camera, with "separate_views" all
-    of the query's camera. `evaluate_retrieval` applies the same rules inside; this is for looking at lists.
+    of the query's camera. `evaluate_retrieval` applies the same rules inside; this is for looking at lists, so a query
+    may be of no known person (a pid below 0).
 
     Returns:
         bool [Q, G].
 
     Raises:
-        ValueError: an unknown camera rule.
+        ValueError: an unknown camera rule, labels that do not fit, or missing cameras.
 
     >>> ignored_images(query_pids=torch.tensor([5]), query_camids=torch.tensor([1]),
-    ...     gallery_pids=torch.tensor([5, 7, -1, 0, 5]), gallery_camids=torch.tensor([1, 1, 2, 3, 2])).int().tolist()
+    ...     gallery_pids=torch.tensor([5, 7, -1, -3, 5]), gallery_camids=torch.tensor([1, 1, 2, 3, 2])).int().tolist()
     [[1, 0, 1, 0, 0]]
     """
-    if camera_rule not in CAMERA_RULES:
-        raise ValueError(f"camera_rule={camera_rule!r}: accepted are {', '.join(map(repr, CAMERA_RULES))}")
-    pids, camids = torch.as_tensor(query_pids)[:, None], torch.as_tensor(query_camids)[:, None]
-    junk = (torch.as_tensor(gallery_pids) == -1).expand(len(pids), -1)
-    if camera_rule == "none":
-        return junk.clone()
-    same_camera = camids == torch.as_tensor(gallery_camids)
-    if camera_rule == "separate_views":
-        return junk | same_camera
-    return junk | (same_camera & (pids == torch.as_tensor(gallery_pids)))
+    query, gallery = Labels.of("query", query_pids, query_camids), Labels.of("gallery", gallery_pids, gallery_camids)
+    check_cameras(query, gallery, camera_rule)
+    ignored = np.tile(gallery.pids == JUNK, (len(query.pids), 1))
+    if camera_rule != "none":
+        same_camera = query.camids[:, None] == gallery.camids
+        same_person = (query.pids[:, None] == gallery.pids) & (gallery.pids >= 0)
+        ignored |= same_camera & (same_person | (camera_rule == "separate_views"))
+    return torch.from_numpy(ignored)
 
 
 def _check_exclude(exclude: Tensor, n_queries: int, n_gallery: int) -> Tensor:

@@ -14,7 +14,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
+from reidlib.datasets.person_images import JUNK
+from reidlib.evaluators.distances import Array, Distance, as_pair, custom_blocks, ranking_blocks, row_chunks
+from reidlib.evaluators.labels import as_integers
 from reidlib.evaluators.neighbours import smallest
 
 _PIECE = 64  # rows compared at once
@@ -77,20 +79,13 @@ def rerank(
     [[3492.0, 5789.0, 7635.0, 10000.0]]
     """
     _check_parameters(k1, k2, lambda_value)
-    if callable(distance):
-        if shape is None:
-            raise ValueError("a callable distance needs shape=(number of queries, number of gallery images)")
-        n_queries, n_gallery = shape
-    else:
-        query_features = as_features("query_features", query_features)
-        gallery_features = as_features("gallery_features", gallery_features)
-        n_queries, n_gallery = len(query_features), len(gallery_features)
+    query, gallery, n_queries, n_gallery = as_pair(query_features, gallery_features, distance, shape)
     kept = _kept_images(gallery_pids, n_queries, n_gallery)
     if callable(distance):
         everyone = np.arange(n_queries + n_gallery) if kept is None else kept
         images = _FromBlocks(distance, n_queries + n_gallery, torch.from_numpy(everyone))
     else:
-        images = _FromFeatures.of(query_features, gallery_features, kept, distance)
+        images = _FromFeatures.of(query, gallery, kept, distance)
     nearest, maxima = images.nearest(max(k1 + 1, k2))
     encoding = _encode(nearest, maxima, images, k1)
     if k2 > 1:
@@ -272,10 +267,6 @@ class _FromFeatures:
 
     @staticmethod
     def of(query: Tensor, gallery: Tensor, kept: np.ndarray | None, distance: str) -> "_FromFeatures":
-        if distance not in ("euclidean", "cosine"):
-            raise ValueError(f'distance={distance!r}: accepted are "euclidean", "cosine" or a callable')
-        if query.shape[1] != gallery.shape[1]:
-            raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}")
         if kept is not None:
             gallery = gallery[torch.from_numpy(kept[len(query) :] - len(query)).to(gallery.device)]
         features = torch.cat([query, gallery.to(query.device)])  # our own copy
@@ -391,10 +382,8 @@ def _kept_images(gallery_pids: Array | None, n_queries: int, n_gallery: int) -> 
     """Number the images that take part, queries first; None if all do."""
     if gallery_pids is None:
         return None
-    pids = np.asarray(gallery_pids.cpu() if isinstance(gallery_pids, Tensor) else gallery_pids)
-    if pids.shape != (n_gallery,) or pids.dtype.kind not in "iu":
-        raise ValueError(f"gallery_pids must be integers [{n_gallery}]; got {pids.dtype} {pids.shape}")
-    if (pids == -1).all():
-        raise ValueError(f"all {n_gallery} gallery images are junk (pid -1)")
-    kept = np.flatnonzero(np.concatenate([np.zeros(n_queries, np.int64), pids]) != -1)
-    return None if len(kept) == n_queries + n_gallery else kept
+    is_junk = as_integers("gallery_pids", gallery_pids, n_gallery) == JUNK
+    if is_junk.all():
+        raise ValueError(f"all {n_gallery} gallery images are junk (pid {JUNK})")
+    kept = np.concatenate([np.arange(n_queries), n_queries + np.flatnonzero(~is_junk)])
+    return kept if is_junk.any() else None

@@ -12,8 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reidlib.evaluators.distances import Array, Distance, as_features, custom_blocks, ranking_blocks, row_chunks
-from reidlib.evaluators.scores import AP_RULES, CAMERA_RULES, DIVISORS, RetrievalScores
+from reidlib.checks import check_choice
+from reidlib.datasets.person_images import JUNK
+from reidlib.evaluators.distances import (
+    Array,
+    Distance,
+    as_features,
+    as_pair,
+    custom_blocks,
+    ranking_blocks,
+    row_chunks,
+)
+from reidlib.evaluators.labels import Labels, check_cameras, check_people
+from reidlib.evaluators.scores import AP_RULES, DIVISORS, RetrievalScores
 
 
 def evaluate_retrieval(
@@ -44,10 +55,11 @@ def evaluate_retrieval(
     where the trapezoid's second fraction is 1 for a hit at rank 1 (precision starts at 1). The trapezoid is the
     original Market-1501 code's rule and never the higher one. All values are fractions in [0, 1].
 
-    Gallery images with pid -1 (junk) never count; pid 0 (distractors) stay as wrong answers. Equal distances keep
-    gallery order: this is exact on the distances as computed. "euclidean" ranks by ‖g‖² - 2 q·g in float32 (float64
-    if both features are), which is the squared distance less a constant of the query; "cosine" by -q·g of the
-    normalised features. float32 rounding makes ties and can swap neighbours closer than about 1e-7 ‖g‖².
+    A person is a pid from 0 on. Gallery images with pid -1 (junk) never count; distractors (pid -3) stay as wrong
+    answers for everybody, and a single-shot draw keeps them all. Equal distances keep gallery order: this is exact on
+    the distances as computed. "euclidean" ranks by ‖g‖² - 2 q·g in float32 (float64 if both features are), which is
+    the squared distance less a constant of the query; "cosine" by -q·g of the normalised features. float32 rounding
+    makes ties and can swap neighbours closer than about 1e-7 ‖g‖².
 
     Args:
         query_features, gallery_features: [Q, D] and [G, D], tensors (any device) or arrays; None with a callable.
@@ -64,30 +76,33 @@ def evaluate_retrieval(
         max_rank: length of the CMC curve; the curve is flat where the gallery is shorter.
 
     Raises:
-        ValueError: for shapes that do not fit, unknown rules, NaN distances, pids below -1, or missing cameras.
+        ValueError: for shapes that do not fit, unknown rules, features that are not finite, NaN distances, a query or a
+            gallery image whose pid cannot be scored, numbers that int64 does not hold, or missing cameras.
 
     >>> scores = evaluate_retrieval(
     ...     torch.tensor([[0.0]]), torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]]),
     ...     query_pids=torch.tensor([5]), query_camids=torch.tensor([1]),
-    ...     gallery_pids=torch.tensor([5, 7, -1, 0, 5]), gallery_camids=torch.tensor([1, 1, 2, 3, 2]))
-    >>> scores.first_hits.tolist(), round(scores.mAP, 4)  # kept: 7, 0, 5
+    ...     gallery_pids=torch.tensor([5, 7, -1, -3, 5]), gallery_camids=torch.tensor([1, 1, 2, 3, 2]))
+    >>> scores.first_hits.tolist(), round(scores.mAP, 4)  # kept: 7, -3, 5
     ([[3]], 0.3333)
     """
-    _check_rules(ap, camera_rule, divisor, gallery_shots, repeats, max_rank)
-    query = _Ids.of("query", query_pids, query_camids)
-    gallery = _Ids.of("gallery", gallery_pids, gallery_camids)
-    if camera_rule != "none" and (query.camids < 0).any():
-        raise ValueError(f'queries without a camera (camid {query.camids.min()}) need camera_rule="none"')
-    kept = np.flatnonzero(gallery.pids != -1)  # junk never counts
-    if not len(kept):
-        raise ValueError(f"all {len(gallery.pids)} gallery images are junk (pid -1)")
-    gallery = _Ids(gallery.pids[kept], gallery.camids[kept])
-    blocks = _blocks_of_kept(query_features, gallery_features, len(query.pids), len(gallery_pids), kept, distance)
+    check_choice("ap", ap, AP_RULES)
+    check_choice("divisor", divisor, DIVISORS)
+    check_choice("gallery_shots", gallery_shots, (None, 1))
+    if repeats < 1 or max_rank < 1:
+        raise ValueError(f"repeats={repeats}, max_rank={max_rank}: both must be at least 1")
+    query, gallery = Labels.of("query", query_pids, query_camids), Labels.of("gallery", gallery_pids, gallery_camids)
+    check_people(query, gallery)
+    check_cameras(query, gallery, camera_rule)
+    sizes = len(query.pids), len(gallery.pids)
+    kept = np.flatnonzero(gallery.pids != JUNK)
+    blocks = _blocks_of_kept(*as_pair(query_features, gallery_features, distance, sizes), kept, distance)
+    gallery = gallery.take(kept)
     rounds = list(_rounds(gallery, sorted(set(query.camids.tolist())), camera_rule, gallery_shots, repeats, seed))
     parts = []
-    for start, stop in row_chunks(len(query.pids), len(gallery_pids)):
+    for start, stop in row_chunks(*sizes):
         block = blocks(start, stop)  # [q, G]
-        chunk = _Ids(query.pids[start:stop], query.camids[start:stop])
+        chunk = query.take(slice(start, stop))
         parts.append(np.stack([_score_chunk(block, chunk, gallery, camera_rule, faced) for faced in rounds], 1))
     values = np.concatenate(parts)  # [Q, rounds, 4]
     return RetrievalScores(
@@ -111,8 +126,8 @@ def pool_queries(
     $$f_{(p, c)} = \text{normalise}\big(\operatorname{mean\,|\,max}_{i:\, p_i = p,\, c_i = c} f_i\big)$$
 
     Hand it the features of `bench.multi_query` (Market-1501's gt_bbox) and give the three results to
-    `evaluate_retrieval` as the queries. Images with pid -1 or 0 are left out; pooling gallery images instead is not
-    multi-query. Without gt_bbox there is nothing to pool, and `None` is refused.
+    `evaluate_retrieval` as the queries. Images of no person (pids below 0) are left out; pooling gallery images instead
+    is not multi-query. Without gt_bbox there is nothing to pool, and `None` is refused.
 
     Args:
         features: [N, D].  pids, camids: integers [N].
@@ -128,14 +143,13 @@ def pool_queries(
     """
     if features is None:
         raise ValueError("multi-query needs the features of the hand-drawn boxes (bench.multi_query); got None")
-    _check_choice("mode", mode, ("mean", "max"))
-    features, ids = torch.as_tensor(features), _Ids.of("multi-query", pids, camids)
-    if features.ndim != 2 or len(features) != len(ids.pids):
-        raise ValueError(
-            f"features must be [{len(ids.pids)}, D] beside {len(ids.pids)} pids; got {tuple(features.shape)}"
-        )
-    kept = np.flatnonzero(ids.pids > 0)
-    pairs, group = np.unique(np.stack([ids.pids[kept], ids.camids[kept]], 1), axis=0, return_inverse=True)
+    check_choice("mode", mode, ("mean", "max"))
+    labels = Labels.of("multi-query", pids, camids)
+    features = as_features("features", features, len(labels.pids))
+    kept = np.flatnonzero(labels.pids >= 0)
+    if not len(kept):
+        raise ValueError(f"none of the {len(labels.pids)} images shows a person (a pid from 0 on)")
+    pairs, group = np.unique(np.stack(labels.take(kept), 1), axis=0, return_inverse=True)
     chosen = features[torch.from_numpy(kept).to(features.device)]
     index = torch.from_numpy(group.reshape(-1, 1)).to(features.device).expand_as(chosen)
     pooled = torch.zeros(len(pairs), features.shape[1], dtype=features.dtype, device=features.device)
@@ -146,59 +160,14 @@ def pool_queries(
     return pooled, pairs[:, 0].clone(), pairs[:, 1].clone()
 
 
-class _Ids(NamedTuple):
-    """Who and where, on the CPU: two int64 arrays of one length."""
-
-    pids: np.ndarray
-    camids: np.ndarray
-
-    @staticmethod
-    def of(name: str, pids: Array, camids: Array) -> "_Ids":
-        arrays = []
-        for what, values in (("pids", pids), ("camids", camids)):
-            array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-            if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
-                raise ValueError(f"{name} {what} must be integers [N], N > 0; got {array.dtype} {array.shape}")
-            arrays.append(array.astype(np.int64))
-        if len(arrays[0]) != len(arrays[1]):
-            raise ValueError(f"{name}: {len(arrays[0])} pids beside {len(arrays[1])} camids")
-        if arrays[0].min() < -1:
-            raise ValueError(f"{name} pid {arrays[0].min()}: images without an identity (-2) cannot be scored")
-        return _Ids(*arrays)
-
-
-def _check_rules(
-    ap: str, camera_rule: str, divisor: str, gallery_shots: int | None, repeats: int, max_rank: int
-) -> None:
-    _check_choice("ap", ap, AP_RULES)
-    _check_choice("camera_rule", camera_rule, CAMERA_RULES)
-    _check_choice("divisor", divisor, DIVISORS)
-    if gallery_shots not in (None, 1):
-        raise ValueError(f"gallery_shots={gallery_shots!r}: accepted are None (all images) and 1 (one per identity)")
-    if repeats < 1 or max_rank < 1:
-        raise ValueError(f"repeats={repeats}, max_rank={max_rank}: both must be at least 1")
-
-
-def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
-
-
 def _blocks_of_kept(
-    query: Array | None,
-    gallery: Array | None,
-    n_queries: int,
-    n_gallery: int,
-    kept: np.ndarray,
-    distance: str | Distance,
+    query: Tensor | None, gallery: Tensor | None, _: int, n_gallery: int, kept: np.ndarray, distance: str | Distance
 ) -> Callable[[int, int], Tensor]:
     """Return (start, stop) -> block [stop - start, len(kept)]: junk is left out before its distances are computed."""
     index = torch.from_numpy(kept)
     if callable(distance):
         whole = custom_blocks(distance, n_gallery)
         return whole if len(kept) == n_gallery else lambda start, stop: whole(start, stop)[:, index]
-    query = as_features("query_features", query, n_queries)
-    gallery = as_features("gallery_features", gallery, n_gallery)
     return ranking_blocks(query, gallery if len(kept) == n_gallery else gallery[index.to(gallery.device)], distance)
 
 
@@ -210,10 +179,11 @@ class _Round(NamedTuple):
 
 
 def _rounds(
-    gallery: _Ids, cameras: list[int], camera_rule: str, shots: int | None, repeats: int, seed: int
+    gallery: Labels, cameras: list[int], camera_rule: str, shots: int | None, repeats: int, seed: int
 ) -> Iterator[_Round | None]:
     """Give what the queries of each camera face in each round; None where all face the whole gallery."""
     n = len(gallery.pids)
+    people = np.where(gallery.pids < 0, -1 - np.arange(n), gallery.pids)  # each distractor is somebody else
     if shots is None and camera_rule != "separate_views":
         yield None
         return
@@ -225,19 +195,19 @@ def _rounds(
         for camera in cameras:
             faced = order[gallery.camids[order] != camera] if camera_rule == "separate_views" else order
             if shots:
-                faced = faced[np.unique(gallery.pids[faced], return_index=True)[1]]
+                faced = faced[np.unique(people[faced], return_index=True)[1]]
             columns[camera] = np.sort(faced)
         yield _Round(columns, np.argsort(order) if shots else None)
 
 
-def _score_chunk(block: Tensor, query: _Ids, gallery: _Ids, camera_rule: str, faced: _Round | None) -> np.ndarray:
+def _score_chunk(block: Tensor, query: Labels, gallery: Labels, camera_rule: str, faced: _Round | None) -> np.ndarray:
     """Score one block [q, G] of distances in one round: plain AP, trapezoid AP, first hit, INP, each [q, 4]."""
     if faced is None:
         return _score_rows(block, None, *_own_images(query, gallery, camera_rule))
     result = np.empty((len(query.pids), 4))
     for camera in np.unique(query.camids).tolist():
         rows = np.flatnonzero(query.camids == camera)
-        own, is_match = _own_images(_Ids(query.pids[rows], query.camids[rows]), gallery, camera_rule)
+        own, is_match = _own_images(query.take(rows), gallery, camera_rule)
         if faced.priority is not None:  # of the matches, only the drawn one counts
             priority = np.where(is_match, faced.priority[own], len(gallery.pids))
             is_match &= priority == priority.min(1, keepdims=True)
@@ -246,7 +216,7 @@ def _score_chunk(block: Tensor, query: _Ids, gallery: _Ids, camera_rule: str, fa
     return result
 
 
-def _own_images(query: _Ids, gallery: _Ids, camera_rule: str) -> tuple[np.ndarray, np.ndarray]:
+def _own_images(query: Labels, gallery: Labels, camera_rule: str) -> tuple[np.ndarray, np.ndarray]:
     """List each query's gallery images of its own identity [q, R] (padded with -1) and which of them are matches."""
     order = np.argsort(gallery.pids, kind="stable")  # by identity, then gallery order
     low, high = (np.searchsorted(gallery.pids[order], query.pids, side=side) for side in ("left", "right"))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 AP_RULES = ("plain", "trapezoid")
-CAMERA_RULES = ("cross_camera", "separate_views", "none")
 DIVISORS = ("valid", "all")
 
 

@@ -165,12 +165,39 @@ def test_lpips_is_its_equation_on_the_users_trunk(tmp_path):
     torch.testing.assert_close(lpips(a, b, net), want.detach()[None], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "smallest"), [("alex", 31), ("vgg", 16)])
+def test_lpips_names_its_smallest_image(name, smallest):
+    net = lpips_net(None, net=name)
+    for size in ((smallest, 64), (64, smallest)):
+        assert lpips(pictures(1, size), pictures(1, size, 1), net).isfinite().all()
+    for size in ((smallest - 1, 64), (64, smallest - 1)):
+        a, b, masks = pictures(1, size), pictures(1, size, 1), torch.zeros(1, *size, dtype=torch.uint8)
+        for measure in (lambda a=a, b=b: lpips(a, b, net), lambda a=a, b=b, m=masks: mask_lpips(a, b, m, net)):
+            with pytest.raises(ValueError, match=f"needs {smallest} pixels each way, got {size[0]}x{size[1]}"):
+                measure()
+
+
+def test_weights_are_found_in_the_usual_wrappings_and_named_when_wrong(tmp_path):
+    trunk = alexnet(weights=None)
+    torch.save({"state_dict": {f"module.{n}": v for n, v in trunk.state_dict().items()}}, tmp_path / "wrapped.pth")
+    net = lpips_net(tmp_path / "wrapped.pth")
+    assert torch.equal(net.net.slice1[0].weight, trunk.features[0].weight)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        lpips_net(tmp_path / "nowhere.pth")
+    with pytest.raises(ValueError, match=r"wrapped\.pth is not torch-fidelity's file"):
+        fid(pictures(2), pictures(2), features=tmp_path / "wrapped.pth")
+    torch.save(trunk, tmp_path / "objects.pth")
+    for load in (lpips_net, lambda path: fid(pictures(2), pictures(2), features=path)):
+        with pytest.raises(ValueError, match=r"objects\.pth cannot be read as plain tensors"):
+            load(tmp_path / "objects.pth")
+
+
 def test_lpips_needs_the_right_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"torchvision's alexnet \(nothing is downloaded\)"):
         lpips_net()
     save_file({"features.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="is no alexnet"):
+    with pytest.raises(ValueError, match=r"other\.safetensors does not fit alexnet: slice1\.0\.bias: file nothing"):
         lpips_net(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="squeeze"):
         lpips_net(None, net="squeeze")

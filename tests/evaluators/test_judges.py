@@ -10,7 +10,7 @@ from torch import nn
 from reidlib.datasets import PersonImages
 from reidlib.datasets.procedural import render
 from reidlib.evaluators.image_quality import fid
-from reidlib.evaluators.judges import Judges, PoseJudge, camera_style, identity_kept, load_judges, pose_pck
+from reidlib.evaluators.judges import Judges, PoseJudge, camera_style, identity_kept, judge, load_judges, pose_pck
 from reidlib.tools import train_judges as training
 
 
@@ -107,6 +107,38 @@ def test_identity_does_not_find_its_source():
     assert identity_kept(image, pid, junk_first, judges, source_rows=torch.tensor([1])).rank1 == 0.0
 
 
+def test_person_0_can_be_found_and_distractors_are_wrong():
+    gallery = PersonImages(plain(10, 30, 50, 90), [0, -3, 2, -1], [1, 1, 1, 1])
+    judges = fake_judges()
+    kept = identity_kept(plain(12, 49), torch.tensor([0, 2]), gallery, judges)
+    assert kept == pytest.approx((1.0, 1.0, 1 / 3))  # of two people and a distractor
+    assert identity_kept(plain(31), torch.tensor([0]), gallery, judges).rank1 == 0.0  # the distractor is nearest
+
+
+def test_judge_gives_what_applies(people):
+    judges = load_judges()
+    asked = dict(keypoints=people.keypoints, pids=people.pids, gallery=people, source_rows=torch.arange(len(people)))
+    found = judge(people.images, judges, **asked, camids=people.camids)
+    kept = identity_kept(people.images, people.pids, people, judges, asked["source_rows"])
+    assert found == {
+        "PCK@0.1": pose_pck(people.images, people.keypoints, judges),
+        "PCK@0.05": pose_pck(people.images, people.keypoints, judges, 0.05),
+        "identity kept, rank-1": kept.rank1,
+        "identity kept, any of 10": kept.rank10,
+        "identity kept, by chance": kept.chance,
+        "camera style": camera_style(people.images, people.camids, judges).share,
+    }
+    assert list(judge(people.images, judges, camids=3)) == ["camera style"]
+    assert judge(people.images, judges, camids=3)["camera style"] == pytest.approx(1 / 6, abs=0.05)
+    assert list(judge(people.images, judges, keypoints=people.keypoints)) == ["PCK@0.1", "PCK@0.05"]
+    with pytest.raises(ValueError, match="nothing to judge by"):
+        judge(people.images, judges)
+    with pytest.raises(ValueError, match="give both or neither"):
+        judge(people.images, judges, pids=people.pids)
+    with pytest.raises(ValueError, match="give both or neither"):
+        judge(people.images, judges, gallery=people, camids=3)
+
+
 @pytest.mark.parametrize(
     ("pids", "sources", "message"),
     [
@@ -114,6 +146,7 @@ def test_identity_does_not_find_its_source():
         ([9], None, r"no \(other\) image of people \[9\]"),
         ([2], [2], r"no \(other\) image of people \[2\]"),
         ([-2], None, r"people \[-2\]"),
+        ([-3], None, r"people \[-3\]"),
         ([1], [3], "3 to 3 of 3"),
     ],
 )

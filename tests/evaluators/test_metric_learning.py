@@ -6,9 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib.evaluators import evaluate_retrieval, pair_covariances, rerank
-from reidlib.evaluators.metric_learning import KISSME, XQDA, kissme_metric, xqda_space
-from reidlib.evaluators.pair_covariances import camera_covariances, two_views, view_covariances
+from reidlib.evaluators import evaluate_retrieval, metric_learning, rerank
+from reidlib.evaluators.metric_learning import (
+    KISSME,
+    XQDA,
+    camera_covariances,
+    kissme_metric,
+    two_views,
+    view_covariances,
+    xqda_space,
+)
 
 
 def people(rng, n=120, d=6, n_people=10, n_cameras=3):
@@ -59,7 +66,7 @@ def test_drawn_pairs_are_as_many_seeded_and_of_the_right_kind(rng, monkeypatch):
     # one feature for the person and one for the camera: every difference of a dissimilar pair is not 0 in both
     told = camera_covariances(np.stack([pids * 1.0, camids * 1.0], 1), pids, camids)
     assert abs(told.similar[0, 0]) < 1e-12 and told.similar[1, 1] >= 1 and np.diag(told.dissimilar).min() >= 1
-    monkeypatch.setattr(pair_covariances, "DRAWS", 50)
+    monkeypatch.setattr(metric_learning, "DRAWS", 50)
     assert 1 <= camera_covariances(x, pids, camids).n_dissimilar < 50
 
 
@@ -216,12 +223,14 @@ SIX = np.random.default_rng(0).normal(size=(6, 2))
     "change, message",
     [
         (dict(camids=[1] * 6), "at least two different cameras"),
-        (dict(pids=[4] * 6), "at least two identities"),
+        (dict(pids=[4] * 6), "at least two different identities"),
         (dict(pids=[1, 1, 1, 2, 2, 2], camids=[1, 1, 1, 2, 2, 2]), "no pair of one person in two cameras"),
         (dict(pids=[-2, 1, 1, 2, 2, 2]), "smallest pid -2"),
         (dict(camids=[-1, 1, 1, 2, 2, 2]), "camid -1"),
         (dict(pids=[1, 2]), r"pids must be integers \[6\]"),
         (dict(features=[[1.0]] * 5 + [[np.nan]]), "NaN or infinite values in row 5"),
+        (dict(features=[[1.0]] * 5 + [[np.inf]]), "NaN or infinite values in row 5"),
+        (dict(pids=[2**63, 1, 1, 2, 2, 2]), "pids must be integers"),
         (dict(features=None), "features is None"),
     ],
 )
@@ -242,7 +251,7 @@ def test_singular_covariances_and_wrong_options_are_named():
         view_covariances(SIX, SIX, [1] * 6, [2] * 6)
     with pytest.raises(ValueError, match="2 dimensions, z has 1"):
         XQDA().fit_views(SIX, SIX[:, :1], [1] * 6, [2] * 6)
-    with pytest.raises(ValueError, match="solver='qr'"):
+    with pytest.raises(ValueError, match=r"solver must be one of .*got 'qr'"):
         xqda_space(np.eye(2), np.eye(2), solver="qr")
     with pytest.raises(ValueError, match="dims=3"):
         xqda_space(np.eye(2), np.eye(2), dims=3)
@@ -252,6 +261,9 @@ def test_singular_covariances_and_wrong_options_are_named():
         XQDA().distance(SIX, SIX)
     with pytest.raises(ValueError, match="features have 1 dimensions, fitted were 2"):
         KISSME().fit(SIX, [1, 1, 2, 2, 3, 3], [1, 2] * 3).distance(SIX[:, :1], SIX)
-    for wrong in (dict(dims=0), dict(ridge=-1)):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            KISSME(**wrong)
+    with pytest.raises(ValueError, match="NaN or infinite values in row 1"):
+        KISSME().fit(SIX, [1, 1, 2, 2, 3, 3], [1, 2] * 3).distance(SIX, [[0.0, 0.0], [np.inf, 0.0]])
+    for learner in (KISSME, XQDA):
+        for wrong in (dict(dims=0), dict(ridge=-1)):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                learner(**wrong)

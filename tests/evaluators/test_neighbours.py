@@ -67,9 +67,9 @@ def test_ignored_images_are_those_that_the_evaluation_leaves_out():
     generator = torch.Generator().manual_seed(3)
     query, gallery = (torch.randn(n, 4, generator=generator) for n in (30, 200))
     ids = {
-        "query_pids": torch.randint(1, 9, (30,), generator=generator),
+        "query_pids": torch.randint(0, 9, (30,), generator=generator),
         "query_camids": torch.randint(1, 4, (30,), generator=generator),
-        "gallery_pids": torch.randint(-1, 9, (200,), generator=generator),
+        "gallery_pids": torch.tensor([-3, -1, *range(9)])[torch.randint(11, (200,), generator=generator)],
         "gallery_camids": torch.randint(1, 4, (200,), generator=generator),
     }
     for rule in ("cross_camera", "separate_views", "none"):
@@ -80,3 +80,14 @@ def test_ignored_images_are_those_that_the_evaluation_leaves_out():
         assert torch.equal(hits.argmax(1) + 1, expected)
     with pytest.raises(ValueError, match="cross_camera"):
         ignored_images(**ids, camera_rule="same")
+
+
+def test_a_query_of_nobody_has_no_own_images():
+    """Distractors, junk and unlabelled images share a pid, but are no person: no camera rule of persons applies."""
+    for pid in (-1, -2, -3):
+        ignored = ignored_images(
+            query_pids=[pid], query_camids=[1], gallery_pids=[-3, -2, -1, 0, 4], gallery_camids=[1, 1, 1, 1, 1]
+        )
+        assert ignored.tolist() == [[False, False, True, False, False]]
+    own = ignored_images(query_pids=[0], query_camids=[1], gallery_pids=[-3, 0, 0], gallery_camids=[1, 1, 2])
+    assert own.tolist() == [[False, True, False]]

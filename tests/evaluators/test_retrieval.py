@@ -6,7 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlib.evaluators import RetrievalScores, distances, evaluate_retrieval, pool_queries, retrieval
+from reidlib.evaluators import (
+    RetrievalScores,
+    distances,
+    evaluate_retrieval,
+    ignored_images,
+    nearest_neighbours,
+    pool_queries,
+    rerank,
+    retrieval,
+)
 
 
 def brute_force(distance, query_pids, query_camids, gallery_pids, gallery_camids, *, ap="plain", camera_rule):
@@ -59,13 +68,14 @@ def cases(draw):
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     levels = draw(st.integers(1, 6))
+    people = np.array(draw(st.sampled_from([(0, 1, 2, 3), (0, 255, 2**40, 2**63 - 1)])))
     return dict(
         query=rng.integers(0, levels, (q, 2)).astype(np.float32),
         gallery=rng.integers(0, levels, (g, 2)).astype(np.float32),
         ids=dict(
-            query_pids=rng.integers(0, 4, q),
+            query_pids=rng.choice(people, q),
             query_camids=rng.integers(1, 4, q),
-            gallery_pids=rng.integers(-1, 4, g),
+            gallery_pids=rng.choice([-3, -1, *people], g),
             gallery_camids=rng.integers(1, 4, g),
         ),
     )
@@ -134,13 +144,13 @@ def test_gap_between_the_ap_rules(r):  # acceptance check 1: its closed form
 
 
 def toy(**options):
-    """The filtering toy: kept are 7, 0, 5."""
+    """The filtering toy: kept are 7, a distractor, 5."""
     return evaluate_retrieval(
         torch.zeros(1, 1),
         torch.arange(1.0, 6.0)[:, None],
         query_pids=torch.tensor([5]),
         query_camids=torch.tensor([1]),
-        gallery_pids=torch.tensor([5, 7, -1, 0, 5]),
+        gallery_pids=torch.tensor([5, 7, -1, -3, 5]),
         gallery_camids=torch.tensor([1, 1, 2, 3, 2]),
         **options,
     )
@@ -185,14 +195,18 @@ def test_multi_query_of_one_image_is_single_query(rng):  # acceptance check 6
 
 def test_pooling_by_hand():
     features = torch.tensor([[3.0, 0.0], [5.0, 8.0], [1.0, 1.0], [7.0, 7.0], [9.0, 9.0]])
-    pids, camids = torch.tensor([4, 4, 2, -1, 0]), torch.tensor([1, 1, 3, 1, 1])
+    pids, camids = torch.tensor([4, 4, 0, -1, -3]), torch.tensor([1, 1, 3, 1, 1])
     mean, out_pids, out_camids = pool_queries(features, pids, camids, normalise=False)
     assert mean.tolist() == [[1.0, 1.0], [4.0, 4.0]]
-    assert (out_pids.tolist(), out_camids.tolist()) == ([2, 4], [3, 1])
+    assert (out_pids.tolist(), out_camids.tolist()) == ([0, 4], [3, 1])
     assert pool_queries(features, pids, camids, mode="max", normalise=False)[0].tolist() == [[1.0, 1.0], [5.0, 8.0]]
     torch.testing.assert_close(pool_queries(features, pids, camids)[0][1], torch.full((2,), 0.5**0.5))
     with pytest.raises(ValueError, match="multi-query needs"):
         pool_queries(None, pids, camids)
+    with pytest.raises(ValueError, match="none of the 5 images shows a person"):
+        pool_queries(features, torch.tensor([-1, -2, -3, -1, -1]), camids)
+    with pytest.raises(ValueError, match=r"\[5, D\]"):
+        pool_queries(features[:4], pids, camids)
 
 
 def problem(rng, q=40, g=150, people=8, cameras=4, d=6):
@@ -319,14 +333,18 @@ def test_inputs_stay_as_they_were_and_may_be_of_many_kinds(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(ap="voc"), "'plain', 'trapezoid'"),
-        (dict(camera_rule="market"), "'cross_camera'"),
+        (dict(ap="voc"), "ap must be one of 'plain', 'trapezoid'"),
+        (dict(camera_rule="market"), "camera_rule must be one of 'cross_camera'"),
         (dict(divisor="some"), "'valid', 'all'"),
         (dict(distance="manhattan"), "euclidean"),
-        (dict(gallery_shots=2), "gallery_shots=2"),
+        (dict(gallery_shots=2), "gallery_shots must be one of None, 1; got 2"),
         (dict(repeats=0), "repeats=0"),
-        (dict(query_pids=np.array([1])), "1 pids beside 40"),
-        (dict(query_pids=np.full(40, -2)), "-2"),
+        (dict(query_pids=np.array([1])), r"query camids must be integers \[1\].*\(40,\)"),
+        (dict(query_pids=np.full(40, -1)), "query pid -1: only people"),
+        (dict(query_pids=np.full(40, -2)), "query pid -2: only people"),
+        (dict(query_pids=np.full(40, -3)), "query pid -3: only people"),
+        (dict(gallery_pids=np.full(150, -2)), "gallery pid -2"),
+        (dict(gallery_pids=np.full(150, -4)), "gallery pid -4"),
         (dict(query_pids=np.full(40, 1.0)), "integers"),
         (dict(query_camids=np.full(40, -1)), 'camera_rule="none"'),
         (dict(gallery_pids=np.full(150, -1)), "all 150 gallery images are junk"),
@@ -343,15 +361,117 @@ def test_bad_input_is_named(rng, change, message):
 
 def test_nan_features_and_missing_features_are_errors(rng):
     features, ids = problem(rng)
-    features[1][7, 2] = torch.nan
-    with pytest.raises(ValueError, match="NaN distance"):
-        evaluate_retrieval(*features, **{**ids, "gallery_pids": np.ones(150, int)})
+    damaged = features[1].clone()
+    damaged[7, 2] = torch.nan
+    with pytest.raises(ValueError, match="gallery_features holds NaN or infinite values in row 7"):
+        evaluate_retrieval(features[0], damaged, **ids)
     with pytest.raises(ValueError, match="query_features is None"):
         evaluate_retrieval(None, features[1], **ids)
     with pytest.raises(ValueError, match="6 dimensions, gallery features 5"):
         evaluate_retrieval(features[0], features[1][:, :5], **ids)
     with pytest.raises(ValueError, match="accepted are 1 to 50"):
         evaluate_retrieval(features[0], torch.zeros(150, 6), **ids).rank(51)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 1e30])
+@pytest.mark.parametrize("side", ["query", "gallery"])
+def test_one_number_that_cannot_be_compared_is_refused_everywhere(rng, side, number, distance):
+    """1e30 is finite, but its square is not in float32: all distances would be alike."""
+    features, ids = problem(rng, q=5, g=20)
+    features[side == "gallery"][3, 2] = number
+    message = f"{side}_features holds NaN or infinite values in row 3"
+    with pytest.raises(ValueError, match=message):
+        evaluate_retrieval(*features, **ids, distance=distance)
+    with pytest.raises(ValueError, match=message):
+        nearest_neighbours(*features, 2, distance=distance)
+    with pytest.raises(ValueError, match=message):
+        rerank(*features, k1=3, k2=2, distance=distance)
+    with pytest.raises(ValueError, match="features holds NaN or infinite values in row 3"):
+        pool_queries(features[side == "gallery"], *(ids[f"{side}_{name}"] for name in ("pids", "camids")))
+    doubles = [f.double() for f in features]
+    if number == 1e30:  # float64 can
+        assert evaluate_retrieval(*doubles, **ids, distance=distance).n_queries == 5
+
+
+def test_person_0_is_a_person_and_a_distractor_is_wrong_for_everybody():
+    query, gallery = torch.zeros(3, 1), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    ids = dict(query_pids=[0, 5, 7], query_camids=[1, 1, 1], gallery_pids=[-3, 0, 5, -1], gallery_camids=[1, 2, 2, 2])
+    scores = evaluate_retrieval(query, gallery, **ids)
+    assert scores.first_hits.tolist() == [[2], [3], [0]] and scores.n_valid == 2
+    shots = evaluate_retrieval(query, gallery, **ids, gallery_shots=1)
+    assert shots.first_hits[:, 0].tolist() == [2, 3, 0]
+
+
+def test_single_shot_keeps_every_distractor(rng):
+    """Each is somebody else: three that are nearer than the match put it on rank 4 in every round."""
+    ids = dict(query_pids=[1], query_camids=[1], gallery_pids=[-3, -3, 1, -3, 1], gallery_camids=[2] * 5)
+    for rule in ("cross_camera", "separate_views", "none"):
+        scores = evaluate_retrieval(
+            torch.zeros(1, 1),
+            torch.tensor([[1.0], [2.0], [9.0], [3.0], [9.0]]),
+            **ids,
+            gallery_shots=1,
+            camera_rule=rule,
+        )
+        assert set(scores.first_hits.flatten().tolist()) == {4}
+
+
+@pytest.mark.parametrize("rule", ["cross_camera", "separate_views"])
+def test_a_gallery_image_without_a_camera_cannot_find_itself(rule):
+    """The image is in the query and in the gallery; without a camera nothing would leave it out."""
+    features = torch.tensor([[0.0], [1.0], [2.0]])
+    ids = dict(query_pids=[1], query_camids=[1], gallery_pids=[1, 2, 1])
+    for camids in ([-1, 1, 2], [2, -1, 2], [2, 2, -7]):
+        with pytest.raises(ValueError, match=r'gallery images without a camera \(camid -\d\) need camera_rule="none"'):
+            evaluate_retrieval(features[:1], features, **ids, gallery_camids=camids, camera_rule=rule)
+        with pytest.raises(ValueError, match="gallery images without a camera"):
+            ignored_images(**ids, gallery_camids=camids, camera_rule=rule)
+        assert evaluate_retrieval(features[:1], features, **ids, gallery_camids=camids, camera_rule="none").rank(1) == 1
+    with pytest.raises(ValueError, match="query images without a camera"):
+        ignored_images(**ids | dict(query_camids=[-1]), gallery_camids=[1, 2, 2], camera_rule=rule)
+
+
+def test_only_what_a_rule_compares_needs_a_camera():
+    features = torch.tensor([[1.0], [2.0], [3.0]])
+    ids = dict(query_pids=[1], query_camids=[1], gallery_pids=[-3, 1, -1], gallery_camids=[-1, 2, -1])
+    assert evaluate_retrieval(torch.zeros(1, 1), features, **ids).first_hits.tolist() == [[2]]
+    with pytest.raises(ValueError, match="gallery images without a camera"):
+        evaluate_retrieval(torch.zeros(1, 1), features, **ids, camera_rule="separate_views")
+    ids["gallery_camids"] = [3, 2, -1]  # junk counts for nothing
+    assert evaluate_retrieval(torch.zeros(1, 1), features, **ids, camera_rule="separate_views").rank(2) == 1
+
+
+@pytest.mark.parametrize(
+    ("pids", "shown"),
+    [
+        (torch.tensor([2**64 - 1, 1], dtype=torch.uint64), "uint64"),  # would wrap to -1, junk
+        (np.array([2**63, 1], np.uint64), "up to 9223372036854775808"),
+        ([10**30, 1], "object"),
+        ([1e20, 1], "float64"),
+        ([True, False], "bool"),
+        ([2**63, -1], "got (object|float64)"),
+    ],
+)
+def test_numbers_beyond_int64_are_refused_not_wrapped(pids, shown):
+    features = torch.zeros(2, 1)
+    good = dict(query_pids=[1, 1], query_camids=[1, 1], gallery_pids=[1, 2], gallery_camids=[2, 2])
+    for name in good:
+        with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} must be integers.*{shown}"):
+            evaluate_retrieval(features, features, **good | {name: pids})
+        with pytest.raises(ValueError, match=f"must be integers.*{shown}"):
+            ignored_images(**good | {name: pids})
+    with pytest.raises(ValueError, match=f"gallery_pids must be integers.*{shown}"):
+        rerank(features, features, gallery_pids=pids)
+
+
+def test_small_unsigned_numbers_are_taken_as_they_are():
+    features = torch.tensor([[0.0], [1.0], [2.0]])
+    ids = dict(query_pids=[255, 200, 0], query_camids=[1, 1, 1], gallery_pids=[0, 255, 200], gallery_camids=[2, 2, 2])
+    want = evaluate_retrieval(features, features, **ids).first_hits
+    for dtype in (torch.uint8, torch.uint16, torch.uint64, torch.int16):
+        typed = {name: torch.tensor(values, dtype=torch.int64).to(dtype) for name, values in ids.items()}
+        assert torch.equal(evaluate_retrieval(features, features, **typed).first_hits, want)
 
 
 def test_infinite_distances_are_ordinary_values():

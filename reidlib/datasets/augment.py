@@ -84,15 +84,12 @@ def flip(batch: Batch, generator: torch.Generator, *, p: float = 0.5) -> Batch:
     device = batch["images"].device
     chosen = (torch.rand(n, generator=generator) < p).nonzero().flatten().to(device)
     swap = torch.tensor(annotations.LIP_FLIPPED, dtype=torch.uint8, device=device)
-    out = _on_planes(batch, lambda plane: _put(plane, chosen, plane.index_select(0, chosen).flip(-1)))
-    for prefix in PREFIXES:
-        if prefix + "parsing" in out:
-            labels = out[prefix + "parsing"]
-            out[prefix + "parsing"] = _put(labels, chosen, swap[labels[chosen].long()])
-        if prefix + "keypoints" in out:
-            points = out[prefix + "keypoints"]
-            out[prefix + "keypoints"] = _put(points, chosen, poses.flip_keypoints(points[chosen], width))
-    return out
+
+    def mirror(plane: Tensor, name: str) -> Tensor:
+        mirrored = plane.index_select(0, chosen).flip(-1)
+        return _put(plane, chosen, swap[mirrored.long()] if name == "parsing" else mirrored)
+
+    return _move(batch, mirror, lambda points: _put(points, chosen, poses.flip_keypoints(points[chosen], width)))
 
 
 def pad_crop(batch: Batch, generator: torch.Generator, *, pad: int | None = None) -> Batch:
@@ -136,21 +133,21 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -
     before, after = max(0, -int(left.min())), max(0, int(left.max()) + image_size[1] - width)
     corners = list(zip((top + up).tolist(), (left + before).tolist(), strict=True))
 
-    def cut(plane: Tensor) -> Tensor:  # [B,C,H,W]; windows are views, and stack copies them in one go
+    def cut(plane: Tensor, name: str) -> Tensor:  # windows are views, and stack copies them in one go
         padded = F.pad(plane, (before, after, up, down))
         windows = [
             p[:, t : t + image_size[0], f : f + image_size[1]] for p, (t, f) in zip(padded, corners, strict=True)
         ]
         return torch.stack(windows)  # [B,C,h,w]
 
-    out = _on_planes(batch, cut)
-    for prefix in PREFIXES:
-        if prefix + "keypoints" in out:
-            points = out[prefix + "keypoints"].clone()
-            points[..., 0] -= left[:, None].to(points.device)
-            points[..., 1] -= top[:, None].to(points.device)
-            out[prefix + "keypoints"] = _drop_outside(points, out[prefix + "keypoints"], image_size)
-    return out
+    def follow(points: Tensor) -> Tensor:
+        moved = points.clone()
+        moved[..., :2] -= torch.stack([left, top], dim=1)[:, None].to(points.device)
+        x, y, found = moved.unbind(-1)
+        inside = (x >= -0.5) & (x <= image_size[1] - 0.5) & (y >= -0.5) & (y <= image_size[0] - 0.5)
+        return poses.clear_missing(moved, inside & (found > 0))
+
+    return _move(batch, cut, follow)
 
 
 def resize(batch: Batch, image_size: tuple[int, int]) -> Batch:
@@ -159,22 +156,19 @@ def resize(batch: Batch, image_size: tuple[int, int]) -> Batch:
     size = check_size(image_size)
     if size == (height, width):
         return dict(batch)
-    out = dict(batch)
     scale = torch.tensor([size[1] / width, size[0] / height], device=batch["images"].device)
-    for prefix in PREFIXES:
-        for name in (prefix + "images", prefix + "masks"):
-            if name in out:
-                plane = out[name].float() if out[name].dim() == 4 else out[name].float()[:, None]
-                plane = F.interpolate(plane, size, mode="bilinear", antialias=True).round().clamp(0, 255)
-                out[name] = (plane if out[name].dim() == 4 else plane[:, 0]).to(torch.uint8)
-        if prefix + "parsing" in out:
-            labels = out[prefix + "parsing"][:, None].float()
-            out[prefix + "parsing"] = F.interpolate(labels, size, mode="nearest-exact")[:, 0].to(torch.uint8)
-        if prefix + "keypoints" in out:
-            points = out[prefix + "keypoints"].clone()
-            points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5  # whole coordinates are pixel centres
-            out[prefix + "keypoints"] = poses.clear_missing(points, points[..., 2] > 0)
-    return out
+
+    def interpolate(plane: Tensor, name: str) -> Tensor:
+        if name == "parsing":
+            return F.interpolate(plane.float(), size, mode="nearest-exact").to(torch.uint8)
+        return F.interpolate(plane.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+
+    def follow(points: Tensor) -> Tensor:
+        moved = points.clone()
+        moved[..., :2] = (moved[..., :2] + 0.5) * scale - 0.5  # whole coordinates are pixel centres
+        return poses.clear_missing(moved, moved[..., 2] > 0)
+
+    return _move(batch, interpolate, follow)
 
 
 def erase(
@@ -280,13 +274,15 @@ def _spatial(batch: Batch) -> list[str]:
     return [prefix + name for prefix in PREFIXES for name in (*PLANES, "keypoints") if prefix + name in batch]
 
 
-def _on_planes(batch: Batch, operation: Callable[[Tensor], Tensor]) -> Batch:
-    """Apply an operation on [B,C,H,W] to images, masks and parsing."""
+def _move(batch: Batch, plane: Callable[[Tensor, str], Tensor], points: Callable[[Tensor], Tensor]) -> Batch:
+    """Apply `plane` to each of PLANES as [B,C,H,W] (it is told which), and `points` to key points."""
     out = dict(batch)
     for name in _spatial(batch):
-        if not name.endswith("keypoints"):
-            plane = batch[name]
-            out[name] = operation(plane) if plane.dim() == 4 else operation(plane[:, None])[:, 0]
+        tensor, kind = batch[name], name.rpartition("_")[2]
+        if kind == "keypoints":
+            out[name] = points(tensor)
+        else:
+            out[name] = plane(tensor, kind) if tensor.dim() == 4 else plane(tensor[:, None], kind)[:, 0]
     return out
 
 
@@ -295,10 +291,3 @@ def _put(tensor: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
     place = torch.arange(len(tensor), device=tensor.device)
     place[chosen] = len(tensor) + torch.arange(len(chosen), device=tensor.device)
     return torch.cat([tensor, values]).index_select(0, place)
-
-
-def _drop_outside(points: Tensor, before: Tensor, image_size: tuple[int, int]) -> Tensor:
-    height, width = image_size
-    x, y = points[..., 0], points[..., 1]
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    return poses.clear_missing(points, inside & (before[..., 2] > 0))

@@ -246,24 +246,18 @@ def mixed_batches(is_generated: Tensor, real_per_batch: int = 128, fake_per_batc
             f"batches of {real_per_batch} real and {fake_per_batch} generated images cannot be drawn from {len(real)} "
             f"and {len(fake)}"
         )
-    steps = len(real) // real_per_batch
+    reals = uniform_batches(len(real), real_per_batch, drop_last=True)
     places = [(torch.arange(n) + 0.5) / n for n in (real_per_batch, fake_per_batch)]
     order = torch.cat(places).argsort(stable=True)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
-        shuffled = real[torch.randperm(len(real), generator=generator)]
-        passes = -(-steps * fake_per_batch // len(fake))
+        shuffled = reals.draw(generator)
+        passes = -(-reals.steps * fake_per_batch // len(fake))
         fakes = torch.cat([fake[torch.randperm(len(fake), generator=generator)] for _ in range(passes)])
-        return [
-            torch.cat([r, f])[order]
-            for r, f in zip(
-                shuffled[: steps * real_per_batch].split(real_per_batch),
-                fakes[: steps * fake_per_batch].split(fake_per_batch),
-                strict=True,
-            )
-        ]
+        parts = zip(shuffled, fakes.split(fake_per_batch), strict=False)  # some fakes are left
+        return [torch.cat([real[rows], chosen])[order] for rows, chosen in parts]
 
-    return Sampler(steps, draw)
+    return Sampler(reals.steps, draw)
 
 
 def same_identity_pairs(

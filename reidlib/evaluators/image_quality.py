@@ -125,7 +125,8 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
     averaged over places and colour channels: Gaussian window of 11x11 with deviation 1.5, population covariances,
     $C_1 = (0.01 \cdot 255)^2$, $C_2 = (0.03 \cdot 255)^2$, borders of 5 pixels left out. Wang et al., "Image Quality
-    Assessment", 2004, Eq. 13. Some pose-transfer code takes the range of each image instead of 255; its numbers differ.
+    Assessment", 2004, Eq. 13, computed in float64. Some pose-transfer code takes the range of each image instead of 255;
+    its numbers differ.
 
     Args:
         images, targets: uint8 [B, 3, H, W], 11 pixels each way and more.
@@ -140,10 +141,10 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     _check_pair(images, targets)
     if min(images.shape[2:]) < 11:
         raise ValueError(f"SSIM's window needs 11 pixels each way, got {images.shape[2]}x{images.shape[3]}")
-    _, places = structural_similarity_index_measure(
-        images.float(), targets.float(), data_range=255.0, sigma=1.5, reduction="none", return_full_image=True
+    _, places = structural_similarity_index_measure(  # in float64: float32 loses the small variances of bright pixels
+        images.double(), targets.double(), data_range=255.0, sigma=1.5, reduction="none", return_full_image=True
     )
-    return places[..., 5:-5, 5:-5].mean((1, 2, 3))  # torchmetrics' own mean counts mirrored borders too
+    return places[..., 5:-5, 5:-5].mean((1, 2, 3)).float()  # torchmetrics' own mean counts mirrored borders too
 
 
 def l1(images: Tensor, targets: Tensor) -> Tensor:

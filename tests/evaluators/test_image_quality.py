@@ -100,7 +100,19 @@ def test_ssim_equals_scikit_image(size):
         )
         for a, b in zip(images, targets, strict=True)
     ]  # fmt: skip
-    torch.testing.assert_close(ssim(images, targets), torch.tensor(want, dtype=torch.float32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ssim(images, targets), torch.tensor(want, dtype=torch.float32), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("grey", [0, 128, 254, 255])
+def test_ssim_of_equal_flat_pictures_is_1(grey):
+    flat = torch.full((1, 3, 32, 16), grey, dtype=torch.uint8)
+    assert ssim(flat, flat).tolist() == [1.0]
+    brighter = flat.clone()
+    brighter[..., ::2, ::2] = 255
+    assert ssim(brighter, brighter).tolist() == [1.0]
+    other = torch.full_like(flat, 200)  # flat pictures differ in their means alone
+    want = (2 * grey * 200 + 2.55**2) / (grey**2 + 200**2 + 2.55**2)
+    assert ssim(flat, other).item() == pytest.approx(want, abs=1e-7)
 
 
 def test_l1_by_hand():

@@ -1,88 +1,93 @@
-"""`python -m reidlib.course.runs`: run the course, or part of it, and leave an index to read."""
+"""`reidlib`, or `python -m reidlib`: one command for runs, studies, claims, rendering and the tools."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
+from typing import NamedTuple, NoReturn
 
-from reidlib.course.index import write_index
-from reidlib.course.parameters import PROFILES, ParameterError, read_parameters
-from reidlib.course.runner import NOTEBOOKS, Job, announce, failures, find_notebooks, plan, run_all
-from reidlib.files import resolve
+
+class Command(NamedTuple):
+    """A subcommand: the module with its `add_arguments` and `run`, one line about it, an example."""
+
+    module: str
+    about: str
+    example: str
+
+
+COMMANDS = {
+    "run": Command("course.runner", "run notebooks and write an index to read", 'run --profile smoke "02*" -p seed 3'),
+    "sweep": Command(
+        "course.sweeps", "run what a study has not recorded yet", "sweep 02_reid_baseline.seeds --dry-run"
+    ),
+    "claims": Command("course.paper_tables", "hold a paper's claims against the recorded tables", "claims pn_gan"),
+    "render": Command(
+        "tools.render", "render people, draw contact sheets, measure difficulty", "render --network dukemtmc --seed 1"
+    ),
+    "annotate": Command(
+        "tools.annotate", "make key points and masks for photographs", "annotate photographs --weights keypointrcnn.pth"
+    ),
+    "judges": Command("tools.train_judges", "train and measure the judges of generated images", "judges --share 0.1"),
+    "scaling": Command("tools.scaling", "measure an evaluation's time and memory", "scaling --sizes 1000 10000"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 if all is well, 1 if a notebook failed, 2 if the call was wrong."""
-    options = _parser().parse_args(arguments)
-    given = dict(options.parameters)
-    if options.profile:
-        given["profile"] = options.profile
-    try:
-        notebooks = find_notebooks(options.notebooks, Path(options.folder))
-        if not notebooks:
-            raise FileNotFoundError(f"there are no notebooks in {options.folder}")
-        if options.list:
-            return _list(notebooks)
-        jobs = [plan(notebook, given, output_root=options.output_root) for notebook in notebooks]
-    except (ParameterError, FileNotFoundError) as error:
-        print(f"reidlib.course.runs: {error}", file=sys.stderr)
+    """Run the command line; return 0 if all is well, 1 if a part failed, 2 if the call was wrong, 130 if stopped."""
+    name, *words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if name not in COMMANDS:
+        print(f"reidlib: there is no command {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    root = resolve(options.output_root)
-
-    def after_each(outcomes: Sequence[object], waiting: Sequence[Job]) -> None:
-        write_index(root, waiting)
-
-    def show(line: str) -> None:
-        print(line, flush=True)
-
-    show(announce(jobs, force=options.force))
-    write_index(root, jobs)
-    try:
-        outcomes = run_all(jobs, force=options.force, keep_going=options.keep_going, show=show, after_each=after_each)
-    except KeyboardInterrupt:
-        write_index(root)
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    print(f"results: {write_index(root, jobs[len(outcomes) :])}")
-    table = failures(outcomes)
-    if table:
-        print(f"\n{sum(bool(o.error) for o in outcomes)} of {len(jobs)} notebooks failed:\n{table}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    module = import_module(f"reidlib.{command.module}")
     parser = argparse.ArgumentParser(
-        prog="python -m reidlib.course.runs",
-        description="Run the notebooks headlessly, each into its own folder, and write an index to read.",
+        prog=f"reidlib {name}",
+        description=f"{command.about[0].upper()}{command.about[1:]}.",
+        epilog=f"example: reidlib {command.example}",
     )
-    parser.add_argument(
-        "notebooks", nargs="*", metavar="NOTEBOOK", help='names, globs or files ("02*"); all by default'
-    )
-    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a parameter of every notebook named, e.g. -p seed 3; --list shows them")  # fmt: skip
-    parser.add_argument("--profile", choices=PROFILES, help="smoke: seconds; course: minutes; paper: for a GPU")
-    parser.add_argument("--output-root", default="runs", help="where runs go (relative: from the repository)")
-    parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks are looked for")
-    parser.add_argument("--list", action="store_true", help="list the notebooks with their parameters and stop")
-    parser.add_argument("--force", action="store_true", help="run again what is already done, from the start")
-    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True,
-                        help="go on after a failure (the default)")  # fmt: skip
-    return parser
+    module.add_arguments(parser)
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        return module.run(parser.parse_args(_shield(words)))
+    except (OSError, ValueError) as error:  # a wrong call or file, a full disk: said in words
+        print(f"reidlib {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _list(notebooks: Sequence[Path]) -> int:
-    """Print every notebook with its parameters; return 2 if a parameters cell is faulty."""
-    code = 0
-    for notebook in notebooks:
-        print(notebook.stem)
-        try:
-            for parameter in read_parameters(notebook).values():
-                print(f"    {parameter.name}: {parameter.type} = {parameter.default!r}  # {parameter.help}")
-        except ParameterError as error:
-            code = 2
-            print(f"    {error}")
-    return code
+def _stop(*_: object) -> NoReturn:
+    """End on SIGTERM as on Ctrl-C: files and states are left in order."""
+    raise KeyboardInterrupt
+
+
+def _shield(words: Sequence[str]) -> list[str]:
+    """Put a blank before the value of `-p NAME VALUE`, so that argparse takes one such as -1e-3 for no option.
+
+    >>> _shield(["-p", "rate", "-1e-3", "--force"])
+    ['-p', 'rate', ' -1e-3', '--force']
+    """
+    shielded, i = list(words), 0
+    while i < len(words):
+        named = words[i] == "-p" and i + 2 < len(words)
+        if named:
+            shielded[i + 2] = f" {words[i + 2]}"
+        i += 3 if named else 1
+    return shielded
+
+
+def _overview() -> str:
+    lines = ["usage: reidlib COMMAND [OPTIONS]; reidlib COMMAND --help shows the options", ""]
+    for name, command in COMMANDS.items():
+        lines += [f"  {name:10}{command.about}", f"  {'':10}reidlib {command.example}"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

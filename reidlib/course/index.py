@@ -1,4 +1,7 @@
-"""`runs/index.html`: every run with its executed notebook, its numbers and its figures, readable without a network."""
+"""`runs/index.html`: every run with its executed notebook, its numbers and its figures, readable without a network.
+
+A folder whose files cannot be read (another program's results.json, a damaged one) is a card marked "unreadable".
+"""
 
 import html
 import json
@@ -6,13 +9,10 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from reidlib.files import atomic_path
-
-if TYPE_CHECKING:
-    from reidlib.course.runner import Job
 
 _STYLE = """
 :root { --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --paper: #ffffff; --ground: #f6f7f9; --link: #1f5fb4; }
@@ -29,8 +29,8 @@ th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-a
 section, .card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.3rem;
   margin: 1.2rem 0; overflow-x: auto; }
 .badge { display: inline-block; border-radius: 99px; padding: 0 .6rem; font-size: .8rem; font-weight: 600; }
-.done { background: #dcf3e1; color: #14642c; } .failed { background: #fbdcdc; color: #97191f; }
-.running, .waiting, .interrupted { background: #fdf0d2; color: #7a5200; }
+.done { background: #dcf3e1; color: #14642c; } .failed, .unreadable { background: #fbdcdc; color: #97191f; }
+.running, .waiting, .stopped { background: #fdf0d2; color: #7a5200; }
 .figures { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: 1rem; }
 .figures a { text-align: center; font-size: .8rem; color: var(--soft); }
 .figures img { display: block; height: 170px; max-width: 100%; border: 1px solid var(--line); border-radius: 6px;
@@ -40,25 +40,28 @@ details { margin-top: .7rem; } summary { cursor: pointer; color: var(--soft); }
 """
 
 
-def write_index(output_root: Path, waiting: Sequence["Job"] = ()) -> Path:
-    """Write `output_root/index.html` from the status.json and results.json of every run, and return its path."""
+def write_index(output_root: Path, waiting: Sequence[Any] = ()) -> Path:
+    """Write `output_root/index.html` from the status.json and results.json of every run, and return its path.
+
+    `waiting` holds the runner's jobs that are still to come.
+    """
     folders = {path.parent for name in ("status.json", "results.json") for path in output_root.glob(f"*/*/{name}")}
-    runs = [run for folder in sorted(folders) if (run := _read(folder))]
-    to_come = {job.folder for job in waiting}
-    for run in runs:
-        if run["folder"] in to_come and run["status"] != "done":
-            run["status"] = "waiting"
-    known = {run["folder"] for run in runs}
-    runs += [{"folder": job.folder, "status": "waiting", "title": job.name, "seconds": None, "error": "", "cell": "",
-              "results": {}, "parameters": dict(job.values)} for job in waiting if job.folder not in known]  # fmt: skip
-    runs.sort(key=lambda run: (run["folder"].parent.name, run["folder"].name))
+    to_come = {job.folder: job for job in waiting}
+    entries = [_entry(folder, output_root, folder in to_come) for folder in sorted(folders)]
+    entries += [
+        (_row(_run(folder, title=job.name, status="waiting", parameters=job.values), output_root), "")
+        for folder, job in to_come.items()
+        if folder not in folders
+    ]
+    rows, cards = zip(*entries, strict=True) if entries else ((), ())
+    head = "<tr><th>notebook</th><th>profile</th><th>status</th><th>time</th><th>open</th></tr>"
     body = [
         "<h1>Runs</h1>",
-        f'<p class="soft">{len(runs)} run{"s" * (len(runs) != 1)}, written '
+        f'<p class="soft">{len(rows)} run{"s" * (len(rows) != 1)}, written '
         f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}. Values of mAP, rank-k and mINP are percent. "
         "Click a picture for its full size.</p>",
-        _overview(runs, output_root),
-        *(_card(run, output_root) for run in runs if run["status"] != "waiting"),
+        f"<section><table>{head}{''.join(rows)}</table></section>",
+        *cards,
     ]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
@@ -67,7 +70,7 @@ def write_index(output_root: Path, waiting: Sequence["Job"] = ()) -> Path:
     )
     path = output_root / "index.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -81,22 +84,35 @@ def format_value(name: str, value: float) -> str:
     return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Read a run by the runner's status.json, or, of a notebook run by hand, its results.json; None for neither."""
+def _run(folder: Path, **facts: Any) -> dict[str, Any]:
+    return {"seconds": None, "error": "", "cell": "", "export": "", "results": {}, **facts, "folder": folder}
+
+
+def _entry(folder: Path, root: Path, waits: bool) -> tuple[str, str]:
+    """Return a run's row and card."""
     try:
-        paths = folder / "results.json", folder / "status.json"
-        results, status = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in paths)
-        run = {"seconds": results.get("seconds"), "error": "", "cell": ""}
-        if results:
-            run |= {"status": "done", "title": folder.parent.name, "parameters": results["parameters"]}
-        run |= status | {"folder": folder, "results": results}
-        return run if {"status", "title", "parameters"} <= run.keys() else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        run = _read(folder)
+        if waits and run["status"] != "done":
+            return _row(run | {"status": "waiting"}, root), ""
+        return _row(run, root), _card(run, root)
+    except Exception as error:  # whatever another program or a damaged disk left there: one card, not the page
+        words = f"its results.json or status.json is none of reidlib's: {type(error).__name__}: {error}"
+        run = _run(folder, title=folder.parent.name, status="unreadable", parameters={}, error=words)
+        return _row(run, root), _card(run, root)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Read a run by the runner's status.json, or, of a notebook run by hand, its results.json."""
+    paths = folder / "results.json", folder / "status.json"
+    results, status = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in paths)
+    run = {"seconds": results.get("seconds")}
+    if results:
+        run |= {"status": "done", "title": folder.parent.name, "parameters": results["parameters"]}
+    return _run(folder, **run | status | {"results": results})
 
 
 def _address(path: Path, root: Path) -> str:
-    return quote(path.relative_to(root).as_posix())
+    return quote(path.relative_to(root).as_posix(), errors="surrogateescape")
 
 
 def _link(path: Path, root: Path, text: str) -> str:
@@ -114,25 +130,22 @@ def _links(run: dict[str, Any], root: Path) -> str:
 
 
 def _badge(run: dict[str, Any]) -> str:
-    return f'<span class="badge {html.escape(run["status"])}">{html.escape(run["status"])}</span>'
+    words = [run["status"], *(["unreadable"] if run["export"] else [])]
+    return " ".join(f'<span class="badge {html.escape(word)}">{html.escape(word)}</span>' for word in words)
 
 
-def _overview(runs: Sequence[dict[str, Any]], root: Path) -> str:
-    rows = []
-    for run in runs:
-        seconds = "" if run["seconds"] is None else f"{run['seconds']:.0f} s"
-        run_name = f"{run['folder'].parent.name}/{run['folder'].name}"
-        cells = [
-            f'<a href="#{quote(run_name)}">{html.escape(run["title"])}</a><br>'
-            f'<span class="soft">{html.escape(run["folder"].parent.name)}</span>',
-            html.escape(str(run["parameters"].get("profile", ""))),
-            _badge(run),
-            seconds,
-            _links(run, root),
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "<tr><th>notebook</th><th>profile</th><th>status</th><th>time</th><th>open</th></tr>"
-    return f"<section><table>{head}{''.join(rows)}</table></section>"
+def _row(run: dict[str, Any], root: Path) -> str:
+    """Return a run's line of the overview."""
+    run_name = f"{run['folder'].parent.name}/{run['folder'].name}"
+    cells = [
+        f'<a href="#{quote(run_name, errors="surrogateescape")}">{html.escape(run["title"])}</a><br>'
+        f'<span class="soft">{html.escape(run["folder"].parent.name)}</span>',
+        html.escape(str(run["parameters"].get("profile", ""))),
+        _badge(run),
+        "" if run["seconds"] is None else f"{run['seconds']:.0f} s",
+        _links(run, root),
+    ]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _card(run: dict[str, Any], root: Path) -> str:
@@ -140,15 +153,12 @@ def _card(run: dict[str, Any], root: Path) -> str:
     name = f"{folder.parent.name}/{folder.name}"
     parts = [f'<section id="{html.escape(name)}"><h2>{html.escape(run["title"])} {_badge(run)}</h2>']
     facts = [str(results[key]) for key in ("device", "finished") if results.get(key)]
-    facts += (
-        [f"commit {results['commit'][:12]}{'+dirty' if results['commit'].endswith('+dirty') else ''}"]
-        if results
-        else []
-    )
+    if results:
+        facts.append(re.sub(r"(\w{12})\w*", r"commit \1", results["commit"]))
     parts.append(f'<p class="soft">{html.escape(" · ".join([name, *facts]))}<br>{_links(run, root)}</p>')
-    if run["error"]:
-        where = f"{run['cell']}: " if run["cell"] else ""
-        parts.append(f"<pre>{html.escape(where + str(run['error']))}</pre>")
+    where = f"{run['cell']}: " if run["cell"] else ""
+    told = [where + str(run["error"])] if run["error"] else []
+    parts += [f"<pre>{html.escape(words)}</pre>" for words in (*told, run["export"]) if words]
     metrics = results.get("metrics", {})
     if metrics:
         rows = "".join(

@@ -5,10 +5,13 @@ notebooks record theirs under the same names, with the rendered network of that 
 come as a long table: `row`, `metric` (mAP, rank1, rank5, ... in percent), `seed`, `value`.
 """
 
+import argparse
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from reidlib.checks import check_choice
+from reidlib.course import sweeps
 from reidlib.files import resolve
 
 FOLDER = "data/paper_tables"
@@ -145,3 +148,21 @@ def _check(ours: pd.DataFrame) -> None:
     missing = [name for name in COLUMNS if name not in ours]
     if missing:
         raise ValueError(f"our results need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib claims`."""
+    parser.add_argument("paper", nargs="*", help="such as camera_transfer; default all that have a recorded table")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print each paper's claims beside what is recorded in the table of its notebook, `NN_<paper>.csv`."""
+    tables = {path.stem.partition("_")[2]: path.stem for path in sorted((sweeps.NOTEBOOKS / "recorded").glob("*.csv"))}
+    papers = [name for name in tables if name in set(pd.read_csv(resolve(FOLDER) / "claims.csv").paper)]
+    for paper in options.paper or papers:
+        check_choice("paper", paper, papers)
+        board = check_claims(rows_of(sweeps.recorded(tables[paper])), paper)
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in board.verdict.value_counts().items())
+        print(f"{paper} (recorded in {tables[paper]}): {counts}")
+        print(board.drop(columns=["paper a", "paper b", "direction"]).round(1).to_string(max_colwidth=90))
+    return 0

@@ -1,7 +1,10 @@
-"""Running notebooks: through papermill, one after another, each in its run's own folder, going on after a failure."""
+"""`reidlib run`: notebooks through papermill, one after another, each in its run's folder, going on after a failure."""
 
+import argparse
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -15,9 +18,20 @@ from typing import Any
 import nbformat
 import torch
 
-from reidlib.course.parameters import Parameter, ParameterError, check_names, check_value, parse_value, read_parameters
+from reidlib.course.index import write_index
 from reidlib.course.runs import FOLDER_VARIABLE, NOT_NUMBERS, RESULTS, RESUME_VARIABLE, run_id
-from reidlib.files import REPOSITORY, atomic_path, resolve
+from reidlib.course.settings import (
+    PROFILES,
+    ParameterError,
+    UnreadableNotebook,
+    check_names,
+    check_shared,
+    check_value,
+    parse_value,
+    read_notebook,
+    read_parameters,
+)
+from reidlib.files import REPOSITORY, InUseError, atomic_path, locked, resolve
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 STATUS = "status.json"
@@ -58,6 +72,7 @@ class Job:
     given: Mapping[str, Any]  # handed to papermill
     values: Mapping[str, Any]  # with the cell's defaults
     output_root: Path
+    problem: str = ""  # why the notebook cannot be read
 
     @property
     def name(self) -> str:
@@ -77,14 +92,19 @@ class Job:
     @property
     def measured_seconds(self) -> float | None:
         """Seconds that this profile took on two CPU cores, as noted in the notebook's metadata; None if unknown."""
-        notes = nbformat.read(self.notebook, as_version=4).metadata.get("reidlib", {})
+        notes = self.content.metadata.get("reidlib", {})
         return notes.get("seconds_on_two_cores", {}).get(self.values.get("profile"))
+
+    @cached_property
+    def content(self) -> nbformat.NotebookNode:
+        """The notebook, without cells where it cannot be read."""
+        return nbformat.v4.new_notebook() if self.problem else read_notebook(self.notebook)
 
     @cached_property
     def code(self) -> str:
         """Hash of everything that decides the numbers: the notebook's cells, reidlib's sources, torch, parameters."""
         digest = hashlib.sha256()
-        for cell in nbformat.read(self.notebook, as_version=4).cells:
+        for cell in self.content.cells:
             digest.update(f"{cell.cell_type}\0{cell.source}\0".encode())
         for path in sorted((REPOSITORY / "reidlib").rglob("*.py")):
             digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes())
@@ -112,21 +132,31 @@ def plan(
     """Check parameters against the notebook's cell and return the job.
 
     `given` holds a command line's words, or values where `typed`. A relative `output_root` counts from the repository.
-    Raises ParameterError for a name or a value that does not fit.
+    A file that is no notebook becomes a job that fails, so that the others run.
+
+    Raises ParameterError for a name or a value that does not fit, and for a faulty parameters cell.
     """
-    parameters: dict[str, Parameter] = read_parameters(notebook)
-    check_names(parameters, given, notebook.name)
-    convert = check_value if typed else (lambda parameter, value: parse_value(parameter, str(value)))
-    try:
-        values = {name: convert(parameters[name], value) for name, value in given.items()}
-    except ParameterError as error:
-        raise ParameterError(f"{notebook.name}: {error}") from error
     root = resolve(output_root)
+    try:
+        parameters = read_parameters(notebook)
+    except UnreadableNotebook as error:
+        return Job(notebook, {}, {}, root, str(error))
+    check_names(parameters, given, notebook.name)
     if "output_root" in given:
         raise ParameterError(f"{notebook.name}: output_root is no choice of one run here; use --output-root")
-    if "output_root" in parameters:
-        values["output_root"] = str(root)
-    return Job(notebook, values, {p.name: p.default for p in parameters.values()} | values, root)
+    convert = check_value if typed else (lambda parameter, value: parse_value(parameter, str(value)))
+    try:
+        for name, value in {"--output-root": root, **given}.items():
+            if not str(value).isascii() and re.search("[\ud800-\udfff]", str(value)):
+                raise ParameterError(f"{name} = {str(value)!r} holds bytes that are no UTF-8")
+        values = {name: convert(parameters[name], value) for name, value in given.items()}
+        if "output_root" in parameters:
+            values["output_root"] = str(root)
+        all_values = {p.name: p.default for p in parameters.values()} | values
+        check_shared(all_values)
+    except ParameterError as error:
+        raise ParameterError(f"{notebook.name}: {error}") from error
+    return Job(notebook, values, all_values, root)
 
 
 @dataclass(frozen=True)
@@ -134,17 +164,37 @@ class Outcome:
     """How a job ended."""
 
     job: Job
-    status: str  # "done", "failed", "skipped"
+    status: str  # "done", "failed", "skipped", "busy"
     seconds: float = 0.0
     cell: str = ""  # which cell failed: its number in the executed notebook, and the heading above it
     error: str = ""
 
 
-def execute(job: Job, *, show: Callable[[str], None] = print, force: bool = False) -> Outcome:
+def execute(
+    job: Job, *, show: Callable[[str], None] = print, force: bool = False, threads: int | None = None
+) -> Outcome:
     """Run one job into its folder: executed notebook, HTML, status.json; `show` gets a line now and then.
 
-    A run that was interrupted, of the same code and parameters, finds its checkpoints again unless `force`.
+    A run that was interrupted, of the same code and parameters, finds its checkpoints again unless `force`. A folder
+    where another runner works is left to it ("busy"), and a full disk is a failure like any other.
+
+    Args:
+        job: see `plan`.
+        show: gets a line now and then.
+        force: start afresh.
+        threads: of torch in the notebook's kernel; default as many as it takes by itself.
     """
+    started = time.monotonic()
+    try:
+        with locked(job.folder):
+            return _execute(job, show, force, threads)
+    except InUseError as error:
+        return Outcome(job, "busy", error=str(error))
+    except OSError as error:
+        return Outcome(job, "failed", time.monotonic() - started, "", _words(error, job))
+
+
+def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | None) -> Outcome:
     from papermill.exceptions import PapermillExecutionError
 
     resume = not force and job.status().get("code") == job.code
@@ -152,32 +202,43 @@ def execute(job: Job, *, show: Callable[[str], None] = print, force: bool = Fals
     (job.folder / RESULTS).unlink(missing_ok=True)
     _write_status(job, status="running")
     started = time.monotonic()
-    cell = error = ""
+    cell = error = export = ""
     lines = _Lines(job.name, show)
     try:
-        _papermill(job, lines, resume)
+        if job.problem:
+            raise UnreadableNotebook(job.problem)
+        _papermill(job, lines, resume, threads)
         if not (job.folder / RESULTS).is_file():
             cell, error = "the end", "the notebook ended without run.finish(): there is no results.json"
     except PapermillExecutionError as failure:
         cell = " ".join(filter(None, [f"In [{failure.exec_count}]", lines.heading]))
         error = f"{failure.ename}: {failure.evalue}"
     except KeyboardInterrupt:
-        _write_status(job, status="interrupted", seconds=time.monotonic() - started)
+        _write_status(job, status="stopped", seconds=time.monotonic() - started)
         raise
     except Exception as failure:  # a dead kernel, a notebook that is no notebook: the next one may still run
-        cell, error = lines.heading, f"{type(failure).__name__}: {failure}"
+        cell, error = lines.heading, _words(failure, job)
     seconds = time.monotonic() - started
     if job.executed.is_file():
-        _to_html(job.executed)
+        try:
+            _to_html(job.executed)
+        except Exception as failure:  # its numbers are recorded all the same
+            export = f"{job.executed.name} cannot be shown as HTML: {_words(failure, job)}"
+            show(f"  {job.name}: {export}")
     status = "failed" if error else "done"
-    _write_status(job, status=status, seconds=seconds, cell=cell, error=error)
+    _write_status(job, status=status, seconds=seconds, cell=cell, error=error, export=export)
     return Outcome(job, status, seconds, cell, error)
 
 
+def _words(error: Exception, job: Job) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {job.folder} could not be written; free some space and give the same command again"
+    return str(error) if isinstance(error, UnreadableNotebook) else f"{type(error).__name__}: {error}"
+
+
 def _write_status(job: Job, **facts: Any) -> None:
-    nb = nbformat.read(job.notebook, as_version=4)
     headings = re.findall(
-        r"^#\s+(.+)$", "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"), re.MULTILINE
+        r"^#\s+(.+)$", "\n".join(c.source for c in job.content.cells if c.cell_type == "markdown"), re.MULTILINE
     )
     facts = {"title": headings[0] if headings else job.name, "code": job.code, "parameters": dict(job.values), **facts}
     with atomic_path(job.folder / STATUS) as temporary:
@@ -218,13 +279,15 @@ class _Lines:
             self.show(" · ".join(part for part in parts if part))
 
 
-def _papermill(job: Job, lines: _Lines, resume: bool) -> None:
+def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> None:
     import papermill
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
     from papermill.engines import NBClientEngine, papermill_engines
 
     environment = {FOLDER_VARIABLE: str(job.folder), RESUME_VARIABLE: "1" if resume else "0"}
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
 
     class ThisPython(AsyncKernelManager):
@@ -250,8 +313,11 @@ def _papermill(job: Job, lines: _Lines, resume: bool) -> None:
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
     papermill_engines.register("reidlib", Engine)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown whose types it cannot read
+    source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (job.notebook, job.executed))
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in job.given.items()}
     papermill.execute_notebook(
-        str(job.notebook), str(job.executed), dict(job.given), engine_name="reidlib", kernel_name="python3",
+        source, target, given, engine_name="reidlib", kernel_name="python3",
         language="python", cwd=str(job.notebook.parent), progress_bar=False, stdout_file=lines,
         kernel_manager_class=ThisPython, autosave_cell_every=30,
     )  # fmt: skip
@@ -327,3 +393,69 @@ def failures(outcomes: Sequence[Outcome]) -> str:
     rows = [("notebook", "cell", "error", "executed notebook"), *rows]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib run`."""
+    parser.add_argument(
+        "notebooks", nargs="*", metavar="NOTEBOOK", help='names, globs or files ("02*"); all by default'
+    )
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a parameter of every notebook named, e.g. -p seed 3; --list shows them")  # fmt: skip
+    parser.add_argument("--profile", choices=PROFILES, help="smoke: seconds; course: minutes; paper: for a GPU")
+    parser.add_argument("--output-root", default="runs", help="where runs go (relative: from the repository)")
+    parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks are looked for")
+    parser.add_argument("--list", action="store_true", help="list the notebooks with their parameters and stop")
+    parser.add_argument("--force", action="store_true", help="run again what is already done, from the start")
+    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True,
+                        help="go on after a failure (the default)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run notebooks and write their index; return 0 if all is well, 1 if one failed, 2 if a listed one is faulty."""
+    given = {name: value.removeprefix(" ") for name, value in options.parameters}
+    if options.profile:
+        given["profile"] = options.profile
+    notebooks = find_notebooks(options.notebooks, Path(options.folder))
+    if not notebooks:
+        raise FileNotFoundError(f"there are no notebooks in {options.folder}")
+    if options.list:
+        return _list(notebooks)
+    jobs = [plan(notebook, given, output_root=options.output_root) for notebook in notebooks]
+    root = resolve(options.output_root)
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+
+    def index(outcomes: Sequence[Outcome], waiting: Sequence[Job]) -> None:
+        try:
+            write_index(root, waiting)
+        except OSError as error:
+            print(f"the index could not be written: {error}", file=sys.stderr)
+
+    show(announce(jobs, force=options.force))
+    index([], jobs)
+    try:
+        outcomes = run_all(jobs, force=options.force, keep_going=options.keep_going, show=show, after_each=index)
+    except KeyboardInterrupt:
+        index([], [])
+        raise
+    print(f"results: {root / 'index.html'}")
+    table = failures(outcomes)
+    if table:
+        print(f"\n{sum(bool(o.error) for o in outcomes)} of {len(jobs)} notebooks failed:\n{table}", file=sys.stderr)
+    return 1 if table else 0
+
+
+def _list(notebooks: Sequence[Path]) -> int:
+    """Print every notebook with its parameters; return 2 if one is faulty."""
+    code = 0
+    for notebook in notebooks:
+        print(notebook.stem)
+        try:
+            for parameter in read_parameters(notebook).values():
+                print(f"    {parameter.name}: {parameter.type} = {parameter.default!r}  # {parameter.help}")
+        except (ParameterError, UnreadableNotebook) as error:
+            code = 2
+            print(f"    {error}")
+    return code

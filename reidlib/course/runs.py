@@ -1,7 +1,8 @@
 """A run: one notebook with one set of parameters, its folder, and the `results.json` it leaves.
 
-In a notebook, after the parameters cell and its frozen settings object:
+In a notebook, after the parameters cell:
 
+    settings = Settings.of(globals())
     run = runs.start("02_reid_baseline", settings)
     ...
     run.figure(fig, "learning_curves")
@@ -9,7 +10,7 @@ In a notebook, after the parameters cell and its frozen settings object:
     run.metric("ide_lsr/mAP (plain AP)", 0.71)                # or one by one; the rule in brackets or as rule=
     run.finish(figures=["learning_curves"], metrics=["ide_lsr", "*/mAP*"])
 
-`python -m reidlib.course.runs` runs the notebooks (see `reidlib.course.runner`); `collect` reads every results.json.
+`reidlib run` runs the notebooks (see `reidlib.course.runner`).
 """
 
 import fnmatch
@@ -22,9 +23,8 @@ import random
 import re
 import shutil
 import time
-import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,11 +34,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from reidlib.course.settings import Settings
+from reidlib.checks import check_choice
+from reidlib.course.settings import PROFILES, Settings
 from reidlib.files import atomic_path, resolve
 from reidlib.machine import commit, device_name, peak_memory, pick_device
-
-__all__ = ["Run", "Settings", "collect", "record", "run_id", "start"]
 
 RESULTS = "results.json"
 MARKER = ".reidlib-run"  # only a folder that holds it is ever emptied
@@ -49,12 +48,16 @@ NOT_NUMBERS = ("output_root",)  # parameters that decide where, not what
 def run_id(parameters: Mapping[str, Any]) -> str:
     """Name a run by its parameters: its profile, and a hash of every value that decides numbers.
 
+    Raises ValueError for an unknown profile, before it becomes part of a path.
+
     >>> run_id({"profile": "smoke", "seed": 0}) == run_id({"seed": 0, "profile": "smoke", "output_root": "elsewhere"})
     True
     """
     kept = {name: value for name, value in parameters.items() if name not in NOT_NUMBERS}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return f"{parameters.get('profile', 'run')}-{digest}"
+    profile = parameters.get("profile", "run")
+    check_choice("profile", profile, (*PROFILES, "run"))
+    return f"{profile}-{digest}"
 
 
 @dataclass
@@ -129,16 +132,16 @@ class Run:
         return path
 
 
-def start(notebook: str, settings: Any, *, resume: bool = False) -> Run:
+def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool = False) -> Run:
     """Begin a run: its folder `<output_root>/<notebook>/<run id>/`, the clock, and every random generator.
 
     Args:
         notebook: the notebook's name, without .ipynb.
-        settings: the frozen settings object or a mapping; its `output_root`, `seed` and `device` are used.
+        settings: of the notebook, or a mapping; `output_root`, `seed` and `device` are used.
         resume: keep what an earlier run of the same settings left (checkpoints), so that training goes on from there.
             Otherwise the folder is emptied of an earlier run: code may have changed since. The runner says which.
     """
-    parameters = dict(asdict(settings) if is_dataclass(settings) else settings)
+    parameters = dict(settings.values if isinstance(settings, Settings) else settings)
     if isinstance(settings, Settings):
         parameters["image_size"] = "{}x{}".format(*settings.size)  # what "auto" meant
     given = os.environ.get(FOLDER_VARIABLE)
@@ -167,7 +170,7 @@ def start(notebook: str, settings: Any, *, resume: bool = False) -> Run:
 def record(
     notebook: str,
     *,
-    parameters: Any,
+    parameters: Mapping[str, Any],
     metrics: Mapping[str, Any],
     figures: Iterable[str | os.PathLike] = (),
     checkpoints: Iterable[str | os.PathLike] = (),
@@ -180,7 +183,7 @@ def record(
 
     Args:
         notebook: its name.
-        parameters: mapping or dataclass.
+        parameters: of the run, by name.
         metrics: name -> {"value": number, "rule": words}, (number, rule), or a number whose name ends in "(rule)".
         figures: files that the run made; listed relative to the folder where they lie in it.
         checkpoints: files of weights, likewise.
@@ -193,12 +196,11 @@ def record(
         ValueError: a metric is not finite or names no rule.
         FileNotFoundError: a figure or checkpoint is not there.
     """
-    parameters = dict(asdict(parameters) if is_dataclass(parameters) else parameters)
     folder = resolve(output_root) / notebook / run_id(parameters) if folder is None else Path(folder)
     device = pick_device(device)
     results = {
         "notebook": notebook,
-        "parameters": parameters,
+        "parameters": dict(parameters),
         "commit": commit(),
         "versions": {
             "reidlib": metadata.version("reidlib") if _installed() else "source",
@@ -206,6 +208,7 @@ def record(
             "python": platform.python_version(),
         },
         "device": device_name(device),
+        "threads": torch.get_num_threads(),
         "seconds": None if seconds is None else round(seconds, 3),
         "peak_memory_bytes": peak_memory(device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -217,42 +220,6 @@ def record(
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
     return path
-
-
-def collect(output_root: str | os.PathLike = "runs") -> pd.DataFrame:
-    """Read every `<output_root>/<notebook>/<run>/results.json` into one table, a row a metric, sorted.
-
-    Columns: notebook, run, metric, value, rule, device, seconds, peak_memory_bytes, commit, finished, then every
-    parameter under its own name. A file that cannot be read is named in a warning and left out.
-    """
-    rows = []
-    for path in sorted(resolve(output_root).glob(f"*/*/{RESULTS}")):
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-            facts = {name: results[name] for name in ("device", "seconds", "peak_memory_bytes", "commit", "finished")}
-            parameters = {
-                name: str(v) if isinstance(v, list | dict) else v for name, v in results["parameters"].items()
-            }
-            for metric, entry in results["metrics"].items():
-                key = {"notebook": results["notebook"], "run": path.parent.name, "metric": metric}
-                rows.append(parameters | key | {"value": entry["value"], "rule": entry["rule"]} | facts)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            warnings.warn(f"{path} is no results.json of reidlib and is left out ({error!r})", stacklevel=2)
-    first = [
-        "notebook",
-        "run",
-        "metric",
-        "value",
-        "rule",
-        "device",
-        "seconds",
-        "peak_memory_bytes",
-        "commit",
-        "finished",
-    ]
-    table = pd.DataFrame(rows, columns=None if rows else first)
-    table = table[first + [name for name in table if name not in first]]
-    return table.sort_values(["notebook", "run", "metric"], ignore_index=True)
 
 
 def _checked(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,15 +10,16 @@ A study is a file beside its notebook, `notebooks/<notebook>.<study>.json`:
     }
 
 Every set is combined with every point of the grid over the base (here six runs); `sets` or `grid` may be left out.
-`python -m reidlib.course.sweeps <notebook>.<study>` runs those that are not recorded yet and appends each to
-`notebooks/recorded/<notebook>.csv` as it finishes: a row a metric. One sweep of a notebook at a time.
+`reidlib sweep <notebook>.<study>` runs those that are not recorded yet, each kernel with one thread so that a repeat
+gives the same numbers, and appends each as it finishes: a row a metric to `notebooks/recorded/<notebook>.csv`, its
+parameters, commit, device, threads and time once to `<notebook>.runs.json` beside it. Rows are never taken out: one
+that no longer counts gets its reason in the column `superseded`. Several sweeps of one notebook share the work.
 """
 
 import argparse
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,15 @@ from typing import Any
 
 import pandas as pd
 
-from reidlib.course.parameters import ParameterError
+from reidlib.checks import some
 from reidlib.course.runner import NOTEBOOKS, Job, execute, plan
 from reidlib.course.runs import RESULTS
-from reidlib.files import atomic_path
+from reidlib.course.settings import Parameter, ParameterError, read_parameters, read_value
+from reidlib.files import atomic_path, locked
 
 FIELDS = ("about", "base", "sets", "grid")
-COLUMNS = ("study", "run", "finished", "commit", "profile", "dataset", "image_size", "seed", "device", "seconds",
-           "metric", "value", "rule", "parameters")  # fmt: skip
+COLUMNS = ("run", "metric", "value", "rule", "superseded")
+FACTS = ("study", "finished", "commit", "profile", "dataset", "image_size", "seed", "device", "threads", "seconds")
 NOT_RECORDED = ("output_root", "data_root", "device")  # where it ran; the row names the real device itself
 
 
@@ -111,23 +113,44 @@ def table_path(notebook: str | os.PathLike, folder: Path = NOTEBOOKS) -> Path:
     return folder / "recorded" / f"{Path(notebook).name.removesuffix('.ipynb')}.csv"
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a recorded table as it stands in the file; without rows where there is none."""
+def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Read a recorded table as it stands: its rows, and the facts and parameters of each run by its name.
+
+    Raises ValueError for a file of another form and for rows whose run is unknown.
+    """
     if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS))
-    table = pd.read_csv(path, keep_default_na=False, na_values={"seconds": [""]})
-    missing = [name for name in COLUMNS if name not in table]
+        return pd.DataFrame(columns=list(COLUMNS)), {}
+    rows = pd.read_csv(path, keep_default_na=False)
+    missing = [name for name in COLUMNS if name not in rows]
     if missing:
         raise ValueError(f"{path} is no recorded table: it lacks the columns {', '.join(missing)}")
-    return table
+    runs_file = runs_path(path)
+    runs = json.loads(runs_file.read_text(encoding="utf-8")) if runs_file.is_file() else {}
+    unknown = sorted(set(rows["run"]) - set(runs))
+    if unknown:
+        raise ValueError(f"{runs_file} lacks the run {some(unknown)} of {path.name}")
+    return rows, runs
 
 
-def recorded(notebook: str | os.PathLike, folder: Path = NOTEBOOKS) -> pd.DataFrame:
-    """Return what studies of a notebook have recorded, a row a metric, every parameter as a column of its own."""
-    table = read_table(table_path(notebook, folder))
-    parameters = pd.DataFrame([json.loads(text) for text in table["parameters"]], index=table.index)
-    new = parameters[[name for name in parameters if name not in table]]
-    return pd.concat([table.drop(columns="parameters"), new], axis=1)
+def runs_path(path: Path) -> Path:
+    """Return the file of a recorded table's runs: `<notebook>.runs.json` beside it."""
+    return path.with_suffix(".runs.json")
+
+
+def recorded(notebook: str | os.PathLike, folder: Path = NOTEBOOKS, *, superseded: bool = False) -> pd.DataFrame:
+    """Return what studies of a notebook have recorded: a row a metric, every fact and parameter of its run a column.
+
+    Rows that no longer count are left out, unless `superseded`; a column of that name then gives their reasons.
+    """
+    rows, runs = read_table(table_path(notebook, folder))
+    if not superseded:
+        rows = rows[rows["superseded"] == ""].drop(columns="superseded").reset_index(drop=True)
+    facts = pd.DataFrame([{name: runs[run][name] for name in FACTS} for run in rows["run"]], columns=list(FACTS))
+    parameters = pd.DataFrame([runs[run]["parameters"] for run in rows["run"]], index=rows.index)
+    new = parameters[[name for name in parameters if name not in (*rows, *FACTS)]]
+    return pd.concat(
+        [facts[["study"]], rows[["run"]], facts.drop(columns="study"), rows.drop(columns="run"), new], axis=1
+    )
 
 
 def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -136,19 +159,31 @@ def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return groups.agg(mean="mean", spread="std", runs="count").reset_index()
 
 
-def is_recorded(job: Job, table: pd.DataFrame) -> bool:
-    """Say whether the table has a run of these parameters.
+def is_recorded(job: Job, path: Path) -> bool:
+    """Say whether the table has a run of these parameters of which rows still count.
 
-    A parameter that the notebook has got since counts as recorded with its present default.
+    A parameter that the notebook has got since counts as recorded with its present default, one that it has no more is
+    passed over where all recorded runs had the same value, and words are compared by the notebook's present types.
     """
+    rows, runs = read_table(path)
+    parameters = read_parameters(job.notebook)
     defaults = {name: value for name, value in job.values.items() if name not in job.given}
     mine = json.loads(_text(_kept(job.values)))
-    for text in table["parameters"].unique():
-        theirs = json.loads(text)
-        later = {name: value for name, value in mine.items() if name not in theirs}
-        if theirs == {n: v for n, v in mine.items() if n in theirs} and all(name in defaults for name in later):
+    counting = [runs[run]["parameters"] for run in rows.loc[rows["superseded"] == "", "run"].unique()]
+    for theirs in counting:
+        gone = [name for name in theirs if name not in mine]
+        same = all(_same(parameters[name], theirs[name], mine[name]) for name in theirs if name in mine)
+        fixed = all(other.get(name) == theirs[name] for name in gone for other in counting)
+        if same and fixed and all(name in defaults for name in mine if name not in theirs):
             return True
     return False
+
+
+def _same(parameter: Parameter, theirs: Any, mine: Any) -> bool:
+    try:
+        return theirs == mine or read_value(parameter, theirs) == read_value(parameter, mine)
+    except ParameterError:
+        return False
 
 
 def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,16 +191,26 @@ def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def append(job: Job, study: str, path: Path) -> int:
-    """Append a finished run's metrics to the recorded table, all or none; return how many there are."""
+    """Append a finished run's metrics to the recorded table, all or none; return how many there are.
+
+    Nothing is appended (0) where another sweep has recorded the run meanwhile.
+    """
     results = json.loads((job.folder / RESULTS).read_text(encoding="utf-8"))
-    values = {**job.values, **results["parameters"]}
-    common = {name: values.get(name, "") for name in ("profile", "dataset", "image_size", "seed")}
-    common |= {name: results[name] for name in ("finished", "commit", "device", "seconds")}
-    common |= {"study": study, "run": job.folder.name, "parameters": _text(_kept(job.values))}
-    rows = [common | {"metric": name, **entry} for name, entry in results["metrics"].items()]
-    old, new = read_table(path), pd.DataFrame(rows, columns=list(COLUMNS))
-    with atomic_path(path) as temporary:
-        (new if old.empty else pd.concat([old, new], ignore_index=True)).to_csv(temporary, index=False)
+    values = {**job.values, **results["parameters"], **results, "study": study}
+    facts = {name: values.get(name, "") for name in FACTS} | {"parameters": json.loads(_text(_kept(job.values)))}
+    with locked(path, wait=True):
+        if is_recorded(job, path):
+            return 0
+        rows, runs = read_table(path)
+        names = (f"{job.folder.name}{'' if n == 1 else f'.{n}'}" for n in itertools.count(1))
+        name = next(name for name in names if name not in set(rows["run"]))  # a repeat is a run of its own
+        new = pd.DataFrame([{"run": name, "superseded": "", "metric": m, **e} for m, e in results["metrics"].items()])
+        with atomic_path(runs_path(path)) as temporary:
+            temporary.write_text(json.dumps(runs | {name: facts}, indent=1) + "\n", encoding="utf-8")
+        old = path.read_bytes() if path.is_file() else b""
+        text = new.to_csv(columns=list(COLUMNS), header=not old, index=False, lineterminator="\n")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(old + text.encode())
     return len(new)
 
 
@@ -176,16 +221,19 @@ def run_study(
     limit_minutes: float | None = None,
     dry_run: bool = False,
     keep_going: bool = True,
+    threads: int = 1,
 ) -> Iterator[tuple[Job, str, str]]:
-    """Run what is not recorded yet; yield (job, "recorded" | "missing" | "done" | "failed" | "left", words) for each.
+    """Run what is not recorded yet; yield (job, state, words) for each.
 
+    States: "recorded", "missing" (in a dry run), "done", "failed", "busy" (another sweep runs it), "left".
     `limit_minutes`: no run is started after so many minutes; those are "left" for another sitting.
+    `threads` of each run's kernel: sums come out otherwise with another number of them.
     """
     path = table_path(study.notebook, study.notebook.parent)
     started, stopped = time.monotonic(), False
     for job in study.jobs(output_root):
         late = limit_minutes is not None and time.monotonic() - started >= limit_minutes * 60
-        if is_recorded(job, read_table(path)):
+        if is_recorded(job, path):
             yield job, "recorded", ""
         elif dry_run:
             yield job, "missing", ""
@@ -193,55 +241,42 @@ def run_study(
             yield job, "left", ""
         else:
             if not job.is_done():  # else it was killed between its end and its row
-                outcome = execute(job, show=lambda line: print(line, flush=True))
+                outcome = execute(job, show=lambda line: print(line, flush=True), threads=threads)
                 if outcome.error:
-                    stopped = not keep_going
-                    yield job, "failed", f"{outcome.cell}: {outcome.error} ({job.executed})"
+                    state = "busy" if outcome.status == "busy" else "failed"
+                    stopped = state == "failed" and not keep_going
+                    yield job, state, f"{outcome.cell}: {outcome.error} ({job.executed})"
                     continue
             yield job, "done", f"{append(job, study.name, path)} metrics to {path}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 if nothing failed, 1 if a run failed, 2 if the call was wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reidlib.course.sweeps",
-        description="Run the parameter sets of a study that are not recorded yet.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib sweep`."""
     parser.add_argument("study", nargs="+", metavar="STUDY", help="<notebook>.<study>, <study>, or a file")
     parser.add_argument("--dry-run", action="store_true", help="list what is missing and run nothing")
     parser.add_argument("--limit-minutes", type=float, help="start no run after so many minutes")
+    parser.add_argument("--threads", type=int, default=1, help="of each run (default: 1, as recorded numbers have)")
     parser.add_argument("--output-root", default="runs/studies", help="where runs go (relative: from the repository)")
     parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks and studies are looked for")
     parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True,
                         help="go on after a failure (the default)")  # fmt: skip
-    options = parser.parse_args(arguments)
-    try:
-        studies = [read_study(name, Path(options.folder)) for name in options.study]
-        for study in studies:
-            study.jobs(options.output_root)  # every parameter is checked before anything runs
-    except (OSError, ValueError, ParameterError) as error:
-        print(f"reidlib.course.sweeps: {error}", file=sys.stderr)
-        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run studies; return 0 if nothing failed, else 1. Every parameter is checked before anything runs."""
+    studies = [read_study(name, Path(options.folder)) for name in options.study]
+    for study in studies:
+        study.jobs(options.output_root)
     counts: dict[str, int] = {}
     deadline = None if options.limit_minutes is None else time.monotonic() + options.limit_minutes * 60
-    try:
-        for study in studies:
-            left = None if deadline is None else (deadline - time.monotonic()) / 60
-            steps = run_study(study, output_root=options.output_root, limit_minutes=left, dry_run=options.dry_run,
-                              keep_going=options.keep_going)  # fmt: skip
-            for number, (job, state, words) in enumerate(steps, start=1):
-                given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
-                print(
-                    f"[{study.name} {number}/{len(study.sets)}] {given}: {state}{' · ' + words if words else ''}",
-                    flush=True,
-                )
-                counts[state] = counts.get(state, 0) + 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is not recorded", file=sys.stderr)
-        return 130
+    for study in studies:
+        left = None if deadline is None else (deadline - time.monotonic()) / 60
+        steps = run_study(study, output_root=options.output_root, limit_minutes=left, dry_run=options.dry_run,
+                          keep_going=options.keep_going, threads=options.threads)  # fmt: skip
+        for number, (job, state, words) in enumerate(steps, start=1):
+            given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
+            line = f"[{study.name} {number}/{len(study.sets)}] {given}: {state}"
+            print(f"{line} · {words}" if words else line, flush=True)
+            counts[state] = counts.get(state, 0) + 1
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 1 if counts.get("failed") else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""torchvision's Keypoint R-CNN and Mask R-CNN from your own files of weights, for `reidlib.tools.annotate`.
+"""torchvision's Keypoint R-CNN and Mask R-CNN from your own files of weights, for `reidlib annotate`.
 
 The weights are yours: nothing is ever downloaded. The networks need torchvision's compiled operators, which the rest of
 this library does without.

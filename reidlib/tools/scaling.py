@@ -1,4 +1,4 @@
-"""`python -m reidlib.tools.scaling`: seconds and extra memory of an evaluation as the gallery grows.
+"""`reidlib scaling`: seconds and extra memory of an evaluation as the gallery grows.
 
 Measures `evaluate_retrieval` alone and on top of `rerank`, each size in a process of its own, on random features around
 one centre for each person. Writes scaling.csv and scaling.png. On two cores the default, up to 100,000 gallery images
@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -144,16 +144,18 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         plt.close(figure)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line: measure, print a line for each size, write the table and the picture."""
-    parser = argparse.ArgumentParser(prog="python -m reidlib.tools.scaling", description=__doc__.split("\n\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib scaling`."""
     parser.add_argument("--out", default="runs/scaling", help="folder for scaling.csv and scaling.png (%(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="gallery images")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--dimensions", type=int, default=512)
-    options = parser.parse_args(arguments)
-    if min(*options.sizes, options.queries, options.dimensions, 1) < 1:
-        parser.error("sizes, queries and dimensions must be at least 1")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print a line for each size, write the table and the picture."""
+    if min(*options.sizes, options.queries, options.dimensions) < 1:
+        raise ValueError("sizes, queries and dimensions must be at least 1")
     folder = resolve(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -170,7 +172,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plot(table, folder / "scaling.png")
     print(json.dumps({"table": str(folder / "scaling.csv"), "picture": str(folder / "scaling.png")}))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

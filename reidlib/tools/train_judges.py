@@ -1,6 +1,6 @@
-r"""Training of the judges of `consistency`, and the command that made the recorded ones.
+r"""Training of the judges of `evaluators.judges`, and the command that made the recorded ones.
 
-`python -m reidlib.tools.train_judges` renders people of seed 1000 in both scenes, trains the three networks on them,
+`reidlib judges` renders people of seed 1000 in both scenes, trains the three networks on them,
 measures them on people of seed 1001, and writes weights and `judges.results.json` to `notebooks/weights`.
 """
 
@@ -210,7 +210,7 @@ def _train_identity(images: PersonImages, images_seen: int, options: dict) -> Id
     augment = compose(flip, enlarge_crop, partial(disturb, colour=0.05), partial(erase, p=0.3))
     width = judge.backbone.dimensions // 8
     method, _ = train_baseline(images, images_seen=images_seen, augment=augment, width=width, **options)
-    judge.backbone, judge.neck = method.embedder.backbone, method.embedder.neck
+    judge.backbone, judge.neck = method.embedder.backbone, method.embedder.heads[0].norm
     return judge.eval().requires_grad_(False)
 
 
@@ -282,14 +282,16 @@ def procedural_people(seed: int, scene: str, *, size: str = "course", root: str 
     return PersonImages(everyone.images, everyone.pids, everyone.camids, keypoints=everyone.keypoints)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Make the recorded judges."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.split("\n\n")[1])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib judges`."""
     parser.add_argument("--root", default="data", help="where the people are rendered to (default: data)")
     parser.add_argument("--folder", default=FOLDER, help=f"where the judges go (default: {FOLDER})")
     parser.add_argument("--size", default="course", help="how many people: smoke or course (default)")
     parser.add_argument("--share", type=float, default=1.0, help="of the images seen in training (default: 1)")
-    given = parser.parse_args(arguments)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Make the recorded judges and print how often each is right."""
     seen = {name: int(given.share * n) for name, n in IMAGES_SEEN.items()}
     people = {
         purpose: {p: procedural_people(seed, p, size=given.size, root=given.root) for p in SCENES}
@@ -305,7 +307,4 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     for name, value in judges.accuracy.items():
         print(f"{value:.3f}  {name}")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,6 +1,5 @@
 """Runs, their results, the parameters cell, and the runner's command line."""
 
-import dataclasses
 import json
 import math
 import os
@@ -8,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,16 +19,13 @@ from tiny_notebooks import write_notebook
 from reidlib.__main__ import main
 from reidlib.course import runner, runs
 from reidlib.course.index import format_value, write_index
-from reidlib.course.parameters import Parameter, ParameterError, check_value, parse_value, read_parameters
+from reidlib.course.settings import Parameter, ParameterError, Settings, check_value, parse_value, read_parameters
 from reidlib.machine import commit
 
 
-@dataclass(frozen=True)
-class Settings:
-    profile: str = "smoke"
-    seed: int = 3
-    device: str = "cpu"
-    output_root: str = "runs"
+def settings_of(output_root: Path | str = "runs", **values) -> Settings:
+    shared = {"profile": "smoke", "dataset": "procedural", "data_root": "data", "image_size": "auto", "seed": 3}
+    return Settings({**shared, "device": "cpu", "output_root": str(output_root), **values})
 
 
 def a_figure():
@@ -40,11 +35,11 @@ def a_figure():
     return figure
 
 
-# ---- record, collect, Run
+# ---- record, Run
 
 
-def test_a_run_leaves_its_results_and_collect_reads_them(tmp_path: Path):
-    run = runs.start("00_toy", Settings(output_root=str(tmp_path / "my runs")))
+def test_a_run_leaves_its_results(tmp_path: Path):
+    run = runs.start("00_toy", settings_of(tmp_path / "my runs"))
     first = torch.rand(3)
     assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(3)))
     run.figure(a_figure(), "curve")
@@ -67,18 +62,6 @@ def test_a_run_leaves_its_results_and_collect_reads_them(tmp_path: Path):
     assert {p.name for p in run.folder.iterdir()} == {
         ".reidlib-run", "results.json", "figures", "tables", "weights.safetensors"}  # fmt: skip
 
-    table = runs.collect(tmp_path / "my runs")
-    assert table[["notebook", "metric", "value", "rule", "seed", "profile"]].values.tolist() == [
-        ["00_toy", "toy/mAP (plain AP)", 0.25, "plain AP", 3, "smoke"],
-        ["00_toy", "toy/rank-1", 0.5, "cross camera", 3, "smoke"],
-    ]
-    broken = tmp_path / "my runs" / "00_toy" / "old" / "results.json"
-    broken.parent.mkdir()
-    broken.write_text("{}")
-    with pytest.warns(UserWarning, match="old/results.json is no results.json"):
-        assert len(runs.collect(tmp_path / "my runs")) == 2
-    assert runs.collect(tmp_path / "nothing").empty
-
 
 def test_scores_bring_their_own_rule(tmp_path: Path):
     class Scores:
@@ -87,21 +70,21 @@ def test_scores_bring_their_own_rule(tmp_path: Path):
         def as_dict(self):
             return {"mAP (trapezoid AP)": 0.1, "mINP": 0.2}
 
-    run = runs.start("00_toy", Settings(output_root=str(tmp_path)))
+    run = runs.start("00_toy", settings_of(tmp_path))
     run.metrics("ide", Scores())
     assert list(run.values) == ["ide/mAP (trapezoid AP)", "ide/mINP"]
     assert {entry["rule"] for entry in run.values.values()} == {"cross camera, euclidean distance"}
 
 
 def test_results_say_which_image_size_auto_was(tmp_path: Path):
-    settings = runs.Settings(profile="smoke", device="cpu", output_root=str(tmp_path))
+    settings = settings_of(tmp_path)
     run = runs.start("00_toy", settings)
     assert run.parameters["image_size"] == "64x32" and settings.image_size == "auto"
-    assert run.folder == runs.start("00_toy", dataclasses.replace(settings, image_size="64x32")).folder
+    assert run.folder == runs.start("00_toy", settings.replace(image_size="64x32")).folder
 
 
 def test_promises_that_are_not_kept_are_named(tmp_path: Path):
-    run = runs.start("00_toy", Settings(output_root=str(tmp_path)))
+    run = runs.start("00_toy", settings_of(tmp_path))
     with pytest.raises(ValueError, match="'toy/mAP' names no rule"):
         run.metric("toy/mAP", 0.2)
     for value in (math.nan, math.inf):
@@ -116,7 +99,7 @@ def test_promises_that_are_not_kept_are_named(tmp_path: Path):
 
 
 def test_a_fresh_run_forgets_an_earlier_one_and_a_resumed_run_keeps_it(tmp_path: Path):
-    settings = Settings(output_root=str(tmp_path))
+    settings = settings_of(tmp_path)
     run = runs.start("00_toy", settings)
     run.path("ide").mkdir()
     run.path("ide", "checkpoint.pt").write_bytes(b"old")
@@ -124,7 +107,7 @@ def test_a_fresh_run_forgets_an_earlier_one_and_a_resumed_run_keeps_it(tmp_path:
     assert runs.start("00_toy", settings, resume=True).path("ide", "checkpoint.pt").exists()
     again = runs.start("00_toy", settings)
     assert not again.path("ide").exists() and again.path("00_toy.ipynb").exists()
-    assert runs.start("00_toy", Settings(seed=4, output_root=str(tmp_path))).folder != run.folder
+    assert runs.start("00_toy", settings_of(tmp_path, seed=4)).folder != run.folder
     foreign = tmp_path / "00_toy" / runs.run_id({"profile": "smoke", "seed": 9})
     (foreign / "photos").mkdir(parents=True)
     runs.start("00_toy", {"profile": "smoke", "seed": 9, "output_root": str(tmp_path)})
@@ -134,9 +117,9 @@ def test_a_fresh_run_forgets_an_earlier_one_and_a_resumed_run_keeps_it(tmp_path:
 def test_a_notebook_under_the_runner_must_give_its_own_name(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("REIDLIB_RUN_DIR", str(tmp_path / "00_toy" / "smoke-1"))
     monkeypatch.setenv("REIDLIB_RESUME", "1")
-    assert runs.start("00_toy", Settings()).folder == tmp_path / "00_toy" / "smoke-1"
+    assert runs.start("00_toy", settings_of()).folder == tmp_path / "00_toy" / "smoke-1"
     with pytest.raises(ValueError, match="in the notebook '00_toy': give its own name"):
-        runs.start("00_tow", Settings())
+        runs.start("00_tow", settings_of())
 
 
 def test_commit_says_when_files_differ(tmp_path: Path):
@@ -212,7 +195,7 @@ def test_words_of_another_type_are_refused(kind: str, text: str):
 
 
 def run_cli(*arguments: str, checkout: Path, cwd: Path) -> subprocess.CompletedProcess:
-    call = [sys.executable, "-m", "reidlib", *arguments]
+    call = [sys.executable, "-m", "reidlib", "run", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     return subprocess.run(call, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
 
@@ -295,7 +278,7 @@ def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_c
     kwargs = {"output_root": root / "the runs"}
     seen = []
     monkeypatch.setattr(runner, "REPOSITORY", root / "check out")
-    monkeypatch.setattr(runner, "_papermill", lambda job, lines, resume: seen.append(resume))
+    monkeypatch.setattr(runner, "_papermill", lambda job, lines, resume, threads: seen.append(resume))
     runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
     runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None, force=True)
     write_notebook(notebook, work='raise RuntimeError("warmer now")')
@@ -317,7 +300,7 @@ def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_c
 )
 def test_a_wrong_call_ends_before_anything_runs(tmp_path: Path, capsys, arguments: list[str], message: str):
     write_notebook(tmp_path / "books" / "00_toy.ipynb")
-    code = main([*arguments, "--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")])
+    code = main(["run", *arguments, "--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")])
     assert code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -325,18 +308,18 @@ def test_a_wrong_call_ends_before_anything_runs(tmp_path: Path, capsys, argument
 def test_a_notebook_without_a_profile_and_an_empty_folder_are_wrong_calls(tmp_path: Path, capsys):
     write_notebook(tmp_path / "books" / "00_toy.ipynb", parameters="seed: int = 0  # random")
     folder = ["--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")]
-    assert main([*folder, "--profile", "smoke"]) == 2
+    assert main(["run", *folder, "--profile", "smoke"]) == 2
     assert "00_toy.ipynb has no parameter 'profile'" in capsys.readouterr().err
-    assert main(["--folder", str(tmp_path / "none")]) == 2
+    assert main(["run", "--folder", str(tmp_path / "none")]) == 2
 
 
 def test_listing_shows_every_parameter(tmp_path: Path, capsys):
     write_notebook(tmp_path / "00_toy.ipynb")
-    assert main(["--list", "--folder", str(tmp_path)]) == 0
+    assert main(["run", "--list", "--folder", str(tmp_path)]) == 0
     listed = capsys.readouterr().out
     assert "00_toy" in listed and "rate: float = 0.5  # of learning" in listed
     write_notebook(tmp_path / "01_bad.ipynb", parameters="seed = 0")
-    assert main(["--list", "--folder", str(tmp_path)]) == 2
+    assert main(["run", "--list", "--folder", str(tmp_path)]) == 2
 
 
 def test_notebooks_are_found_by_name_glob_and_file(tmp_path: Path, monkeypatch):
@@ -368,13 +351,14 @@ def test_the_index_shows_what_waits_and_what_was_run_by_hand(tmp_path: Path):
     job = runner.plan(write_notebook(tmp_path / "00_toy.ipynb"), {}, output_root=tmp_path / "runs")
     page = write_index(tmp_path / "runs", [job]).read_text()
     assert "00_toy" in page and "waiting" in page and "course" in page
-    by_hand = runs.start("01_by_hand", Settings(output_root=str(tmp_path / "runs")))
+    by_hand = runs.start("01_by_hand", settings_of(tmp_path / "runs"))
     by_hand.metric("toy/rank-1", 0.125, rule="cross camera")
     by_hand.finish()
     (tmp_path / "runs" / "02_x" / "smoke-0").mkdir(parents=True)
     (tmp_path / "runs" / "02_x" / "smoke-0" / "status.json").write_text("[]")  # no status of the runner
     page = write_index(tmp_path / "runs").read_text()
-    assert "01_by_hand" in page and "12.5 %" in page and "02_x" not in page
+    assert "01_by_hand" in page and "12.5 %" in page
+    assert page.count('<span class="badge unreadable">') == 2 and "'list' object" not in page.split("02_x")[0]
 
 
 def test_announce_says_how_long_before_the_start(tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from tiny_notebooks import write_notebook
 
+from reidlib.__main__ import main
 from reidlib.course import runner, sweeps
 
 STUDY = {"about": "two rates, two seeds", "base": {"profile": "smoke"}, "sets": [{"rate": 0.5}, {"rate": 1}],
@@ -24,7 +25,7 @@ def no_kernels(monkeypatch):
     """Runs that only write their results: what a study does around them is tested without kernels."""
     ran = []
 
-    def papermill(job, lines, resume):
+    def papermill(job, lines, resume, threads):
         ran.append(dict(job.given))
         if job.values["fail"]:
             raise RuntimeError("asked to fail")
@@ -69,18 +70,20 @@ def test_what_is_no_study_is_refused(tmp_path: Path):
 def test_a_study_is_recorded_row_by_row_and_only_once(tmp_path: Path, no_kernels: list, capsys):
     write_notebook(tmp_path / "00_toy.ipynb")
     write_study(tmp_path)
-    call = ["rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
-    assert sweeps.main([*call, "--dry-run"]) == 0
+    call = ["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    assert main([*call, "--dry-run"]) == 0
     assert "4 missing" in capsys.readouterr().out and not no_kernels
-    assert sweeps.main([*call, "--limit-minutes", "0"]) == 0
+    assert main([*call, "--limit-minutes", "0"]) == 0
     assert "4 left" in capsys.readouterr().out and not no_kernels
-    assert sweeps.main(call) == 0
+    assert main(call) == 0
     assert "4 done" in capsys.readouterr().out and len(no_kernels) == 4
 
     path = tmp_path / "recorded" / "00_toy.csv"
     text = path.read_text()
     assert text.splitlines()[0].split(",") == list(sweeps.COLUMNS) and len(text.splitlines()) == 9
-    assert str(tmp_path) not in text  # rows hold nothing of where they were made
+    runs_text = sweeps.runs_path(path).read_text()
+    assert str(tmp_path) not in text + runs_text  # rows hold nothing of where they were made
+    assert len(json.loads(runs_text)) == 4 and runs_text.count('"rate"') == 4  # parameters once a run
     table = sweeps.recorded("00_toy", tmp_path)
     first = table.iloc[0]
     assert (first["study"], first["profile"], first["image_size"], first["seed"], first["rate"], first["device"]) == (
@@ -90,7 +93,7 @@ def test_a_study_is_recorded_row_by_row_and_only_once(tmp_path: Path, no_kernels
     assert spread["mean"].tolist() == [0.55, 1.05] and spread["runs"].tolist() == [2, 2]
     assert spread["spread"].tolist() == pytest.approx([0.005**0.5] * 2)
 
-    assert sweeps.main(call) == 0  # a second sitting has nothing to do
+    assert main(call) == 0  # a second sitting has nothing to do
     assert "4 recorded" in capsys.readouterr().out and len(no_kernels) == 4 and path.read_text() == text
 
 
@@ -100,7 +103,8 @@ def test_a_run_that_was_killed_before_its_row_is_not_run_again(tmp_path: Path, n
     list(sweeps.run_study(study, output_root=tmp_path / "runs"))
     path = tmp_path / "recorded" / "00_toy.csv"
     table = pd.read_csv(path)
-    table[table["seed"] == 0].to_csv(path, index=False)
+    odd = [name for name, facts in json.loads(sweeps.runs_path(path).read_text()).items() if facts["seed"] == 1]
+    table[~table["run"].isin(odd)].to_csv(path, index=False)
     states = [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")]
     assert states == ["recorded", "done", "recorded", "done"] and len(no_kernels) == 4
     assert len(sweeps.recorded("00_toy", tmp_path)) == 8
@@ -109,11 +113,11 @@ def test_a_run_that_was_killed_before_its_row_is_not_run_again(tmp_path: Path, n
 def test_a_failure_is_told_and_the_rest_goes_on(tmp_path: Path, no_kernels: list, capsys):
     write_notebook(tmp_path / "00_toy.ipynb")
     write_study(tmp_path, {"sets": [{"fail": True}, {"seed": 3}]})
-    call = ["rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
-    assert sweeps.main(call) == 1
+    call = ["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    assert main(call) == 1
     out = capsys.readouterr().out
     assert "failed · " in out and "asked to fail" in out and "1 failed, 1 done" in out
-    assert sweeps.main([*call, "--no-keep-going"]) == 1
+    assert main([*call, "--no-keep-going"]) == 1
     assert sweeps.recorded("00_toy", tmp_path)["seed"].unique().tolist() == [3]
 
 
@@ -132,13 +136,13 @@ def test_a_switch_added_later_counts_as_recorded_with_its_default(tmp_path: Path
 
 def test_a_wrong_parameter_ends_before_anything_runs(tmp_path: Path, no_kernels: list, capsys):
     write_notebook(tmp_path / "00_toy.ipynb")
-    call = ["rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    call = ["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
     for values, message in [
         ({"sead": 1}, "did you mean seed?"),
         ({"seed": "one"}, "seed = 'one' is str, it must be int"),
     ]:
         write_study(tmp_path, {"sets": [{"seed": 5}, values]})
-        assert sweeps.main(call) == 2 and message in capsys.readouterr().err
+        assert main(call) == 2 and message in capsys.readouterr().err
     assert not no_kernels
 
 
@@ -147,15 +151,15 @@ def test_a_notebook_without_a_record_has_an_empty_table(tmp_path: Path):
     assert table.empty and "metric" in table
     (tmp_path / "recorded").mkdir()
     (tmp_path / "recorded" / "00_toy.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="lacks the columns study"):
+    with pytest.raises(ValueError, match="lacks the columns run"):
         sweeps.recorded("00_toy", tmp_path)
 
 
 def test_a_study_through_a_kernel(tmp_path: Path, capsys):
     write_notebook(tmp_path / "note books" / "00_toy.ipynb")
     write_study(tmp_path / "note books", {"base": {"profile": "smoke"}, "grid": {"rate": [0.25]}})
-    call = ["rates", "--folder", str(tmp_path / "note books"), "--output-root", str(tmp_path / "the runs")]
-    assert sweeps.main(call) == 0
+    call = ["sweep", "rates", "--folder", str(tmp_path / "note books"), "--output-root", str(tmp_path / "the runs")]
+    assert main(call) == 0
     table = sweeps.recorded("00_toy", tmp_path / "note books")
     assert table["metric"].tolist() == ["toy/mAP (plain AP)", "toy/noise"] and table["rate"].tolist() == [0.25, 0.25]
     assert table["rule"].tolist() == ["plain AP", "one draw"] and "1 done" in capsys.readouterr().out

@@ -12,20 +12,15 @@ image_size: str = "auto"  # height x width
 seed: int = 0  # of every random generator
 device: str = "cpu"  # where it computes
 output_root: str = "runs"  # where runs go
-weights: str = "train"  # train or recorded
 rate: float = 0.5  # of learning
 limit: int | None = None  # of something
 fail: bool = False  # stop half-way"""
 
-START = """from dataclasses import dataclass
-import sys, os, torch
+START = """import sys, os, torch
 from reidlib.course import runs
+from reidlib.course.settings import Settings
 
-@dataclass(frozen=True)
-class Settings:
-    profile: str; dataset: str; image_size: str; seed: int; device: str; output_root: str; rate: float
-
-settings = Settings(profile, dataset, image_size, seed, device, output_root, rate)
+settings = Settings.of(globals())
 run = runs.start("{name}", settings)
 print("interpreter", sys.executable)"""
 

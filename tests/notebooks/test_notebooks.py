@@ -11,12 +11,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from reidlib.course.parameters import read_parameters
+from reidlib.course.settings import SHARED, read_parameters
 from reidlib.datasets import procedural
 from reidlib.files import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-SHARED = ["profile", "dataset", "data_root", "image_size", "seed", "device", "output_root", "weights"]
 pytestmark = pytest.mark.xdist_group("notebooks")  # one process renders the data for all of them
 
 
@@ -31,7 +30,7 @@ def code_cells(path: Path) -> list:
 
 def test_shared_parameters_stand_first_and_are_explained(notebook):
     parameters = read_parameters(notebook)  # raises for a line without type, literal or comment
-    assert list(parameters)[: len(SHARED)] == SHARED
+    assert tuple(parameters)[: len(SHARED)] == SHARED
     assert parameters["profile"].default == "course" and parameters["dataset"].default == "procedural"
 
 

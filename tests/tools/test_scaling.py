@@ -5,11 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
+from reidlib.__main__ import main
 from reidlib.tools import scaling
 
 
 def test_command_writes_a_table_and_a_picture(tmp_path, capsys):
-    assert scaling.main(["--out", str(tmp_path / "new"), "--sizes", "300", "--queries", "20", "--dimensions", "8"]) == 0
+    assert (
+        main(["scaling", "--out", str(tmp_path / "new"), "--sizes", "300", "--queries", "20", "--dimensions", "8"]) == 0
+    )
     table = pd.read_csv(tmp_path / "new" / "scaling.csv")
     assert table.work.tolist() == ["evaluate_retrieval", "rerank"]
     assert (table.gallery == 300).all() and (table.seconds > 0).all() and (table.extra_MB >= 0).all()
@@ -27,8 +30,8 @@ def test_peak_memory_sees_what_is_freed_again():
     assert 200 < megabytes < 400 and 0 < seconds < 10
 
 
-def test_wrong_requests_are_named():
+def test_wrong_requests_are_named(capsys):
     with pytest.raises(ValueError, match="work='sort'"):
         scaling.measure("sort", 1, 1, 1)
-    with pytest.raises(SystemExit):
-        scaling.main(["--sizes", "0"])
+    assert main(["scaling", "--sizes", "0"]) == 2
+    assert "sizes, queries and dimensions must be at least 1" in capsys.readouterr().err

@@ -46,8 +46,11 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
             try:
                 name, y, x = row[0], json.loads(row[1]), json.loads(row[2])
                 points = np.array([x, y, np.ones(18)], dtype=np.float32).T  # [18,3]
+                _check_finite(points)
             except (IndexError, ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {line}: two JSON lists of 18 numbers expected, got {row}") from error
+                raise ValueError(
+                    f"{path}, line {line}: two JSON lists of 18 numbers (-1: missing) expected, got {row}"
+                ) from error
             missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
             points[missing] = (-1, -1, 0)
             out[name] = points
@@ -77,6 +80,7 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
             np.array(person.get("pose_keypoints_2d", person.get("pose_keypoints")), np.float32).reshape(-1, 3)
             for person in json.loads(Path(path).read_text())["people"]
         ]
+        _check_finite(*people)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f'{path} is not OpenPose\'s JSON: {{"people": [{{"pose_keypoints_2d": [x, y, confidence, ...]}}]}} expected'
@@ -120,18 +124,30 @@ def write_keypoints(path: str | os.PathLike, names: Sequence[str], keypoints: np
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """Read a person mask as uint8 [H,W], 0..255, soft edges kept; the first channel where the file has several."""
+    """Read a person mask as uint8 [H,W], 0..255, soft edges kept; the first channel where the file has several.
+
+    Raises:
+        ValueError: other than 8 bits a channel, transparency (the mask may be there), an empty first channel beside
+            others that are not, or no value above 19 but 0: labels or 0 and 1, of which nothing would remain.
+    """
     with open_picture(path) as file:
         picture = upright(file)
+        if "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBA"):
+            low, high = picture.convert("RGBA").getchannel("A").getextrema()
+            if low < 255:
+                raise ValueError(f"{path}: a mask must be opaque and grey, 255 the person, got alpha {low} to {high}")
         if picture.mode == "1":
             picture = picture.convert("L")
         elif picture.mode == "P":
             picture = picture.convert("RGB")
         pixels = np.asarray(picture)
-    pixels = pixels if pixels.ndim == 2 else pixels[..., 0]
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path}: a mask must have 8 bits a channel, got {pixels.dtype}")
-    return pixels
+    channels = pixels.reshape(*pixels.shape[:2], -1)
+    if channels.any() and channels[..., 0].max() < len(LIP_LABELS):
+        seen = ", ".join(f"0 to {channels[..., c].max()}" for c in range(channels.shape[2]))
+        raise ValueError(f"{path}: a mask has values from 0 to 255, 255 the person, in its first channel; got {seen}")
+    return channels[..., 0]
 
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
@@ -229,6 +245,11 @@ def read_truth(path: Path) -> pd.DataFrame | None:
     if "name" not in table.columns:
         raise ValueError(f"{path} must have a column `name`, got {list(table.columns)}")
     return table
+
+
+def _check_finite(*points: np.ndarray) -> None:
+    if not all(np.isfinite(array).all() for array in points):
+        raise ValueError("null, NaN or infinite numbers")
 
 
 def _check_plane(plane: np.ndarray, name: str) -> None:

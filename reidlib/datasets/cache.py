@@ -33,6 +33,7 @@ from reidlib.files import resolve
 VERSION = 2  # raise it when decoding changes
 LOOKED_AT = 4_000  # files of a subset whose bytes are part of the key
 CHUNK = 64  # images a thread decodes before it comes back
+MARGIN = 0.02  # a joint farther outside its picture, as a share of its size, belongs to another
 ASPECT_TOLERANCE = 0.02  # a mask whose height/width differs from its image's by more belongs to another image
 
 
@@ -196,7 +197,7 @@ def _build_subset(
         for kind, paths in kinds.items()
         if paths is not None
     }
-    stored = np.zeros((n, 3))  # width, height of each file, and the columns cut off at its left
+    stored = np.zeros((n, 4))  # width, height used of each file, the columns cut off at its left, its whole width
     problems: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
 
     def decode_chunk(rows: range) -> int:
@@ -229,27 +230,27 @@ def _build_subset(
             more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
             said = consequence if kind == "images" else f"cannot be used, so this subset has {consequence}"
             messages.append(f"{subset}: {len(listed)} {kind} {said}: {'; '.join(listed[:5])}{more}")
-    keypoints, message = _read_keypoints(files, subset, stored, width, height)
+    keypoints, said = _read_keypoints(files, subset, stored, width, height)
     if keypoints is not None:
         np.save(out / f"{subset}.keypoints.npy", keypoints)
     kept = [i for i in range(n) if i not in problems["images"]] if problems["images"] else None
     usable = [kind for kind in arrays if kind == "images" or not problems[kind]]
     facts = {"arrays": usable + (["keypoints"] if keypoints is not None else []), "kept": kept}
-    return facts, messages + ([message] if message else [])
+    return facts, messages + said
 
 
-def _decode_image(files: Files, i: int, width: int, height: int) -> tuple[np.ndarray, tuple[int, int, int]]:
+def _decode_image(files: Files, i: int, width: int, height: int) -> tuple[np.ndarray, tuple[int, ...]]:
     with files.open_image(files.images[i]) as picture:
         # a large JPEG is decoded small, at twice our size or more
         pixels, stored = pictures.upright_rgb(picture, None if files.columns else (2 * width, 2 * height))
-    left = 0
+    left, whole = 0, stored[0]
     if files.columns is not None and stored[0] >= files.columns[1]:
         left, right = files.columns
         pixels = pixels.crop((left, 0, right, stored[1]))
         stored = pixels.size
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(pixels).transpose(2, 0, 1), (*stored, left)  # [3,H,W]
+    return np.asarray(pixels).transpose(2, 0, 1), (*stored, left, whole)  # [3,H,W]
 
 
 def _decode_plane(kind: str, files: Files, i: int, stored: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -272,36 +273,66 @@ def _decode_plane(kind: str, files: Files, i: int, stored: np.ndarray, width: in
 
 def _read_keypoints(
     files: Files, subset: str, stored: np.ndarray, width: int, height: int
-) -> tuple[np.ndarray | None, str | None]:
-    """Return float32 [n,18,3] in pixels of the resized images, None where no image has a row; and a warning or None."""
+) -> tuple[np.ndarray | None, list[str]]:
+    """Return float32 [n,18,3] in pixels of the resized images, None where no image has a row; and warnings."""
     if not files.keypoints and files.openpose is None:
-        return None, None
+        return None, []
     rows = {}
     for table in files.keypoints:
-        rows |= annotations.read_keypoints(table)
+        rows |= (own := annotations.read_keypoints(table))
+        if own and not any(points[:, 2].any() for points in own.values()):
+            raise ValueError(f"{table}: all 18 joints of all {len(own)} rows are missing (-1); take the table away")
     names = files.names or [path.name for path in files.images]
-    for name, path, (w, h, left) in zip(names, files.openpose or [], stored, strict=False):
+    for name, path, (w, h, left, _) in zip(names, files.openpose or [], stored, strict=False):
         if path is not None and name not in rows:
             rows[name] = annotations.read_openpose(path, centre=(left + (w - 1) / 2, (h - 1) / 2))
     known = np.array([name in rows for name in names])
     if not known.any():
-        return None, None
+        return None, []
     missing = np.tile(np.array([-1, -1, 0], np.float32), (18, 1))
     points = np.stack([rows.get(name, missing) for name in names])
+    messages = _check_joints(points, stored, names, subset)
     if files.columns is not None:
-        points[..., 0] -= stored[:, 2:]
+        points[..., 0] -= stored[:, 2:3]
         outside = (points[..., 0] < 0) | (points[..., 0] > stored[:, :1] - 1)
-        points[outside & (stored[:, 2:] > 0)] = (-1, -1, 0)
+        points[outside & (stored[:, 2:3] > 0)] = (-1, -1, 0)
     scale = np.array([width, height]) / np.maximum(stored[:, :2], 1)[:, None]  # [n,1,2]
     # pixel centres lie at whole coordinates; clamped, so that a resized joint stays on the image
     moved = ((points[..., :2] + 0.5) * scale - 0.5).clip(0, [width - 1, height - 1])
     points[..., :2] = np.where(points[..., 2:] > 0, moved, -1)
-    message = None
     if known.mean() < 0.5:  # no row is what an estimator gives where it finds nobody; but not for most images
         without = [name for name, k in zip(names, known, strict=True) if not k]
         where = " or ".join([*map(str, files.keypoints), *(["OpenPose's JSON"] if files.openpose else [])])
-        message = f"{subset}: {len(without)} images have no row in {where}, so no joints, e.g. {without[0]}"
-    return points.astype(np.float32), message
+        messages.append(f"{subset}: {len(without)} images have no row in {where}, so no joints, e.g. {without[0]}")
+    return points.astype(np.float32), messages
+
+
+def _check_joints(points: np.ndarray, stored: np.ndarray, names: list[str], subset: str) -> list[str]:
+    """Refuse joints that cannot be pixels of their picture; warn where they look like those of a smaller one.
+
+    Args:
+        points: [n,18,3] as read.
+        stored: [n,4] width used, height, columns cut off at the left, whole width; zeros where unreadable.
+    """
+    seen = (points[..., 2] > 0) & (stored[:, 1:2] > 0)  # [n,18]
+    size = stored[:, [3, 1]][:, None]  # [n,1,2] width, height
+    slack = np.maximum(1, MARGIN * size)
+    outside = ((points[..., :2] < -slack) | (points[..., :2] > size - 1 + slack)).any(-1) & seen
+    scaled = ((np.abs(points[..., :2]) <= 1).all(-1) | ~seen).all(1) & (seen.sum(1) > 1)  # shares, not pixels
+    wrong = np.flatnonzero(outside.any(1) | scaled)
+    if len(wrong):
+        i = wrong[0]
+        (x0, y0), (x1, y1) = (f(points[i, seen[i], :2], axis=0) for f in (np.min, np.max))
+        raise ValueError(
+            f"{subset}: the key points of {len(wrong)} images do not fit, e.g. {names[i]}: x {x0:g} to {x1:g}, "
+            f"y {y0:g} to {y1:g}; accepted are pixels of the stored picture, x 0 to {size[i, 0, 0] - 1:g} and y 0 to "
+            f"{size[i, 0, 1] - 1:g}, -1: missing"
+        )
+    reach = (np.where(seen[..., None], points[..., :2], 0) / np.maximum(size, 1)).max((0, 1))
+    if seen.any(1).sum() >= 8 and (reach < 0.6).all():
+        share = f"the left {reach[0]:.0%} and upper {reach[1]:.0%}"
+        return [f"{subset}: all joints lie in {share} of their pictures: are they pixels of smaller ones?"]
+    return []
 
 
 def _open(target: Path, subset: str, facts: dict) -> Arrays:

@@ -29,7 +29,9 @@ def test_minus_one_in_either_coordinate_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["n.jpg:[1, 2]:[1, 2]", "n.jpg:[1]", "n.jpg:1:2", "n.jpg:what:[1]", f"n.jpg:{[1] * 18}:{[1] * 17}"]
+    "line",
+    [f"n.jpg:{[1] * 17 + [bad]}:{[1] * 18}" for bad in ("null", "NaN", "Infinity", "1e60")]
+    + ["n.jpg:[1, 2]:[1, 2]", "n.jpg:[1]", "n.jpg:1:2", "n.jpg:what:[1]", f"n.jpg:{[1] * 18}:{[1] * 17}"],
 )
 def test_broken_rows_are_named(tmp_path, line):
     (tmp_path / "k.csv").write_text(f"name:keypoints_y:keypoints_x\n{line}\n")
@@ -60,6 +62,33 @@ def test_masks_of_every_kind(tmp_path):
     Image.fromarray(soft.astype(np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="8 bits"):
         a.read_mask(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("value", [1, 2, 19])
+def test_masks_of_labels_are_refused(tmp_path, value):
+    a.write_mask(tmp_path / "m.png", np.eye(8, dtype=np.uint8) * value)
+    with pytest.raises(ValueError, match=f"values from 0 to 255, 255 the person.* got 0 to {value}$"):
+        a.read_mask(tmp_path / "m.png")
+    a.write_mask(tmp_path / "nobody.png", np.zeros((8, 4), np.uint8))
+    assert not a.read_mask(tmp_path / "nobody.png").any()
+
+
+def test_masks_in_another_channel_are_refused(tmp_path):
+    half = np.zeros((8, 4), np.uint8)
+    half[:, :2] = 255
+    white, black = np.full_like(half, 255), np.zeros_like(half)
+    for channels in ([white, half], [white] * 3 + [half], [black] * 3 + [half]):
+        Image.fromarray(np.stack(channels, -1)).save(tmp_path / "m.png")
+        with pytest.raises(ValueError, match="opaque and grey, 255 the person, got alpha 0 to 255"):
+            a.read_mask(tmp_path / "m.png")
+    Image.fromarray(half // 255).save(tmp_path / "m.png", transparency=0)
+    with pytest.raises(ValueError, match="got alpha 0 to 255"):
+        a.read_mask(tmp_path / "m.png")
+    Image.fromarray(np.stack([half] * 3 + [white], -1)).save(tmp_path / "m.png")  # opaque
+    assert np.array_equal(a.read_mask(tmp_path / "m.png"), half)
+    Image.fromarray(np.stack([black, half, black], -1)).save(tmp_path / "m.png")  # green
+    with pytest.raises(ValueError, match="in its first channel; got 0 to 0, 0 to 255, 0 to 0"):
+        a.read_mask(tmp_path / "m.png")
 
 
 def test_parsing_there_and_back(tmp_path):
@@ -153,7 +182,16 @@ def test_openpose_takes_the_person_with_most_joints_then_nearest_the_centre(tmp_
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{", '{"people": [{}]}', '{"people": [3]}', '{"people": [{"pose_keypoints_2d": [1, 2]}]}', '{"a": 1}'],
+    [
+        "[]",
+        "{",
+        '{"people": [{}]}',
+        '{"people": [3]}',
+        '{"people": [{"pose_keypoints_2d": [1, 2]}]}',
+        '{"a": 1}',
+        '{"people": [{"pose_keypoints_2d": [1, null, 1]}]}',
+        '{"people": [{"pose_keypoints_2d": [1, 2, NaN]}]}',
+    ],
 )
 def test_openpose_malformed(tmp_path, text):
     path = tmp_path / "a_keypoints.json"

@@ -108,6 +108,52 @@ def test_another_folder_with_the_same_name_keeps_its_cache(tree, caches, tmp_pat
     assert len(folders(caches)) == 2
 
 
+def joints(tree, points, split="train"):
+    """Write a table of key points for the six training pictures (64 wide, 128 high)."""
+    names = sorted(path.name for path in (tree.folder / "bounding_box_train").iterdir())
+    rows = [f"{name}:{[y] * 18}:{[x] * 18}" for name, (x, y) in zip(names, points, strict=True)]
+    (tree.folder / f"market-annotation-{split}.csv").write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]))
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ((120, 250), r"x 120 to 120, y 250 to 250; accepted are pixels .* x 0 to 63 and y 0 to 127, -1: missing"),
+        ((70, 20), "x 70 to 70"),  # one coordinate is enough
+        ((20, -9), "y -9 to -9"),
+        ((0.4, 0.9), "x 0.4 to 0.4, y 0.9 to 0.9"),  # shares of the picture
+        ((-0.4, 0.2), "x -0.4 to -0.4"),  # shares from -1 to 1
+    ],
+)
+def test_key_points_of_another_picture_are_refused(tree, caches, point, said):
+    joints(tree, [(30, 60)] * 4 + [point] * 2)
+    with pytest.raises(ValueError, match=rf"train: the key points of 2 images do not fit, e\.g\. 0010_c1.*{said}"):
+        read(tree, caches)
+    assert folders(caches) == []
+
+
+def test_key_points_on_the_border_are_accepted(tree, caches):
+    joints(tree, [(0, 5), (63, 127), (64, 128), (63.5, 127.4), (0, 127), (30, 60)])
+    points = read(tree, caches, (128, 64)).train.keypoints[:, 3]
+    assert points[1].tolist() == points[2].tolist() == [63, 127, 1]  # half a pixel of rounding is no other picture
+
+
+def test_a_table_without_any_joint_is_refused(tree, caches):
+    joints(tree, [(-1, -1)] * 6)
+    with pytest.raises(ValueError, match=r"annotation-train\.csv: all 18 joints of all 6 rows are missing"):
+        read(tree, caches)
+    joints(tree, [(-1, -1)] * 5 + [(30, 60)])
+    assert read(tree, caches).train.keypoints[:, 0, 2].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_key_points_of_smaller_pictures_are_noticed(tree, caches):
+    for i in (1, 2):
+        tree.add("bounding_box_train", f"0011_c{i}s1_00000{i}_01.jpg")
+    joints(tree, [(3 * i, 60 - i) for i in range(8)])
+    with pytest.warns(UserWarning, match="all joints lie in the left 33% and upper 47% .* smaller ones"):
+        read(tree, caches)
+
+
 def same_looks(folder, colours, size=(20, 10)):
     """Pictures without compression: equal names and sizes, and equal times to the nanosecond."""
     folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,42 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def take_space(path: str | os.PathLike) -> None:
+    """Give a file all its bytes on the disk, not only by name; what is in it stays. Do this before mapping it.
+
+    A mapped file that meets a full disk ends Python with a bus error; here it is an OSError with the two sizes.
+
+    Raises:
+        OSError: the disk has no room, or cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.truncate(1 << 16)  # a hole
+    ...     take_space(file.name)
+    ...     os.stat(file.name).st_blocks * 512 >= 1 << 16
+    True
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # what is read from a hole and written back fills it
+                for start in range(0, size, 1 << 24):
+                    file.seek(start)
+                    block = file.read(1 << 24)
+                    file.seek(start)
+                    file.write(block)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            error.errno,
+            f"{path} needs {size / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free ({error.strerror}): make room, "
+            f"or take another folder",
+        ) from error
 
 
 class InUseError(RuntimeError):

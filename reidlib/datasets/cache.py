@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reidlib.datasets import annotations, pictures
-from reidlib.files import resolve
+from reidlib.files import resolve, take_space
 
 VERSION = 2  # raise it when decoding changes
 LOOKED_AT = 4_000  # files of a subset whose bytes are part of the key
@@ -109,6 +109,7 @@ def decode(
 
     Raises:
         ValueError: if the cache would lie inside the data set, or no image of a subset can be read.
+        OSError: if the disk has no room for it.
     """
     root = find_root(cache, folder)
     prefix = f"{name}-{image_size[0]}x{image_size[1]}-"
@@ -192,11 +193,11 @@ def _build_subset(
     n, (height, width) = len(files.images), image_size
     kinds = {"images": files.images, "masks": files.masks, "parsing": files.parsing}
     shapes = {"images": (n, 3, height, width), "masks": (n, height, width), "parsing": (n, height, width)}
-    arrays = {
-        kind: np.lib.format.open_memmap(out / f"{subset}.{kind}.npy", "w+", np.uint8, shapes[kind])
-        for kind, paths in kinds.items()
-        if paths is not None
-    }
+    arrays = {}
+    for kind in (kind for kind, paths in kinds.items() if paths is not None):
+        path = out / f"{subset}.{kind}.npy"
+        arrays[kind] = np.lib.format.open_memmap(path, "w+", np.uint8, shapes[kind])
+        take_space(path)  # before a pixel is written: a full disk must be an error, not the end of Python
     stored = np.zeros((n, 4))  # width, height used of each file, the columns cut off at its left, its whole width
     problems: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -221,6 +222,39 @@ def test_an_interrupted_build_leaves_no_cache(tree, caches, monkeypatch):
     assert folders(caches) == []
     monkeypatch.undo()
     assert len(read(tree, caches).train) == 6
+
+
+@pytest.mark.parametrize("at", [1, 3])  # the first array, and one of a later subset
+def test_a_full_disk_is_said_in_words(tree, caches, monkeypatch, at):
+    """A mapped file that cannot grow ends Python with a bus error; its room is taken before anything is written."""
+    real, calls = os.posix_fallocate, []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"\.images\.npy needs 0\.00 GB, its disk has .* GB free .*: make room") as caught:
+        read(tree, caches)
+    assert caught.value.errno == errno.ENOSPC and folders(caches) == []
+    assert len(read(tree, caches).train) == 6
+
+
+@pytest.mark.parametrize("system_call", [True, False])
+def test_the_room_is_taken_before_pixels_are_written(tree, caches, monkeypatch, system_call):
+    if not system_call:
+        monkeypatch.delattr(os, "posix_fallocate")
+    real, taken = cache._decode_image, []
+
+    def look(*arguments):
+        taken.append([path.stat().st_blocks * 512 for path in caches.glob(".*.part/*.images.npy")])
+        return real(*arguments)
+
+    monkeypatch.setattr(cache, "_decode_image", look)
+    read(tree, caches)
+    assert taken[0][0] >= 6 * 3 * 64 * 32
 
 
 def test_what_a_killed_process_left_goes_after_a_day(tree, caches):

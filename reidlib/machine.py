@@ -142,6 +142,19 @@ class Processes:
         """Return the mean of every process's `tensor`."""
         return self.sum(tensor) / self.count
 
+    @torch.no_grad()
+    def share(self, tensors: list[Tensor], *, mean: bool = False) -> None:
+        """Give all processes the tensors of process 0, or their mean, in one message for each dtype."""
+        for dtype in sorted({t.dtype for t in tensors}, key=str) if self.count > 1 else ():
+            same = [t for t in tensors if t.dtype == dtype]
+            flat = torch.cat([t.flatten() for t in same])
+            if mean:
+                flat = self.mean(flat)
+            else:
+                torch.distributed.broadcast(flat, src=0)
+            for tensor, values in zip(same, flat.split([t.numel() for t in same]), strict=True):
+                tensor.copy_(values.view_as(tensor))
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:

@@ -40,14 +40,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, Batches, Sampler
-from reidlib.files import resolve
-from reidlib.machine import has_fast_bfloat16, pick_device
-from reidlib.training.checkpoints import load_checkpoint
-from reidlib.training.history import History, Progress
+from reidlib.files import locked, resolve
+from reidlib.machine import Processes, has_fast_bfloat16, pick_device, watch_memory
+from reidlib.training.checkpoints import CHECKPOINT, load_checkpoint, remove_leftovers
+from reidlib.training.history import History
 from reidlib.training.loop import Loop
-from reidlib.training.updates import accelerate_for, deterministic_kernels, postponed_sigint
+from reidlib.training.updates import deterministic_kernels, postponed_sigint
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -74,8 +75,7 @@ def _check_arguments(method: object, precision: str, ema: float | None, **counts
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_choice("precision", precision, PRECISIONS)
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"ema must lie between 0 and 1, got {ema!r}")
 
@@ -146,21 +146,22 @@ def fit(
                      checkpoint_every=checkpoint_every, evaluate_every=evaluate_every or steps)  # fmt: skip
     device = pick_device(device)
     run_dir = None if run_dir is None else resolve(run_dir)
-    stored = load_checkpoint(run_dir) if run_dir is not None and resume else None
-    numerics = _numerics(stored, device, precision, channels_last)
+    processes, since = Processes(device), watch_memory(device)
+    every = {"log": log_every, "checkpoint": checkpoint_every, "evaluate": evaluate_every or steps}
     with ExitStack() as stack:
-        accelerator = stack.enter_context(accelerate_for(device, numerics["precision"]))
+        if run_dir is not None and not processes.rank:
+            stack.enter_context(locked(run_dir / CHECKPOINT))
+            remove_leftovers(run_dir)
+        stored = load_checkpoint(run_dir) if run_dir is not None and resume else None
+        numerics = _numerics(stored, device, precision, channels_last)
         stack.enter_context(torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []))
         if deterministic:
             stack.enter_context(deterministic_kernels())
         interrupted = stack.enter_context(postponed_sigint())
-        loop = Loop(
-            method, batches, accelerator, device, numerics, run_dir, seed=seed, accumulation=accumulation, ema=ema
-        )
+        loop = Loop(method, batches, processes, device, numerics, run_dir, seed, accumulation, ema, interrupted)
         loop.start(stored, settings, steps)
-        every = {"log": log_every, "checkpoint": checkpoint_every, "evaluate": evaluate_every or steps}
-        loop.run(steps, every, evaluate, interrupted, Progress(steps, progress and accelerator.is_main_process))
-        return loop.finish(interrupted)
+        loop.run(steps, every, evaluate, progress)
+        return loop.finish(since)
 
 
 def train(

@@ -1,11 +1,10 @@
 """The state of one `fit` and the steps that change it."""
 
-import contextlib
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from reidlib.machine import device_name, peak_memory
-from reidlib.training.checkpoints import CHECKPOINT, check_same, plain, save_checkpoint
-from reidlib.training.history import History, Interrupted, Progress
+from reidlib.machine import Processes, device_name, peak_memory, progress_bar
+from reidlib.training.checkpoints import CHECKPOINT, check_same, save_checkpoint
+from reidlib.training.fingerprints import of_batches, of_method, plain
+from reidlib.training.history import History, Interrupted
 from reidlib.training.updates import Update, check_optimizers
+
+KEPT = ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start", "devices")
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -49,39 +51,30 @@ def batch_size(batch: Mapping[str, Any]) -> int:
     return len(batch["images"]) if "images" in batch else len(tensors[0]) if tensors else 0
 
 
+@dataclass(eq=False)
 class Loop:
     """The state of one `fit`: what a checkpoint holds, and the steps that change it."""
 
-    def __init__(
-        self,
-        method: nn.Module,
-        batches: Callable[[int], Mapping[str, Any]],
-        accelerator: Any,
-        device: torch.device,
-        numerics: dict[str, Any],
-        run_dir: Path | None,
-        *,
-        seed: int,
-        accumulation: int,
-        ema: float | None,
-    ) -> None:
-        self.method, self.accelerator, self.device, self.numerics, self.run_dir = (
-            method, accelerator, device, numerics, run_dir)  # fmt: skip
-        self.seed, self.accumulation, self.ema_decay = seed, accumulation, ema
-        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
-        if self.processes > 1:
-            if not hasattr(batches, "shard"):
-                raise ValueError(
-                    f"{self.processes} processes need batches.shard(rank, world), which these batches lack"
-                )
-            batches = batches.shard(self.rank, self.processes)
-        self.batches = batches
-        self.step, self.images, self.seconds = 0, 0, 0.0
-        self.rows: list[dict[str, float]] = []
-        self.evaluations: list[dict[str, float]] = []
-        self.pending: list[dict[str, float]] = []
-        self.row_start = (0, 0.0)  # images and seconds at the last row
-        self.resumed_from: int | None = None
+    method: nn.Module
+    batches: Callable[[int], Mapping[str, Any]]
+    processes: Processes
+    device: torch.device
+    numerics: dict[str, Any]
+    run_dir: Path | None
+    seed: int
+    accumulation: int
+    ema_decay: float | None
+    interrupted: threading.Event
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    pending: list[dict[str, float]] = field(default_factory=list)
+    row_start: tuple[int, float] = (0, 0.0)  # images and seconds at the last row
+    devices: list[str] = field(default_factory=list)  # in words, those that took steps
+    resumed_from: int | None = None
+    stopping: bool = False  # every process knows of the interrupt
 
     def start(self, stored: Mapping[str, Any] | None, settings: Any, steps: int) -> None:
         """Move the method, make its optimizers, take up the checkpoint."""
@@ -89,23 +82,23 @@ class Loop:
         if self.numerics["channels_last"]:
             self.method.to(memory_format=torch.channels_last)
         self.entries = check_optimizers(self.method)
-        self.update = Update(self.accelerator, self.entries, self.device)
-        self.update.share_state(self.method)
+        self.update = Update(self.processes, self.entries, self.device)
+        self.processes.share(list(self.method.state_dict().values()))
         self.ema = None if self.ema_decay is None else {k: v.clone() for k, v in self._averaged().items()}
-        self.settings = self._facts(settings)
-        self._agree(stored)
-        if stored is None:
-            return
-        check_same(stored["settings"], self.settings, self.run_dir)
-        if stored["step"] > steps:
-            raise ValueError(
-                f"the checkpoint in {self.run_dir} is at step {stored['step']}, past the {steps} steps asked for; "
-                "ask for more, or give resume=False to start anew"
-            )
-        if stored["processes"] != self.processes:
-            warnings.warn(
-                f"the checkpoint is of {stored['processes']} processes, now there are {self.processes}: the numbers "
-                "will not be those of a run that never stopped", stacklevel=4)  # fmt: skip
+        self.settings = {} if self.run_dir is None else self._facts(settings, steps)
+        if self.processes.count > 1:
+            if not hasattr(self.batches, "shard"):
+                raise ValueError(
+                    f"{self.processes.count} processes need batches.shard(rank, world), which these batches lack"
+                )
+            self.batches = self.batches.shard(self.processes.rank, self.processes.count)
+            self._agree(0 if stored is None else stored["step"])
+        if stored is not None:
+            check_same(stored["settings"], self.settings, self.run_dir)
+            self._take_up(stored, steps)
+
+    def _take_up(self, stored: Mapping[str, Any], steps: int) -> None:
+        """Go on from a checkpoint of this training."""
         self.method.load_state_dict(stored["method"])
         for name, entry in self.entries.items():
             entry.optimizer.load_state_dict(stored["optimizers"][name])
@@ -113,31 +106,26 @@ class Loop:
                 entry.schedule.load_state_dict(stored["schedules"][name])
         if self.ema is not None:
             self.ema = {name: tensor.to(self.device) for name, tensor in stored["ema"].items()}
-        for name in ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start"):
+        for name in KEPT:
             setattr(self, name, stored[name])
         self.resumed_from = self.step
+        before, now = (stored["processes"], self.devices[-1]), (self.processes.count, device_name(self.device))
+        if self.step < steps and before != now:
+            warnings.warn(
+                "the checkpoint is of {} processes on {}, now there are {} on {}: the numbers will not be those of a "
+                "run that never stopped".format(*before, *now), stacklevel=4)  # fmt: skip
 
-    def _agree(self, stored: Mapping[str, Any] | None) -> None:
-        """Stop before processes that read different checkpoints wait for each other for ever."""
-        step = 0 if stored is None else stored["step"]
-        if self.processes > 1:
-            mean = float(self.accelerator.reduce(torch.tensor(float(step), device=self.device), "mean"))
-            spread = float(self.accelerator.reduce(torch.tensor(abs(step - mean), device=self.device), "sum"))
-            if spread:
-                raise ValueError(
-                    f"the processes read different checkpoints in {self.run_dir}; is it one shared folder?"
-                )
+    def _agree(self, step: int) -> None:
+        """Raise where processes read different checkpoints, before they wait for each other without end."""
+        mean = float(self.processes.mean(torch.tensor(float(step), device=self.device)))
+        if float(self.processes.sum(torch.tensor(abs(step - mean), device=self.device))):
+            raise ValueError(f"the processes read different checkpoints in {self.run_dir}; is it one shared folder?")
 
-    def _facts(self, settings: Any) -> dict[str, Any]:
+    def _facts(self, settings: Any, steps: int) -> dict[str, Any]:
         """Return what must be the same when a run resumes."""
-        settings = asdict(settings) if is_dataclass(settings) else settings
-        settings = settings if isinstance(settings, Mapping) or settings is None else {"value": settings}
-        facts = {"method": type(self.method).__name__, "seed": self.seed, "accumulation": self.accumulation,
-                 "ema": self.ema_decay, **self.numerics}  # fmt: skip
-        if hasattr(self.batches, "__len__"):
-            facts["len(batches)"] = len(self.batches)
-        facts |= {f"settings.{name}": value for name, value in (settings or {}).items()}
-        facts |= {f"shape of {name}": list(tensor.shape) for name, tensor in self.method.named_parameters()}
+        torch.manual_seed(step_seed(self.seed, 0, 0))  # for batches that draw from torch's own generator
+        facts = {"seed": self.seed, "accumulation": self.accumulation, "ema": self.ema_decay, **self.numerics,
+                 **of_batches(self.batches, steps), **of_method(self.method, settings, self.run_dir)}  # fmt: skip
         for name, entry in self.entries.items():
             groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in entry.optimizer.param_groups]
             facts[f"optimizer {name}"] = [type(entry.optimizer).__name__, groups]
@@ -150,22 +138,10 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint (process 0 only)."""
-        if self.run_dir is None or not self.accelerator.is_main_process:
+        if self.run_dir is None or self.processes.rank:
             return
-        names = (
-            "step",
-            "images",
-            "seconds",
-            "rows",
-            "evaluations",
-            "pending",
-            "row_start",
-            "settings",
-            "processes",
-            "ema",
-        )
-        state = {name: getattr(self, name) for name in names}
-        state["method"] = self.method.state_dict()
+        state = {name: getattr(self, name) for name in (*KEPT, "settings", "ema")}
+        state |= {"processes": self.processes.count, "method": self.method.state_dict()}
         state["optimizers"] = {name: entry.optimizer.state_dict() for name, entry in self.entries.items()}
         state["schedules"] = {name: entry.schedule.state_dict() for name, entry in self.entries.items()
                               if isinstance(entry.schedule, LRScheduler)}  # fmt: skip
@@ -176,68 +152,71 @@ class Loop:
         steps: int,
         every: Mapping[str, int],
         evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
-        interrupted: threading.Event,
-        progress: Progress,
+        progress: bool,
     ) -> None:
-        """Do the steps, and the last evaluation, that are missing."""
+        """Do the steps, and the evaluations, that are missing."""
         self.method.train()
-        with contextlib.closing(progress):
-            while self.step < steps and not interrupted.is_set():
+        with progress_bar(steps, "training", "step", progress and not self.processes.rank, done=self.step) as advance:
+            if 0 < self.step < steps and self.step % every["evaluate"] == 0:
+                self._evaluate(evaluate)  # an interrupt at this step came first
+            while self.step < steps and not self._stops():
                 started = time.monotonic()
-                values = self.one_step(interrupted)
+                values = self.one_step()
                 self.seconds += time.monotonic() - started
                 self.pending.append(values)
                 if self.step % every["log"] == 0:
                     self.rows.append(self._row())
                     self.pending, self.row_start = [], (self.images, self.seconds)
-                progress.show(self.step, values, self.images / self.seconds)
-                if self.step % every["evaluate"] == 0 and self.step < steps and not interrupted.is_set():
+                losses = [f"{name} {value:.4g}" for name, value in values.items()]
+                advance(1, " · ".join([*losses, f"{self.images / self.seconds:.0f} images/s"]))
+                if self.step % every["evaluate"] == 0 and self.step < steps and not self._stops():
                     self._evaluate(evaluate)
-                if self.step % every["checkpoint"] == 0 or self.step == steps or interrupted.is_set():
+                if self.step % every["checkpoint"] == 0 or self.step == steps or self._stops():
                     self.save()
-        if self.step == steps and not interrupted.is_set() and self._evaluate(evaluate):
+        if self.step == steps and not self._stops() and self._evaluate(evaluate):
             self.save()
 
-    def one_step(self, interrupted: threading.Event) -> dict[str, float]:
+    def _stops(self) -> bool:
+        """Say whether the run ends here: several processes stop at the step where all of them know."""
+        return self.stopping or (self.processes.count == 1 and self.interrupted.is_set())
+
+    def one_step(self) -> dict[str, float]:
         """Do one step and return its losses, averaged over processes."""
-        torch.manual_seed(step_seed(self.seed, self.step, self.rank))
+        torch.manual_seed(step_seed(self.seed, self.step, self.processes.rank))
         batch = {name: self._move(value) for name, value in self.batches(self.step).items()}
         for entry in self.entries.values():
             entry.set_rate(self.step)
         terms: dict[str, Tensor | float] = {}
         self.update.failure = None
-        size, total = self._sizes(batch)
-        mine = (
-            size * self.processes / total if total else 1.0
-        )  # so that the mean over processes is the mean over the whole batch
+        size = batch_size(batch)
+        total = int(self.processes.sum(torch.tensor(size, device=self.device))) if self.processes.count > 1 else size
+        # so that the mean over processes, whose shards may differ by one, is the mean over the whole batch
+        mine = size * self.processes.count / total if total else 1.0
         for index, (piece, share) in enumerate(_pieces(batch, self.accumulation)):
             share *= mine
             self.update.begin(index, self.accumulation, share)
-            with self.accelerator.autocast():
+            # autocast caches the casted weights of its whole block, so a network used again after its own optimizer
+            # stepped inside the block would still see the old weights: no cache
+            half = self.numerics["precision"] == "bf16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
                 losses = self.method.training_step(piece, self.step, self.update)
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0.0) + torch.as_tensor(value).detach().float().to(self.device) * share
         self.update.average_buffers(self.method)
-        flat = torch.stack([*terms.values(), torch.tensor(float(interrupted.is_set()), device=self.device)])
-        *numbers, stop = self.accelerator.reduce(flat, "mean").tolist()
-        if stop:
-            interrupted.set()  # one process's interrupt is everybody's
+        flat = torch.stack([*terms.values(), torch.tensor(float(self.interrupted.is_set()), device=self.device)])
+        *numbers, stop = self.processes.mean(flat).tolist()
+        self.stopping = bool(stop)  # one process's interrupt is everybody's
         values = dict(zip(terms, numbers, strict=True))
         self._check_finite(values)
         self.step += 1
         self.images += total
+        if (here := device_name(self.device)) not in self.devices[-1:]:
+            self.devices.append(here)
         if self.ema is not None:
             weight = 1 - min(self.ema_decay, self.step / (9 + self.step))
             live = self._averaged()
             torch._foreach_lerp_(list(self.ema.values()), [live[name] for name in self.ema], weight)
         return values
-
-    def _sizes(self, batch: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the images of this process's batch and of everybody's: shards may differ by one."""
-        size = batch_size(batch)
-        if self.processes == 1:
-            return size, size
-        return size, int(self.accelerator.reduce(torch.tensor(size, device=self.device), "sum"))
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not np.isfinite(value)]
@@ -267,6 +246,7 @@ class Loop:
         if evaluate is None or (self.evaluations and self.evaluations[-1]["step"] == self.step):
             return False
         started = time.monotonic()
+        torch.manual_seed(step_seed(self.seed, self.step, self.processes.rank))  # as a resumed run would
         live = {} if self.ema is None else self._averaged()
         raw = {name: tensor.clone() for name, tensor in live.items()}
         self._copy(self.ema or {}, live)
@@ -286,20 +266,20 @@ class Loop:
         for name, tensor in source.items():
             target[name].copy_(tensor)
 
-    def finish(self, interrupted: threading.Event) -> History:
+    def finish(self, since: int | None) -> History:
         """Hand out the history, once the checkpoint is there for all; raise if a SIGINT ended the run."""
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
         if self.ema is not None:
             self._copy(self.ema, self._averaged())
         rows = self.rows + ([self._row()] if self.pending else [])
         checkpoint = None if self.run_dir is None else self.run_dir / CHECKPOINT
         history = History(
             losses=pd.DataFrame(rows), evaluations=pd.DataFrame(self.evaluations), steps=self.step, images=self.images,
-            seconds=self.seconds, device=device_name(self.device), processes=self.processes, **self.numerics,
-            peak_memory=peak_memory(self.device), resumed_from=self.resumed_from,
-            stopped_early=interrupted.is_set(), checkpoint=checkpoint,
+            seconds=self.seconds, device=", then ".join(self.devices) or device_name(self.device),
+            processes=self.processes.count, peak_memory=peak_memory(self.device, since), **self.numerics,
+            resumed_from=self.resumed_from, stopped_early=self._stops(), checkpoint=checkpoint,
         )  # fmt: skip
-        if interrupted.is_set():
+        if history.stopped_early:
             kept = (
                 f"saved in {checkpoint}: the same call goes on from there" if checkpoint else "not saved (no run_dir)"
             )

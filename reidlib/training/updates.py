@@ -1,6 +1,5 @@
 """`update(name, loss)`: what each author's trainer repeats, in one place."""
 
-import os
 import signal
 import threading
 import warnings
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from reidlib.machine import Processes
 
 
 @dataclass
@@ -65,8 +66,8 @@ def check_optimizers(method: nn.Module) -> dict[str, MethodOptimizer]:
 class Update:
     """The `update(name, loss)` of a step: backward, accumulation, averaging, finite check, optimizer, schedule."""
 
-    def __init__(self, accelerator: Any, entries: dict[str, MethodOptimizer], device: torch.device) -> None:
-        self.accelerator, self.entries, self.device = accelerator, entries, device
+    def __init__(self, processes: Processes, entries: dict[str, MethodOptimizer], device: torch.device) -> None:
+        self.processes, self.entries, self.device = processes, entries, device
         self.failure: str | None = None
         self.piece, self.pieces, self.share = 0, 1, 1.0
 
@@ -100,7 +101,7 @@ class Update:
                 self._step(name, entry, trainable)
 
     def _step(self, name: str, entry: MethodOptimizer, trainable: list[nn.Parameter]) -> None:
-        if self.accelerator.num_processes > 1:
+        if self.processes.count > 1:
             self._average(entry, trainable)
         gradients = [p.grad for p in trainable if p.grad is not None]
         if not gradients:
@@ -121,70 +122,23 @@ class Update:
         zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
         has = torch.tensor([p.grad is not None for p in trainable], dtype=torch.float32, device=self.device)
         flat = torch.cat([g.flatten().float() for g in zeros] + [has, entry.loss.reshape(1)])
-        flat = self.accelerator.reduce(flat, "mean")
+        flat = self.processes.mean(flat)
         parts = flat.split([p.numel() for p in trainable] + [len(trainable), 1])
         for parameter, gradient, anybody in zip(trainable, parts, parts[-2].tolist(), strict=False):
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if anybody else None
         entry.loss = parts[-1].squeeze()
 
-    def share_state(self, method: nn.Module) -> None:
-        """Give every process the weights and buffers of process 0."""
-        if self.accelerator.num_processes > 1:
-            self._share(list(method.state_dict().values()), mean=False)
-
     @torch.no_grad()
     def average_buffers(self, method: nn.Module) -> None:
         """Average the running statistics of training normalisations; other floating buffers follow process 0."""
-        if self.accelerator.num_processes == 1:
+        if self.processes.count == 1:
             return
         statistics = {}
         for module in method.modules():
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.training and module.track_running_stats:
                 statistics |= {id(b): b for b in (module.running_mean, module.running_var) if b is not None}
-        others = [b for b in method.buffers() if id(b) not in statistics and b.is_floating_point()]
-        self._share(list(statistics.values()), mean=True)
-        self._share(others, mean=False)
-
-    @torch.no_grad()
-    def _share(self, tensors: list[Tensor], *, mean: bool) -> None:
-        """Make `tensors` the same everywhere, in one message for each dtype."""
-        for dtype in sorted({t.dtype for t in tensors}, key=str):
-            same = [t for t in tensors if t.dtype == dtype]
-            flat = torch.cat([t.flatten() for t in same])
-            if mean:
-                flat = self.accelerator.reduce(flat, "mean")
-            else:
-                torch.distributed.broadcast(flat, src=0)
-            for tensor, values in zip(same, flat.split([t.numel() for t in same]), strict=True):
-                tensor.copy_(values.view_as(tensor))
-
-
-@contextmanager
-def accelerate_for(device: torch.device, precision: str) -> Iterator[Any]:
-    """Give an Accelerator of this device type and precision, and put accelerate's own global state back afterwards.
-
-    accelerate keeps one state a process and refuses a second precision; two calls of `fit` may want two.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import AutocastKwargs
-
-    states = [AcceleratorState] if int(os.environ.get("WORLD_SIZE", 1)) > 1 else [AcceleratorState, PartialState]
-    before = [dict(state._shared_state) for state in states]
-    for state in states:
-        state._shared_state.clear()
-    try:
-        # autocast caches the casted weights of its whole block, so a network used again after its own optimizer
-        # stepped inside the block would still see the old weights: no cache
-        yield Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="bf16" if precision == "bf16" else "no",
-            kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
-        )
-    finally:
-        for state, old in zip(states, before, strict=True):
-            state._shared_state.clear()
-            state._shared_state.update(old)
+        self.processes.share(list(statistics.values()), mean=True)
+        self.processes.share([b for b in method.buffers() if id(b) not in statistics and b.is_floating_point()])
 
 
 @contextmanager

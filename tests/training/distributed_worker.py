@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from toy_methods import Game, Regressor, ToyBatches
+from toy_methods import Game, Regressor, ToyBatches, interrupt
 
 from reidlib import training
 from reidlib.datasets import PersonImages
@@ -66,7 +66,11 @@ def main(folder: Path) -> None:
     # stop and resume
     straight, resumed = Game(), Game()
     training.fit(straight, batches, 6, **QUIET)
-    training.fit(Game(), batches, 4, folder / "resumed", **QUIET)
+    try:  # one process is interrupted, and both stop at the same step
+        one = interrupt if dist.get_rank() == 1 else lambda method, step: {}
+        training.fit(Game(), batches, 6, folder / "resumed", evaluate=one, evaluate_every=3, **QUIET)
+    except training.Interrupted as stopped:
+        seen["interrupted"] = gathered(stopped.history.steps)
     training.fit(resumed, batches, 6, folder / "resumed", **QUIET)
     seen["straight"], seen["resumed"] = state(straight), gathered(state(resumed))
     # shards of unequal size: the same step as one process takes on the whole batch

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_methods import Game, Regressor, ToyBatches
+from toy_methods import Game, Regressor, ToyBatches, interrupt
 
 from reidlib import networks, training
 from reidlib.machine import has_fast_bfloat16, pick_device
@@ -62,7 +62,10 @@ def test_a_resumed_run_meets_the_same_numbers(tmp_path: Path, stop: int, options
     arguments = {**QUIET, "log_every": 4, **options}
     straight = Regressor(schedule=lambda step: 1 / (1 + step))
     history = training.fit(straight, ToyBatches(), 12, tmp_path / "straight", **arguments)
-    training.fit(Regressor(schedule=lambda step: 1 / (1 + step)), ToyBatches(), stop, tmp_path / "two", **arguments)
+    begun = Regressor(schedule=lambda step: 1 / (1 + step))
+    stopping = {"evaluate": interrupt, "evaluate_every": stop}
+    with pytest.raises(training.Interrupted, match=f"after step {stop}, saved"):
+        training.fit(begun, ToyBatches(), 12, tmp_path / "two", **arguments, **stopping)
     resumed = Regressor(schedule=lambda step: 1 / (1 + step))
     again = training.fit(resumed, ToyBatches(), 12, tmp_path / "two", **arguments)
     assert again.resumed_from == stop and again.steps == 12 and again.images == history.images == 96
@@ -75,7 +78,8 @@ def test_a_resumed_run_meets_the_same_numbers(tmp_path: Path, stop: int, options
 def test_torch_schedulers_resume_too(tmp_path: Path):
     straight, resumed = Game(), Game()
     training.fit(straight, ToyBatches(), 12, **QUIET)
-    training.fit(Game(), ToyBatches(), 7, tmp_path, **QUIET)
+    with pytest.raises(training.Interrupted):
+        training.fit(Game(), ToyBatches(), 12, tmp_path, evaluate=interrupt, evaluate_every=7, **QUIET)
     history = training.fit(resumed, ToyBatches(), 12, tmp_path, **QUIET)
     assert_same(state(straight), state(resumed))
     assert history.losses["lr/G"].iloc[-1] == pytest.approx(0.01 * 0.1**2)  # StepLR(5): twice by step 12
@@ -85,7 +89,7 @@ def test_torch_schedulers_resume_too(tmp_path: Path):
 def test_a_finished_run_only_loads(tmp_path: Path, monkeypatch):
     first, again = Regressor(), Regressor()
     done = training.fit(first, ToyBatches(), 5, tmp_path, **QUIET)
-    monkeypatch.setattr(ToyBatches, "__call__", lambda self, step: pytest.fail("no step is due"))
+    monkeypatch.setattr(Regressor, "training_step", lambda *arguments: pytest.fail("no step is due"))
     history = training.fit(again, ToyBatches(), 5, tmp_path, **QUIET)
     assert_same(state(first), state(again))
     assert history.seconds == done.seconds and history.losses.equals(done.losses)
@@ -336,8 +340,9 @@ def test_another_training_is_refused_with_every_difference(tmp_path: Path):
         train(Regressor(width=7), settings={"loss": "lsr", "camera": 3})
     with pytest.raises(ValueError, match="precision: checkpoint 'fp32', now 'bf16'"):
         train(settings={"loss": "lsr", "camera": 3}, precision="bf16")
-    with pytest.raises(ValueError, match="is at step 3, past the 2 steps asked for"):
-        train(settings={"loss": "lsr", "camera": 3}, steps=2)
+    for steps in (2, 4):  # a schedule that depends on the length would jump
+        with pytest.raises(ValueError, match=f"steps: checkpoint 3, now {steps}"):
+            train(settings={"loss": "lsr", "camera": 3}, steps=steps)
     assert train(settings={"loss": "lsr", "camera": 3}, precision="auto").precision == "fp32"  # as it began
     assert train(Regressor(width=7), resume=False).resumed_from is None
     (tmp_path / "checkpoint.pt").write_bytes(b"something else")
@@ -348,7 +353,7 @@ def test_another_training_is_refused_with_every_difference(tmp_path: Path):
 def test_bad_arguments_are_refused_at_the_door():
     refused = {
         "steps must be a whole number": {"steps": 0},
-        "fp32, bf16": {"precision": "fp16"},
+        "'fp32', 'bf16'; got 'fp16'": {"precision": "fp16"},
         "ema must lie": {"ema": 1.5},
         "unknown device": {"device": "tpu!"},
         "cannot be cut into accumulation=9": {"accumulation": 9},
@@ -382,16 +387,11 @@ def test_bad_arguments_are_refused_at_the_door():
         broken(training_step=lambda self, batch, step, update: update("D", self.G(torch.ones(2, 5)).mean()))
 
 
-def test_auto_precision_follows_the_hardware_and_the_state_of_accelerate_and_torch_is_put_back():
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    own = Accelerator(cpu=True, mixed_precision="no")
+def test_auto_precision_follows_the_hardware_and_the_state_of_torch_is_put_back():
     for precision in ("auto", "bf16", "fp32"):
         history = training.fit(Regressor(), ToyBatches(), 1, device="cpu", precision=precision, progress=False)
         expected = precision if precision != "auto" else "bf16" if has_fast_bfloat16(torch.device("cpu")) else "fp32"
         assert history.precision == expected and not history.channels_last
-    assert own.mixed_precision == "no" and AcceleratorState().mixed_precision == "no"
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     with deterministic_kernels():
         assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
@@ -400,16 +400,21 @@ def test_auto_precision_follows_the_hardware_and_the_state_of_accelerate_and_tor
 
 
 def test_plain_progress_lines(capsys, monkeypatch):
-    monkeypatch.setattr("reidlib.training.history.SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr("reidlib.training.history.is_interactive", lambda: False)
+    monkeypatch.setattr("reidlib.machine.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("reidlib.machine.is_interactive", lambda: False)
     training.fit(Regressor(), ToyBatches(), 3, **QUIET | {"progress": True})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" · ")[0] for line in lines] == ["step 1/3", "step 2/3", "step 3/3"]
+    assert [line.split(" · ")[0] for line in lines] == [f"training {step}/3 steps" for step in (1, 2, 3)]
     assert "squared error" in lines[0] and "images/s" in lines[0] and "s left" in lines[1]
+    monkeypatch.setattr("reidlib.machine.SECONDS_BETWEEN_LINES", 3600.0)
+    training.fit(Regressor(), ToyBatches(), 3, **QUIET | {"progress": True})
+    assert capsys.readouterr().out.startswith("training 3/3 steps")  # one line a training, if it is short
+    training.fit(Regressor(), ToyBatches(), 3, **QUIET)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_bar_where_somebody_watches(capsys, monkeypatch):
-    monkeypatch.setattr("reidlib.training.history.is_interactive", lambda: True)
+    monkeypatch.setattr("reidlib.machine.is_interactive", lambda: True)
     training.fit(Regressor(), ToyBatches(), 3, **QUIET | {"progress": True})
     captured = capsys.readouterr()
     assert "3/3" in captured.err and "squared error" in captured.err and not captured.out

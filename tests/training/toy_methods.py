@@ -1,5 +1,7 @@
 """Tiny methods that the training tests train: a regressor with dropout and BatchNorm, and a two-network game."""
 
+import signal
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,12 @@ class ToyBatches:
 
     def shard(self, rank: int, world: int) -> "ToyBatches":
         return ToyBatches(self.batch_size, rank, world)
+
+
+def interrupt(method: nn.Module, step: int) -> dict[str, float]:
+    """Press Ctrl-C: as `fit`'s `evaluate`, with `evaluate_every=n`, it stops the training after step n."""
+    signal.raise_signal(signal.SIGINT)
+    return {}
 
 
 class Regressor(nn.Module):

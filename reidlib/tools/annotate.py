@@ -1,6 +1,6 @@
 r"""Key points and person masks for your own crops, by torchvision's Keypoint R-CNN and Mask R-CNN.
 
-    python -m reidlib.tools.annotate FOLDER --weights keypointrcnn.pth maskrcnn.pth
+    reidlib annotate FOLDER --weights keypointrcnn.pth maskrcnn.pth
 
 writes files that the readers find by themselves: key points into `annotation.csv` (in Market-1501's layout into
 `market-annotation-train.csv` and `market-annotation-test.csv`), masks as `F_seg/NAME.png` for `F/NAME.jpg`. What is
@@ -23,13 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
 from reidlib.datasets import annotations
-from reidlib.datasets.cache import UNREADABLE
-from reidlib.datasets.readers.folder import SUFFIXES
+from reidlib.datasets.pictures import SUFFIXES, UNREADABLE, open_picture, upright_rgb
 from reidlib.files import resolve
 from reidlib.tools.detectors import KINDS, Detector, MissingOperators, load_detectors
 
@@ -296,16 +294,13 @@ def _check(found: Mapping[str, Tensor], kind: str, size: tuple[int, int]) -> Non
 
 def _open(path: Path) -> Tensor:
     """Open a photograph upright, as float [3,H,W] in 0..1."""
-    with Image.open(path) as picture:
-        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    with open_picture(path) as picture:
+        pixels = np.asarray(upright_rgb(picture)[0])
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 with a message where weights, operators or images are missing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reidlib.tools.annotate", description="Key points and masks for crops."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib annotate`."""
     parser.add_argument("folder", help="crops, or Market-1501's layout (relative: from the repository)")
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="default: your torchvision cache")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
@@ -313,20 +308,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=4, help="images at once (4)")
     parser.add_argument("--min-score", type=float, default=0.5, help="of a person, 0 to 1 (0.5)")
     parser.add_argument("--min-joint-score", type=float, default=2.0, help="of a joint, before the softmax (2)")
-    given = parser.parse_args(arguments)
-    limits = {"min_score": given.min_score, "min_joint_score": given.min_joint_score}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Annotate a folder; return 0, or 2 with a message where torchvision's operators are missing."""
+    find_images(resolve(options.folder))  # a wrong folder is said before the networks are loaded
     try:
-        find_images(resolve(given.folder))  # a wrong folder is said before the networks are loaded
-        detectors = load_detectors(given.weights, device=given.device, size=given.size)
-        done = annotate(given.folder, detectors, batch_size=given.batch_size, **limits)
-    except (FileNotFoundError, MissingOperators, ValueError) as error:
-        print(f"reidlib.tools.annotate: {error}", file=sys.stderr)
+        detectors = load_detectors(options.weights, device=options.device, size=options.size)
+    except MissingOperators as error:
+        print(f"reidlib annotate: {error}", file=sys.stderr)
         return 2
+    limits = {"min_score": options.min_score, "min_joint_score": options.min_joint_score}
+    done = annotate(options.folder, detectors, batch_size=options.batch_size, **limits)
     print(f"{' and '.join(detectors)}: {done.now} images, {done.before} done before, {len(done.unreadable)} unreadable")
     if done.nobody:
         print(f"nobody found in {len(done.nobody)}, for example {done.nobody[0]}: their joints are all missing")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from reidlib.__main__ import main
 from reidlib.datasets import annotations, load
 from reidlib.datasets.poses import FLIPPED, JOINT_NAMES
 from reidlib.datasets.readers.folder import make_table
-from reidlib.tools import annotate as module
 from reidlib.tools import detectors as networks
 from reidlib.tools.annotate import annotate, find_images, main_person, to_openpose
 
@@ -268,14 +268,14 @@ def test_missing_operators_say_what_to_install(album, monkeypatch, capsys):
         networks.MissingOperators, match=r"compiled operators \(nms\).*Install torch and torchvision of"
     ):
         networks.load_detectors()
-    assert module.main([str(album)]) == 2
+    assert main(["annotate", str(album)]) == 2
     assert "Install torch and torchvision of one build" in capsys.readouterr().err
 
 
 def test_missing_weights_say_where_they_belong(album, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(networks.torchvision_ops, "COMPILED_OPS", True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    assert module.main([str(album)]) == 2
+    assert main(["annotate", str(album)]) == 2
     said = capsys.readouterr().err
     assert "no weights: give files" in said and "keypointrcnn_resnet50_fpn_coco-" in said and "hub/checkpoints" in said
     with pytest.raises(FileNotFoundError, match=r"no such file of weights: .*mine\.pth"):
@@ -287,7 +287,7 @@ def test_missing_weights_say_where_they_belong(album, tmp_path, monkeypatch, cap
     cache.mkdir(parents=True)
     (cache / networks._published()[1]).touch()
     assert networks.find_weights() == [cache / networks._published()[1]]
-    assert module.main([str(tmp_path / "nothing")]) == 2 and "is not a folder" in capsys.readouterr().err
+    assert main(["annotate", str(tmp_path / "nothing")]) == 2 and "is not a folder" in capsys.readouterr().err
 
 
 def masks_of(album):

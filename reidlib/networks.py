@@ -94,8 +94,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def device_of(method: nn.Module) -> torch.device:
-    """Return where a method's parameters lie; without any, the CPU."""
-    return next((p.device for p in method.parameters()), torch.device("cpu"))
+    """Return where a method's parameters lie; without any, where its buffers do; without those, the CPU."""
+    return next((tensor.device for tensor in (*method.parameters(), *method.buffers())), torch.device("cpu"))
 
 
 class Frozen:

@@ -1,20 +1,87 @@
-"""What several papers' generators share: patch discriminator, residual generator, weights, schedule, presets."""
+"""What several papers' generators share: networks, the history of generated images, optimizers, presets and checks."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
 from reidlib.networks import normalise
 
-NORMS = ("batch", "instance")
+NORMS = ("batch", "instance", "layer", "none")
+SCORES = ("map", "features")
+LEAST = {"steps": 1, "epochs": 2, "width": 1, "discriminator_width": 1, "foreground_weight": 1}  # of a setting; else 0
+
+Schedule = Callable[[int], float]
+Optimizers = dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Schedule | None]]
+Update = Callable[[str, Tensor], None]
+
+
+class LayerNorm(nn.Module):
+    r"""DG-Net's layer normalisation of maps, over channels and pixels of each image.
+
+    $$y = \gamma_c \frac{x - \mu}{\sigma + \epsilon} + \beta_c$$
+
+    with the unbiased deviation $\sigma$; $\epsilon = 10^{-5}$ is added to it, not to the variance. $\gamma$ starts
+    uniform in [0, 1], $\beta$ at 0.
+
+    Args:
+        channels: C of the maps [B,C,H,W].
+
+    >>> norm = LayerNorm(2)
+    >>> norm(torch.zeros(1, 2, 4, 4)).abs().max().item()
+    0.0
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, deviation = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+        return self.weight[:, None, None] * (x - mean) / (deviation + 1e-5) + self.bias[:, None, None]
+
+
+def adain(content: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    r"""Adaptive instance normalisation: $y = \gamma \frac{x - \mu(x)}{\sqrt{\sigma^2(x) + 10^{-5}}} + \beta$.
+
+    Mean and (biased) variance are those of each image and channel. The papers differ in where scale and shift are from:
+
+    - Huang and Belongie 2017, and Khatun et al., eq. 3: a style's statistics, `adain(b, *style_statistics(a))`;
+    - DG-Net: numbers that a network predicts, `adain(x, gamma, beta)`, without a "1 +";
+    - PoseStylizer: maps that a network predicts, `adain(x, 1 + gamma, beta)`.
+
+    Args:
+        content: float [B,C,H,W].
+        scale, shift: [B,C], or anything that spreads over [B,C,H,W].
+
+    >>> x = torch.tensor([[[[1.0, 3.0]]]])
+    >>> adain(x, torch.tensor([[2.0]]), torch.tensor([[5.0]])).flatten().round(decimals=3).tolist()
+    [3.0, 7.0]
+    """
+    scale, shift = (value[..., None, None] if value.dim() == 2 else value for value in (scale, shift))
+    return scale * F.instance_norm(content) + shift
+
+
+def style_statistics(style: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (biased) deviation and the mean of each image and channel of maps [B,C,H,W]: two of [B,C,1,1].
+
+    >>> [value.item() for value in style_statistics(torch.tensor([[[[1.0, 3.0]]]]))]
+    [1.0, 2.0]
+    """
+    variance, mean = torch.var_mean(style, (2, 3), correction=0, keepdim=True)
+    return variance.clamp_min(1e-12).sqrt(), mean  # the root has no gradient at 0
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
-    """Return batch normalisation, or instance normalisation without learnt scale."""
-    if kind not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}")
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.InstanceNorm2d(channels)
+    """Return a normalisation: "batch", "instance" (nothing learnt), "layer" (`LayerNorm`) or "none"."""
+    check_choice("norm", kind, NORMS)
+    return {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "layer": LayerNorm, "none": nn.Identity}[kind](
+        channels
+    )
 
 
 class PatchDiscriminator(nn.Module):
@@ -23,11 +90,10 @@ class PatchDiscriminator(nn.Module):
     Args:
         channels: of the input (condition and candidate together).
         width: channels of the first layer; then 2, 4 and 8 times as many.
-        norm: "batch" or "instance", after the three middle layers.
+        norm: after the three middle layers, see `make_norm`.
         biases: of the first, the middle and the last layers.
         padding: of the last two layers; the paper of PN-GAN has 0 there, which needs images of 56 pixels and more.
 
-    >>> import torch
     >>> PatchDiscriminator(6, width=8)(torch.zeros(1, 6, 64, 32)).shape
     torch.Size([1, 1, 6, 2])
     """
@@ -63,22 +129,91 @@ class PatchDiscriminator(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two 3x3 convolutions with instance normalisation, added to the input."""
+    """Two 3x3 convolutions with normalisation, added to the input.
 
-    def __init__(self, channels: int, *, padding_mode: str = "reflect", relu_after_sum: bool = False) -> None:
+    Args:
+        channels: of the maps.
+        padding_mode: "reflect" or "zeros".
+        norm: see `make_norm`; convolutions before batch normalisation have no bias.
+        dropout: probability after the first activation (0.5 in the pose transfer networks' discriminators).
+        slope: of the activation's negative side; 0 is a ReLU.
+        relu_after_sum: as in PN-GAN.
+
+    >>> ResidualUnit(4, norm="batch", dropout=0.5)(torch.zeros(2, 4, 8, 4)).shape
+    torch.Size([2, 4, 8, 4])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        padding_mode: str = "reflect",
+        norm: str = "instance",
+        dropout: float = 0.0,
+        slope: float = 0.0,
+        relu_after_sum: bool = False,
+    ) -> None:
         super().__init__()
 
         def convolution() -> nn.Conv2d:
-            return nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode)
+            return nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=norm != "batch")
 
-        self.layers = nn.Sequential(
-            convolution(), nn.InstanceNorm2d(channels), nn.ReLU(), convolution(), nn.InstanceNorm2d(channels)
-        )
+        layers = [convolution(), make_norm(norm, channels), nn.LeakyReLU(slope) if slope else nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(*layers, convolution(), make_norm(norm, channels))
         self.last = nn.ReLU() if relu_after_sum else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + layers(x), of x's shape."""
         return self.last(x + self.layers(x))
+
+
+class ResidualDiscriminator(nn.Module):
+    """The pose transfer networks' conditional discriminator: 7x7, two halvings, residual units, a score.
+
+    It looks at condition and candidate joined along the channels. Zhu et al., "Progressive Pose Attention Transfer for
+    Person Image Generation", CVPR 2019, whose network ends in the units' maps. Khatun et al. and Liu et al. (SAN)
+    follow it.
+
+    Args:
+        channels: of the input (image and image: 6; 18 pose maps and image: 21).
+        width: channels of the first layer, 64 as published; the units have 4 times as many.
+        units: residual units.
+        norm: "batch" (Market-1501), or "instance" (DeepFashion).
+        dropout: in the units; 0.5 as published.
+        score: "map", a 1x1 convolution to one linear score a place, or "features": the units' 4 width maps are the
+            scores, as published.
+
+    >>> ResidualDiscriminator(6, width=8)(torch.zeros(1, 6, 64, 32)).shape
+    torch.Size([1, 1, 16, 8])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        units: int = 3,
+        norm: str = "batch",
+        dropout: float = 0.5,
+        score: str = "map",
+    ) -> None:
+        super().__init__()
+        check_choice("score", score, SCORES)
+        bias = norm != "batch"
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7, bias=bias), make_norm(norm, width), nn.ReLU()]
+        for ins in (width, 2 * width):
+            layers += [nn.Conv2d(ins, 2 * ins, 3, 2, 1, bias=bias), make_norm(norm, 2 * ins), nn.ReLU()]
+        layers += [ResidualUnit(4 * width, norm=norm, dropout=dropout) for _ in range(units)]
+        layers += [nn.Conv2d(4 * width, 1, 1)] if score == "map" else []
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return linear scores [B, 1 or 4 width, H/4, W/4] of inputs [B, channels, H, W]."""
+        height, width = images.shape[-2:]
+        if min(height, width) < 8:
+            raise ValueError(f"the discriminator needs at least 8 pixels each way, got {height}x{width}")
+        return self.layers(images)
 
 
 class ResidualGenerator(nn.Module):
@@ -93,7 +228,6 @@ class ResidualGenerator(nn.Module):
         units: residual units.
         unit_padding: "reflect" or "zeros".  relu_after_sum, last_bias: see above.
 
-    >>> import torch
     >>> ResidualGenerator(6, width=8, units=2)(torch.zeros(1, 6, 64, 32)).shape
     torch.Size([1, 3, 64, 32])
     """
@@ -129,6 +263,49 @@ class ResidualGenerator(nn.Module):
         return self.layers(x)
 
 
+class ImagePool(nn.Module):
+    """Buffer of past generated images that is shown to the discriminator, so that it does not forget them.
+
+    Until it is full every image is stored and shown; after that, with probability 1/2, an image changes places with a
+    stored one, which is shown instead. Images and count are buffers, and chance is torch's own generator: a run that
+    resumes from a checkpoint goes on with the same history. Each discriminator needs a pool of its own.
+
+    Args:
+        size: images kept; 0 shows every image as it comes.
+        image_size: (height, width).
+        channels: of the images (condition and image together, where both are kept).
+
+    >>> pool = ImagePool(2, (4, 4))
+    >>> pool(torch.ones(1, 3, 4, 4)).mean().item(), pool.filled.item()
+    (1.0, 1)
+    """
+
+    def __init__(self, size: int, image_size: tuple[int, int], *, channels: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, channels, *image_size))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, fakes: Tensor) -> Tensor:
+        """Take generated images [B,3,H,W] in, give as many out, without gradients."""
+        size, filled = len(self.images), int(self.filled)
+        if size == 0:
+            return fakes.detach()
+        swap, places = torch.rand(len(fakes)) < 0.5, torch.randint(size, (len(fakes),))
+        shown = []
+        for fake, change, place in zip(fakes, swap.tolist(), places.tolist(), strict=True):
+            if filled < size:
+                self.images[filled] = fake
+                filled += 1
+            elif change:
+                old = self.images[place].clone()
+                self.images[place] = fake
+                fake = old
+            shown.append(fake)
+        self.filled.fill_(filled)
+        return torch.stack(shown)
+
+
 def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
     """Return 1 for the first `constant` share of `steps`, then what falls linearly to 0 at their end.
 
@@ -139,11 +316,65 @@ def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
     return 1.0 if falling == 0 else min(1.0, max(0.0, (steps - step) / falling))
 
 
-def choose_preset(presets: dict[str, dict], preset: str, **given: Any) -> dict[str, Any]:
-    """Return the preset's settings with those that were given (not None) instead of its own."""
-    if preset not in presets:
-        raise ValueError(f"preset={preset!r}: accepted are {', '.join(map(repr, presets))}")
-    return presets[preset] | {name: value for name, value in given.items() if value is not None}
+def adam(
+    networks: nn.Module | tuple[nn.Module, ...],
+    lr: float,
+    schedule: Schedule | None = None,
+    *,
+    betas: tuple[float, float] = (0.5, 0.999),
+    fused: bool | None = None,
+) -> tuple[list[nn.Parameter], torch.optim.Adam, Schedule | None]:
+    """Return an entry of a method's `optimizers()`: one Adam over all parameters of one network or several.
+
+    Args:
+        networks: whose parameters it trains.
+        lr, betas: of Adam.
+        schedule: step -> factor of the rate; None keeps it constant.
+        fused: Adam's own switch: one kernel for all parameters, whose sums round differently.
+
+    >>> parameters, optimizer, schedule = adam(nn.Linear(2, 1), 2e-4)
+    >>> len(parameters), optimizer.defaults["betas"], schedule
+    (2, (0.5, 0.999), None)
+    """
+    nets = networks if isinstance(networks, tuple) else (networks,)
+    parameters = [p for net in nets for p in net.parameters()]
+    return parameters, torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused), schedule
+
+
+def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every choice of a constructor: what was given, and the preset's own where that is None.
+
+    Args:
+        presets: settings by the preset's name.
+        given: the constructor's `locals()`, taken first of all; networks among them are left out.
+
+    Raises:
+        ValueError: another preset; a number that no method can use (below `LEAST`, a share `constant` above 1).
+
+    >>> choose_preset({"smoke": {"width": 8, "lr": 1e-3}}, {"preset": "smoke", "width": 4, "lr": None, "steps": 1})
+    {'preset': 'smoke', 'width': 4, 'lr': 0.001, 'steps': 1}
+    >>> choose_preset({"smoke": {}}, {"preset": "smoke", "steps": 0})
+    Traceback (most recent call last):
+    ValueError: steps >= 1 is accepted, got steps=0
+    """
+    check_choice("preset", given["preset"], presets)
+    own = {n: v for n, v in given.items() if n not in ("self", "__class__", "guide", "options")}
+    settings = own | {n: v for n, v in presets[given["preset"]].items() if own.get(n) is None}
+    for name, value in settings.items():
+        if isinstance(value, (int, float)) and not value >= LEAST.get(name, 0):
+            raise ValueError(f"{name} >= {LEAST.get(name, 0)} is accepted, got {name}={value}")
+    if settings.get("constant", 0) > 1:
+        raise ValueError(f"constant is a share of the run, at most 1, got constant={settings['constant']}")
+    return settings
+
+
+def deviations(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not the paper's; what `paper` does not name is no deviation.
+
+    >>> deviations({"width": 16, "lr": 2e-4, "steps": 10}, {"width": 64, "lr": 2e-4})
+    {'width': 16}
+    """
+    return {name: settings[name] for name, value in paper.items() if settings[name] != value}
 
 
 def resized(images: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -153,7 +384,7 @@ def resized(images: Tensor, image_size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, tuple(image_size), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def pair_images(batch: dict[str, Tensor], image_size: tuple[int, int] | None, method: str) -> tuple[Tensor, Tensor]:
+def pair_images(batch: Mapping[str, Tensor], image_size: tuple[int, int] | None, method: str) -> tuple[Tensor, Tensor]:
     """Return `images` and `target_images` of a batch of pairs in [-1, 1].
 
     Raises:

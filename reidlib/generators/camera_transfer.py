@@ -13,30 +13,29 @@ CVPR 2017, whose released defaults are the paper preset. The discriminator is `b
 `train_transfer(train, 5, 6)` learns to move images of camera 5 to camera 6; `transfer(method, train, 5, 6)` moves them.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from math import log2
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
 from reidlib.datasets.augment import PREFIXES, Batch, crop, flip
 from reidlib.datasets.camera_pairs import camera_pair, random_targets
 from reidlib.datasets.contract import check_size
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import Augment, Batches, pair_batches, seeded
-from reidlib.generators.blocks import PatchDiscriminator, linear_decay, resized
-from reidlib.generators.synthesis import synthesise
+from reidlib.datasets.sampling import Augment, seeded
+from reidlib.generators import blocks
+from reidlib.generators.synthesis import synthesise, train_generator
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, static_losses, variable_losses
-from reidlib.machine import pick_device
 from reidlib.networks import evaluating, normal_init, normalise
-from reidlib.training import History, fit
+from reidlib.training import History
 
 VARIANTS = ("static", "variable")
 MASKS_SEEN = {1: 0, 2: 1, 3: 2, 4: 0}  # person masks in the generator's input
@@ -46,6 +45,10 @@ PRESETS = {
     "course": dict(image_size=(64, 32), width=16, lambda_gan=0.3, smooth=True, lr=4e-4, constant=0.5),
     "paper": dict(image_size=(256, 256), width=64, lambda_gan=1.0, smooth=False, lr=2e-4, constant=1.0),
 }
+PAPER = PRESETS["paper"] | dict(
+    lambda_l1=100.0, lambda_fg=70.0, lambda_bg=30.0, normalise_by_mask_area=False, mask_threshold=None,
+    stochastic_test=False,
+)  # fmt: skip
 
 
 class Smooth(nn.Module):
@@ -159,7 +162,7 @@ class CameraTransfer(nn.Module):
     Attributes:
         G, D: the networks.
         settings: every choice above, as a dictionary for the records.
-        deviations: those of them that are not the paper preset's.
+        deviations: those of them that are not as published (D's width where it is not G's).
 
     Raises:
         ValueError: for a name, number or size that cannot be used.
@@ -194,61 +197,34 @@ class CameraTransfer(nn.Module):
         constant: float | None = None,
         steps: int = 1000,
     ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
-        for name, value, accepted in (
-            ("model", model, MASKS_SEEN), ("variant", variant, VARIANTS if model == 4 else VARIANTS[:1]),
-            ("condition_mask", condition_mask, CONDITION_MASKS), ("preset", preset, PRESETS),
-        ):  # fmt: skip
-            if value not in accepted:
-                raise ValueError(f"{name}={value!r}: accepted of model {model} are {', '.join(map(repr, accepted))}")
-        given = dict(image_size=image_size, width=width, lambda_gan=lambda_gan, smooth=smooth, lr=lr, constant=constant)
-        chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
-        if discriminator_width is None:
-            discriminator_width = chosen["width"]
-        weights = dict(lambda_l1=lambda_l1, lambda_fg=lambda_fg, lambda_bg=lambda_bg, lambda_gan=chosen["lambda_gan"])
-        if steps < 1 or not 0 <= chosen["constant"] <= 1 or min(weights.values()) < 0:
-            raise ValueError(
-                f"at least 1 step, constant in [0, 1] and no negative weight, got steps={steps}, "
-                f"constant={chosen['constant']}, {', '.join(f'{name}={value}' for name, value in weights.items())}"
-            )
+        self.settings = chosen
+        check_choice("model", model, MASKS_SEEN)
+        check_choice(f"variant of model {model}", variant, VARIANTS if model == 4 else VARIANTS[:1])
+        check_choice("condition_mask", condition_mask, CONDITION_MASKS)
+        chosen["discriminator_width"] = chosen["width"] if discriminator_width is None else discriminator_width
+        self.deviations = blocks.deviations(chosen, PAPER | {"discriminator_width": chosen["width"]})
         if mask_threshold is not None and not 0 < mask_threshold <= 1:
             raise ValueError(f"mask_threshold must lie in (0, 1], got {mask_threshold}")
-        self.settings = dict(
-            model=model, variant=variant, condition_mask=condition_mask, mask_threshold=mask_threshold,
-            normalise_by_mask_area=normalise_by_mask_area, stochastic_test=stochastic_test, preset=preset, steps=steps,
-            discriminator_width=discriminator_width, **(chosen | weights),
-        )  # fmt: skip
         channels, size = 3 + MASKS_SEEN[model], tuple(chosen["image_size"])
         self.G = UNet(channels, size, width=chosen["width"], smooth=chosen["smooth"])
-        self.D = PatchDiscriminator(channels + 3, width=discriminator_width)
+        self.D = blocks.PatchDiscriminator(channels + 3, width=chosen["discriminator_width"])
         self.apply(normal_init)
         self.model, self.image_size = model, size
         self.register_buffer("trained_for", torch.tensor([model, *size]))  # travels with the weights
         self.register_load_state_dict_pre_hook(_check_weights)
 
-    @property
-    def deviations(self) -> dict[str, object]:
-        """What of the networks, the losses and the schedule is not the paper preset's."""
-        paper = PRESETS["paper"]
-        return {name: self.settings[name] for name in paper if self.settings[name] != paper[name]}
-
-    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]]:
+    def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "D" and for "G", both with `schedule`."""
-
-        def entry(network: nn.Module) -> tuple:
-            parameters = list(network.parameters())
-            adam = torch.optim.Adam(parameters, self.settings["lr"], betas=(0.5, 0.999), fused=True)
-            return parameters, adam, self.schedule
-
-        return {"D": entry(self.D), "G": entry(self.G)}
+        nets = {"D": self.D, "G": self.G}
+        return {name: blocks.adam(net, self.settings["lr"], self.schedule, fused=True) for name, net in nets.items()}
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
-        return linear_decay(step, self.settings["steps"], self.settings["constant"])
+        return blocks.linear_decay(step, self.settings["steps"], self.settings["constant"])
 
-    def training_step(
-        self, batch: Mapping[str, Tensor], step: int, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take D's step, then G's, on a batch of pairs: `images`, `target_images`, and their masks where needed.
 
         Returns:
@@ -304,14 +280,14 @@ class CameraTransfer(nn.Module):
                 f"got {'none' if found is None else found}"
             )
         x = images if condition is None else torch.cat([images, condition], dim=1)
-        x = resized(x, self.image_size)
+        x = blocks.resized(x, self.image_size)
         if self.settings["stochastic_test"]:
             with _own_statistics(self.G):
                 out = torch.cat([self.G(one) for one in x.split(1)])  # the test script has batches of one image
         else:
             with evaluating(self.G):
                 out = self.G(x)
-        return resized(out.float(), tuple(images.shape[2:]))
+        return blocks.resized(out.float(), tuple(images.shape[2:]))
 
     def _mask(self, masks: Tensor) -> Tensor:
         """Turn masks uint8 [B,H,W] into float [B,1,H,W] from 0 to 1."""
@@ -388,6 +364,7 @@ def _check_weights(method: CameraTransfer, state: dict[str, Tensor], prefix: str
         )
 
 
+SWITCHES = frozenset(inspect.signature(CameraTransfer).parameters) - {"steps"}
 SUBSETS = ("all", "unpaired", "new_ids")
 EPOCHS = 10  # of the thesis
 TRAINING = {  # batch size of models 1-3 and of model 4, decay of averaged weights
@@ -461,108 +438,56 @@ def transfer_pairs(
     return pairs
 
 
-def transfer_batches(
-    train: PersonImages,
-    a: int,
-    b: int,
-    *,
-    model: int = 4,
-    variant: str = "static",
-    per_source: int = 10,
-    batch_size: int = 16,
-    image_size: tuple[int, int] | None = None,
-    augment: Augment | None = None,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> Batches:
-    """Give the training batches of a model: `transfer_pairs` through `load_pairs`.
-
-    Args:
-        train: where both cameras' images are.
-        a, b: camera numbers, from and to.
-        model, variant, per_source, seed: see `transfer_pairs`; `seed` also orders and augments.
-        batch_size: pairs in a batch.
-        image_size: (height, width) of the networks; default that of `train`.
-        augment: instead of `load_pairs`; it must give images of `image_size`.
-        device: see `Batches`.
-
-    Raises:
-        ValueError: see `transfer_pairs`.
-    """
-    pairs = transfer_pairs(train, a, b, model=model, variant=variant, per_source=per_source, seed=seed)
-    augment = augment or partial(load_pairs, image_size=image_size or train.image_size)
-    return Batches(train, pair_batches(pairs, batch_size), augment=augment, device=device, seed=seed)
-
-
 def train_transfer(
     train: PersonImages,
     a: int,
     b: int,
     *,
-    model: int = 4,
     images_seen: int | None = None,
-    preset: str = "course",
     batch_size: int | None = None,
-    ema: float | str | None = "preset",
     per_source: int = 10,
     augment: Augment | None = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    run_dir: str | Path | None = None,
-    evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
-    evaluations: int = 1,
-    progress: bool = True,
-    **switches: Any,
+    **options: Any,
 ) -> tuple[CameraTransfer, History]:
     """Train a model to move images of camera a to camera b, and return it with its history.
 
     Args:
         train: the training set; the thesis gives it the images of both cameras.
         a, b: camera numbers.
-        model: 1, 2, 3 or 4.
         images_seen: length of the training in pairs; default the thesis's 10 epochs.
-        preset: see `CameraTransfer`; also batch size (course 16; paper 1, model 4: 32) and `ema` (course 0.99).
-        batch_size, ema: instead of the preset's; `ema` None turns averaged weights off, see `training.fit`.
+        batch_size: default the preset's (course 16; paper 1, model 4: 32).
         per_source: random targets of each image, for model 4.
-        augment: see `transfer_batches`.
-        seed: of initial weights, pairs, order and augmentation.
-        device, run_dir: see `training.fit`.
-        evaluate: called `evaluations` times, evenly spread, the last time at the end.
-        progress: show progress.
-        switches: further arguments of `CameraTransfer`, its ablation switches among them.
+        augment: instead of `load_pairs`; it must give images of the networks' size.
+        options: further arguments of `CameraTransfer` (model, preset, the ablation switches) and of `train_generator`
+            (seed, device, run_dir, evaluate, evaluations, ema, progress); `seed` also draws the pairs, and `ema` is the
+            preset's (course 0.99) where it is not given.
 
     Raises:
         ValueError: see `transfer_pairs` and `CameraTransfer`; less than a batch to see.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset={preset!r}: accepted are {', '.join(map(repr, PRESETS))}")
-    device = pick_device(device)
+    switches = {name: options.pop(name) for name in list(options) if name in SWITCHES}
+    model, preset, seed = switches.get("model", 4), switches.get("preset", "course"), options.get("seed", 0)
+    check_choice("preset", preset, PRESETS)
     batch_size = batch_size or TRAINING[preset]["batch_size"][4 if model == 4 else 1]
-    probe_size = switches.get("image_size") or PRESETS[preset]["image_size"]
-    batches = transfer_batches(
-        train, a, b, model=model, variant=switches.get("variant", "static"), per_source=per_source,
-        batch_size=batch_size, image_size=probe_size, augment=augment, seed=seed, device=device,
-    )  # fmt: skip
-    steps = EPOCHS * len(batches) if images_seen is None else images_seen // batch_size
-    if steps < 1:
-        raise ValueError(f"images_seen={images_seen} is less than one batch of {batch_size}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        method = CameraTransfer(model=model, preset=preset, steps=steps, **switches)
-    history = fit(
-        method,
-        batches,
-        steps,
-        run_dir,
-        seed=seed,
-        device=device,
-        ema=TRAINING[preset]["ema"] if ema == "preset" else ema,
-        evaluate=evaluate,
-        evaluate_every=max(1, steps // evaluations) if evaluate else None,
-        settings=method.settings | {"cameras": [a, b], "batch_size": batch_size, "images": len(train)},
-        progress=progress,
+    variant = switches.get("variant", "static")
+    pairs = transfer_pairs(train, a, b, model=model, variant=variant, per_source=per_source, seed=seed)
+    size = switches.get("image_size") or PRESETS[preset]["image_size"]
+    facts = {"cameras": [a, b], "batch_size": batch_size, "per_source": per_source, "preset": preset, **switches}
+    return train_generator(
+        partial(CameraTransfer, **switches),
+        train,
+        pairs,
+        images_seen=EPOCHS * _whole_epoch(len(pairs), batch_size) if images_seen is None else images_seen,
+        batch_size=batch_size,
+        augment=augment or partial(load_pairs, image_size=size),
+        **{"ema": TRAINING[preset]["ema"], "settings": facts} | options,
     )
-    return method, history
+
+
+def _whole_epoch(pairs: int, batch_size: int) -> int:
+    """Return what an epoch counts, its last batch taken for a full one."""
+    full = min(pairs, batch_size)
+    return -(-pairs // full) * full
 
 
 def transfer(
@@ -573,10 +498,7 @@ def transfer(
     *,
     subset: str | Tensor = "all",
     seed: int = 0,
-    device: str | torch.device = "auto",
-    folder: str | os.PathLike | None = None,
-    batch_size: int = 128,
-    progress: bool = False,
+    **options: Any,
 ) -> PersonImages:
     """Move images of camera a to camera b: the extension G_b, with the sources' identities and camera number b.
 
@@ -590,24 +512,21 @@ def transfer(
             "new_ids", those whose person camera b never shows at all;
             or their positions in `train`, int64 [M].
         seed: of model 3's target masks, each of a random image of b.
-        device: where the method lies; "auto" asks its parameters.
-        folder, batch_size, progress: see `synthesise`.
+        options: of `synthesise` (folder, batch_size, precision, progress).
 
     Raises:
         ValueError: another subset, one without images or with images of other cameras; missing masks; for "unpaired"
             and "new_ids" also no identity in both cameras.
     """
-    chosen = subset_rows(train, a, b, subset)
-    sources = train.select(indices=chosen)
-    options = dict(camids=b, folder=folder, batch_size=batch_size, device=device, progress=progress)
+    sources = train.select(indices=subset_rows(train, a, b, subset))
     if method.model != 3:
-        return synthesise(method, sources, **options)
+        return synthesise(method, sources, camids=b, **options)
     targets = train.select(camids=b)
     if len(targets) == 0:
         raise ValueError(f"model 3 takes target masks from camera {b}, which has no images")
     rows = torch.randint(len(targets), (len(sources),), generator=seeded(seed))
     pairs = torch.stack([torch.arange(len(sources)), rows], dim=1)
-    return synthesise(method, sources, pairs, targets=targets, **options)
+    return synthesise(method, sources, pairs, targets=targets, camids=b, **options)
 
 
 def subset_rows(train: PersonImages, a: int, b: int, subset: str | Tensor = "all") -> Tensor:
@@ -617,12 +536,12 @@ def subset_rows(train: PersonImages, a: int, b: int, subset: str | Tensor = "all
     >>> [subset_rows(train, 1, 2, subset).tolist() for subset in SUBSETS]
     [[0, 2], [2], [2]]
     """
+    if not isinstance(subset, Tensor):
+        check_choice("subset, where it is no positions in the set,", subset, SUBSETS)
     if isinstance(subset, Tensor):
         rows = subset
         if others := set(train.camids[rows].tolist()) - {a}:
             raise ValueError(f"the images to move must be of camera {a}, some are of {sorted(others)}")
-    elif subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, or positions in the set, got {subset!r}")
     elif subset == "all":
         rows = (train.camids == a).nonzero().flatten()
     else:

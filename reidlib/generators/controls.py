@@ -1,4 +1,4 @@
-r"""What stands beside generated images in every table: colour matching and pasting, which learn nothing.
+r"""Baselines that learn nothing: colour matching and pasting.
 
 Both have the generators' `condition` and `generate`, so `synthesis.synthesise` makes whole sets with them. A GAN that
 does not beat them has learnt a colour cast, or cut and paste.
@@ -56,7 +56,7 @@ class ColourMatching(nn.Module):
     def generate(self, images: Tensor, condition: None = None) -> Tensor:
         """Return images [B,3,H,W] in [-1, 1] with the target camera's colours, cut to what RGB can show."""
         mean_a, deviation_a, mean_b, deviation_b = (
-            value.to(images.device)[:, None, None]
+            value[:, None, None]
             for value in (self.source_mean, self.source_deviation, self.target_mean, self.target_deviation)
         )
         # a camera of one flat colour has no spread to divide by
@@ -94,7 +94,7 @@ class Paste(nn.Module):
             if batch is None or "masks" not in batch:
                 got = "nothing" if batch is None else ", ".join(sorted(batch))
                 raise ValueError(f"pasting needs {name} with masks, got {got}")
-        scenes = fill_person(targets["images"], targets["masks"], self.mean.to(targets["images"].device))
+        scenes = fill_person(targets["images"], targets["masks"], self.mean)
         return {"masks": sources["masks"][:, None].float() / 255, "backgrounds": normalise(scenes, "signed")}
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ Preserved Self-Similarity and Domain-Dissimilarity for Person Re-identification"
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,70 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages, extend
-from reidlib.generators.blocks import (
-    PatchDiscriminator,
-    ResidualGenerator,
-    choose_preset,
-    linear_decay,
-    pair_images,
-    resized,
-)
+from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.networks import normal_init
-
-Optimizers = dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]
 
 PRESETS = {
     "smoke": dict(image_size=(64, 32), width=8, units=1, lr=4e-4),
     "course": dict(image_size=(64, 32), width=16, units=2, lr=1e-3),
     "paper": dict(image_size=(256, 256), width=64, units=None, lr=2e-4),
 }
+PAPER = PRESETS["paper"] | dict(lambda_cycle=10.0, lambda_identity=0.5, pool_size=50, constant=0.5)
 DIRECTIONS = ("a_to_b", "b_to_a")
 CONTRASTS = ("later", "released", "paper")
-
-
-class ImagePool(nn.Module):
-    """A history of generated images: the discriminator meets old ones too, so that it does not forget them.
-
-    Until it is full every image is stored and shown; after that, with probability 1/2, an image changes places with a
-    stored one, which is shown instead. Images and count are buffers, and chance is torch's own generator: a run that
-    resumes from a checkpoint goes on with the same history.
-
-    Args:
-        size: images kept; 0 shows every image as it comes.
-        image_size: (height, width).
-
-    >>> pool = ImagePool(2, (4, 4))
-    >>> pool(torch.ones(1, 3, 4, 4)).mean().item(), pool.filled.item()
-    (1.0, 1)
-    """
-
-    def __init__(self, size: int, image_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.register_buffer("images", torch.zeros(size, 3, *image_size))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
-
-    @torch.no_grad()
-    def forward(self, fakes: Tensor) -> Tensor:
-        """Take generated images [B,3,H,W] in, give as many out, without gradients."""
-        size, filled = len(self.images), int(self.filled)
-        if size == 0:
-            return fakes.detach()
-        swap, places = torch.rand(len(fakes)) < 0.5, torch.randint(size, (len(fakes),))
-        shown = []
-        for fake, change, place in zip(fakes, swap.tolist(), places.tolist(), strict=True):
-            if filled < size:
-                self.images[filled] = fake
-                filled += 1
-            elif change:
-                old = self.images[place].clone()
-                self.images[place] = fake
-                fake = old
-            shown.append(fake)
-        self.filled.fill_(filled)
-        return torch.stack(shown)
 
 
 class CycleGAN(nn.Module):
@@ -107,6 +58,10 @@ class CycleGAN(nn.Module):
         constant: share of the run with constant rate, which then falls linearly to 0 (here 1/2, CamStyle 0.6).
         cameras: the camids of a and b; then `condition` reads the direction off the sources.
 
+    Attributes:
+        settings: every choice above, as a dictionary for the records.
+        deviations: those of them that are not as published.
+
     Raises:
         ValueError: for a preset, size or number that cannot be used.
 
@@ -130,41 +85,37 @@ class CycleGAN(nn.Module):
         constant: float = 0.5,
         cameras: tuple[int, int] | None = None,
     ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
-        chosen = choose_preset(PRESETS, preset, image_size=image_size, width=width, units=units, lr=lr)
-        self.image_size, self.lr = tuple(chosen["image_size"]), chosen["lr"]
-        width, units = chosen["width"], chosen["units"]
-        if units is None:
-            units = 9 if min(self.image_size) >= 256 else 6
-        if steps < 1 or pool_size < 0 or not 0 <= constant <= 1 or min(lambda_cycle, lambda_identity) < 0:
-            raise ValueError(
-                f"steps={steps}, pool_size={pool_size}, constant={constant}, lambda_cycle={lambda_cycle}, "
-                f"lambda_identity={lambda_identity}: at least 1 step, a share in [0, 1], nothing negative"
-            )
+        self.settings = chosen
+        published = 9 if min(chosen["image_size"]) >= 256 else 6
+        chosen["units"] = published if chosen["units"] is None else chosen["units"]
+        self.deviations = blocks.deviations(chosen, PAPER | {"units": published})
+        self.image_size, self.cameras = tuple(chosen["image_size"]), cameras
         if any(side % 4 or side < 24 for side in self.image_size):
             raise ValueError(f"image_size must be multiples of 4 from 24 on, got {self.image_size}")
         if cameras is not None and len(set(cameras)) != 2:
             raise ValueError(f"cameras must be the numbers of two cameras, got {cameras}")
-        self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
-        self.steps, self.constant, self.cameras = steps, constant, cameras
-        self.G_A, self.G_B = (ResidualGenerator(3, width=width, units=units) for _ in range(2))
+        self.G_A, self.G_B = (
+            blocks.ResidualGenerator(3, width=chosen["width"], units=chosen["units"]) for _ in range(2)
+        )
         self.D_A, self.D_B = (
-            PatchDiscriminator(3, width=width, norm="instance", biases=(True, True, True)) for _ in range(2)
+            blocks.PatchDiscriminator(3, width=chosen["width"], norm="instance", biases=(True, True, True))
+            for _ in range(2)
         )
         self.apply(normal_init)
-        self.pool_A, self.pool_B = (ImagePool(pool_size, self.image_size) for _ in range(2))
+        self.pool_A, self.pool_B = (blocks.ImagePool(pool_size, self.image_size) for _ in range(2))
 
-    def optimizers(self) -> Optimizers:
+    def optimizers(self) -> blocks.Optimizers:
         """Give one Adam for both generators, "G", and one for both discriminators, "D"."""
-        return {"G": self._adam(self.G_A, self.G_B), "D": self._adam(self.D_A, self.D_B)}
+        nets = {"G": (self.G_A, self.G_B), "D": (self.D_A, self.D_B)}
+        return {name: blocks.adam(both, self.settings["lr"], self.schedule) for name, both in nets.items()}
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
-        return linear_decay(step, self.steps, self.constant)
+        return blocks.linear_decay(step, self.settings["steps"], self.settings["constant"])
 
-    def training_step(
-        self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take one step of the generators, then one of the discriminators, on a batch of pairs.
 
         Returns:
@@ -177,11 +128,11 @@ class CycleGAN(nn.Module):
 
     def domains(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the images of both cameras, in [-1, 1], or say what is wrong with the batch."""
-        return pair_images(batch, self.image_size, type(self).__name__)
+        return blocks.pair_images(batch, self.image_size, type(self).__name__)
 
     def generator_terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return G_A(a), G_B(b) and the terms of the generators' loss, unweighted."""
-        if self.lambda_identity:  # one pass for both uses: instance normalisation keeps images apart
+        if self.settings["lambda_identity"]:  # one pass for both uses: instance normalisation keeps images apart
             fake_b, same_b = self.G_A(torch.cat([a, b])).float().chunk(2)
             fake_a, same_a = self.G_B(torch.cat([b, a])).float().chunk(2)
         else:
@@ -192,17 +143,18 @@ class CycleGAN(nn.Module):
             "cycle_A": F.l1_loss(self.G_B(fake_b).float(), a),
             "cycle_B": F.l1_loss(self.G_A(fake_a).float(), b),
         }
-        if self.lambda_identity:
+        if self.settings["lambda_identity"]:
             terms |= {"idt_A": F.l1_loss(same_b, b), "idt_B": F.l1_loss(same_a, a)}
         return fake_b, fake_a, terms
 
     def generator_loss(self, terms: dict[str, Tensor]) -> Tensor:
         """Weigh the terms of the generators' loss."""
-        weights = {"cycle": self.lambda_cycle, "idt": self.lambda_cycle * self.lambda_identity}
+        cycle = self.settings["lambda_cycle"]
+        weights = {"cycle": cycle, "idt": cycle * self.settings["lambda_identity"]}
         return sum(weights.get(name[:-2], 1.0) * value for name, value in terms.items())
 
     def train_discriminators(
-        self, a: Tensor, b: Tensor, fake_b: Tensor, fake_a: Tensor, update: Callable[[str, Tensor], None]
+        self, a: Tensor, b: Tensor, fake_b: Tensor, fake_a: Tensor, update: blocks.Update
     ) -> dict[str, Tensor]:
         """Take the step of both discriminators and return their losses."""
         terms = {}
@@ -243,7 +195,7 @@ class CycleGAN(nn.Module):
         Raises:
             ValueError: for another condition.
         """
-        x = resized(images, self.image_size)
+        x = blocks.resized(images, self.image_size)
         if isinstance(condition, Tensor) and condition.dtype == torch.bool and len(condition) == len(images):
             out = torch.empty_like(x)
             for net, rows in ((self.G_A, condition), (self.G_B, ~condition)):
@@ -253,11 +205,7 @@ class CycleGAN(nn.Module):
             out = (self.G_B if condition == "b_to_a" else self.G_A)(x).to(images.dtype)
         else:
             raise ValueError(f"condition must be {DIRECTIONS}, None or bool [{len(images)}], got {condition!r}")
-        return resized(out, tuple(images.shape[2:]))
-
-    def _adam(self, *nets: nn.Module) -> tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]:
-        parameters = [p for net in nets for p in net.parameters()]
-        return parameters, torch.optim.Adam(parameters, lr=self.lr, betas=(0.5, 0.999)), self.schedule
+        return blocks.resized(out, tuple(images.shape[2:]))
 
 
 class SiameseNet(nn.Module):
@@ -347,25 +295,24 @@ class SPGAN(CycleGAN):
         self, *, lambda_contrast: float = 2.0, margin: float = 2.0, contrast: str = "later", **options: Any
     ) -> None:
         super().__init__(**options)
-        if contrast not in CONTRASTS:
-            raise ValueError(f"contrast must be one of {', '.join(CONTRASTS)}, got {contrast!r}")
-        self.lambda_contrast, self.margin, self.contrast = lambda_contrast, margin, contrast
-        chosen = choose_preset(PRESETS, options.get("preset", "course"), width=options.get("width"))
-        self.siamese = SiameseNet(self.image_size, width=chosen["width"])
+        check_choice("contrast", contrast, CONTRASTS)
+        if min(lambda_contrast, margin) < 0:
+            raise ValueError(f"lambda_contrast={lambda_contrast}, margin={margin}: negative ones are not accepted")
+        self.settings |= dict(lambda_contrast=lambda_contrast, margin=margin, contrast=contrast)
+        self.deviations |= blocks.deviations(self.settings, dict(lambda_contrast=2.0, margin=2.0))
+        self.siamese = SiameseNet(self.image_size, width=self.settings["width"])
         self.siamese.apply(normal_init)
 
-    def optimizers(self) -> Optimizers:
+    def optimizers(self) -> blocks.Optimizers:
         """Give CycleGAN's two and the Siamese net's Adam, "M"."""
-        return super().optimizers() | {"M": self._adam(self.siamese)}
+        return super().optimizers() | {"M": blocks.adam(self.siamese, self.settings["lr"], self.schedule)}
 
-    def training_step(
-        self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take the steps of generators, discriminators and Siamese net; returns CycleGAN's terms, con_G and con_M."""
         a, b = self.domains(batch)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         contrast = self.contrastive_terms(a, b, fake_b, fake_a, for_generators=True)
-        update("G", self.generator_loss(terms) + self.lambda_contrast * contrast)
+        update("G", self.generator_loss(terms) + self.settings["lambda_contrast"] * contrast)
         terms |= self.train_discriminators(a, b, fake_b, fake_a, update) | {"con_G": contrast}
         terms["con_M"] = self.contrastive_terms(a, b, fake_b.detach(), fake_a.detach(), for_generators=False)
         update("M", terms["con_M"])
@@ -377,11 +324,12 @@ class SPGAN(CycleGAN):
         """Return the contrastive loss of the generators, or that of the Siamese net."""
         e_a, e_b, e_fake_b, e_fake_a = self.siamese(torch.cat([a, b, fake_b, fake_a])).chunk(4)
         positive = contrastive_loss(e_a, e_fake_b, True) + contrastive_loss(e_b, e_fake_a, True)
-        made = contrastive_loss(e_fake_b, e_b, False, self.margin) + contrastive_loss(e_fake_a, e_a, False, self.margin)
-        real = contrastive_loss(e_a, e_b, False, self.margin)
-        if self.contrast == "paper":
+        margin, contrast = self.settings["margin"], self.settings["contrast"]
+        made = contrastive_loss(e_fake_b, e_b, False, margin) + contrastive_loss(e_fake_a, e_a, False, margin)
+        real = contrastive_loss(e_a, e_b, False, margin)
+        if contrast == "paper":
             return (positive + made) / 4
-        if self.contrast == "released":
+        if contrast == "released":
             return (positive + 2 * real) / 4
         return (positive + 0.5 * made) / 4 if for_generators else (positive + 2 * real) / 3
 
@@ -398,7 +346,7 @@ def camstyle_images(
         gans: one trained `CycleGAN` with its `cameras` for each unordered pair of the set's cameras.
         train: the real images.
         folder: keep the pixels there, in one folder for each pair, see `synthesise`.
-        options: of `synthesise` (batch_size, device, progress).
+        options: of `synthesise` (batch_size, precision, progress).
 
     Raises:
         ValueError: if a pair of cameras has no GAN or two, or a GAN is of cameras that the set does not have.

@@ -7,7 +7,7 @@ From noise $z \sim N(0, 1)^{100}$, $\hat I = G(z)$:
 $$L_D = -\log \sigma(D(I)) - \log(1 - \sigma(D(\hat I))), \qquad L_G = -\log \sigma(D(\hat I))$$
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import seeded
+from reidlib.generators import blocks
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
-from reidlib.networks import denormalise, evaluating, normal_init, normalise
+from reidlib.networks import denormalise, device_of, evaluating, normal_init, normalise
 
 NOISE = 100
 PRESETS = {
@@ -35,6 +36,10 @@ class DCGAN(nn.Module):
         width: channels beside the image; they double with each halving of the map, up to 8 times.
         lr: of both Adams, with betas (0.5, 0.999); 2e-4 as published, 1e-3 in the course.
 
+    Attributes:
+        settings: every choice above, as a dictionary for the records.
+        deviations: those of them that are not the paper preset's.
+
     Raises:
         ValueError: for another preset or size.
 
@@ -50,11 +55,11 @@ class DCGAN(nn.Module):
         width: int | None = None,
         lr: float | None = None,
     ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
-        if preset not in PRESETS:
-            raise ValueError(f"preset={preset!r}: accepted are {', '.join(map(repr, PRESETS))}")
-        self.image_size = tuple(image_size or PRESETS[preset]["image_size"])
-        width, self.lr = width or PRESETS[preset]["width"], lr or PRESETS[preset]["lr"]
+        self.settings = chosen
+        self.deviations = blocks.deviations(self.settings, PRESETS["paper"])
+        self.image_size, width = tuple(self.settings["image_size"]), self.settings["width"]
         doublings = (self.image_size[0] // 4).bit_length() - 1
         if doublings < 1 or self.image_size != (4 << doublings, 2 << doublings):
             raise ValueError(f"image_size must be 4x2 times a power of two (64x32, 128x64), got {self.image_size}")
@@ -69,14 +74,11 @@ class DCGAN(nn.Module):
         self.G = nn.Sequential(*up).apply(normal_init)
         self.D = nn.Sequential(*down, nn.Conv2d(channels[-1], 1, (4, 2))).apply(normal_init)
 
-    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, None]]:
+    def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "D" and for "G", at a constant rate."""
-        networks = {"D": list(self.D.parameters()), "G": list(self.G.parameters())}
-        return {name: (own, torch.optim.Adam(own, self.lr, betas=(0.5, 0.999)), None) for name, own in networks.items()}
+        return {name: blocks.adam(net, self.settings["lr"]) for name, net in (("D", self.D), ("G", self.G))}
 
-    def training_step(
-        self, batch: Mapping[str, Tensor], step: int, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take D's step on `images` and as many generated ones (each with its own batch statistics), then G's."""
         fake = self.G(self.condition(batch)[:, :, None, None]).float()
         real_scores, fake_scores = self.D(normalise(batch["images"], "signed")), self.D(fake.detach())
@@ -103,8 +105,8 @@ class DCGAN(nn.Module):
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         noise = torch.randn(n, NOISE, generator=seeded(seed, n))
-        device = next(self.parameters()).device
-        made = [denormalise(self.generate(None, z.to(device)), "signed").cpu() for z in noise.split(batch_size)]
+        here = device_of(self)
+        made = [denormalise(self.generate(None, z.to(here)), "signed").cpu() for z in noise.split(batch_size)]
         return torch.cat(made)
 
     def unlabelled(self, n: int, seed: int = 0, *, camid: int = -1) -> PersonImages:

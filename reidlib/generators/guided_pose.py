@@ -4,18 +4,15 @@ The relative of the camera-transfer GANs that the thesis shows beside them (its 
 known here: [our choice] identity loss 1, L1 100.
 """
 
-import copy
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.datasets.poses import skeleton_images
-from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator, choose_preset, linear_decay, pair_images
-from reidlib.losses import cross_entropy
+from reidlib.generators import blocks
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
-from reidlib.networks import IMAGENET_MEAN, IMAGENET_STD, normal_init, normalise
+from reidlib.losses.identity import cross_entropy
+from reidlib.networks import Frozen, normal_init, normalise, signed_to_imagenet
 
 PRESETS = {
     "smoke": dict(width=8, units=1, lr=4e-4),
@@ -43,6 +40,10 @@ class GuidedPose(nn.Module):
         lr: learning rate of both Adams, with $\beta_1 = 0.5$.
         steps, constant: the rate is constant for that share of the run, then falls linearly to 0.
 
+    Attributes:
+        settings: every choice above, as a dictionary for the records.
+        deviations: those of them that are not the paper preset's.
+
     Raises:
         TypeError: a guide that is not a network.
         ValueError: for a preset or number that cannot be used.
@@ -65,38 +66,27 @@ class GuidedPose(nn.Module):
         steps: int = 1000,
         constant: float = 0.5,
     ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
-        chosen = choose_preset(PRESETS, preset, width=width, units=units, lr=lr)
-        if guide is not None and not isinstance(guide, nn.Module):
-            raise TypeError(f"guide must be a network (nn.Module) or None, got {type(guide).__name__}")
-        if steps < 1 or not 0 <= constant <= 1 or min(lambda_l1, lambda_identity) < 0:
-            raise ValueError(
-                f"steps={steps}, constant={constant}, lambda_l1={lambda_l1}, lambda_identity={lambda_identity}: at "
-                f"least 1 step, a share in [0, 1], nothing negative"
-            )
-        self.lambda_l1, self.lambda_identity, self.lr = lambda_l1, lambda_identity, chosen["lr"]
-        self.steps, self.constant = steps, constant
-        self.G = ResidualGenerator(6, width=chosen["width"], units=chosen["units"])
-        self.D = PatchDiscriminator(9, width=chosen["width"], norm="instance", biases=(True, True, True))
+        self.settings = chosen | {"lambda_identity": 0.0 if guide is None else lambda_identity}
+        self._guide = None if guide is None else Frozen(guide)  # no part of the state
+        self.deviations = blocks.deviations(self.settings, PRESETS["paper"])
+        width = chosen["width"]
+        self.G = blocks.ResidualGenerator(6, width=width, units=chosen["units"])
+        self.D = blocks.PatchDiscriminator(9, width=width, norm="instance", biases=(True, True, True))
         self.apply(normal_init)
-        # in a tuple it is no submodule: neither trained nor saved, and `train()` leaves it in evaluation mode
-        self._guide = () if guide is None else (copy.deepcopy(guide).eval().requires_grad_(False),)
 
-    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]:
+    def optimizers(self) -> blocks.Optimizers:
         """Give the Adams of "D" and "G"."""
-        nets = {"D": list(self.D.parameters()), "G": list(self.G.parameters())}
         return {
-            name: (parameters, torch.optim.Adam(parameters, lr=self.lr, betas=(0.5, 0.999)), self.schedule)
-            for name, parameters in nets.items()
+            name: blocks.adam(net, self.settings["lr"], self.schedule) for name, net in (("D", self.D), ("G", self.G))
         }
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
-        return linear_decay(step, self.steps, self.constant)
+        return blocks.linear_decay(step, self.settings["steps"], self.settings["constant"])
 
-    def training_step(
-        self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: dict[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take one step of the discriminator, then one of the generator.
 
         Returns:
@@ -106,8 +96,8 @@ class GuidedPose(nn.Module):
         Raises:
             ValueError: a batch without partners, key points or labels, or labels that the guide does not know.
         """
-        source, target = pair_images(batch, None, type(self).__name__)
-        if self._guide and "labels" not in batch:
+        source, target = blocks.pair_images(batch, None, type(self).__name__)
+        if self._guide is not None and "labels" not in batch:
             raise ValueError(f"a guide needs labels, the batch has no labels: {', '.join(sorted(batch))}")
         seen = torch.cat([source, self.condition({"keypoints": batch.get("target_keypoints"), "images": target})], 1)
         fake = self.G(seen).float()
@@ -115,20 +105,19 @@ class GuidedPose(nn.Module):
         loss_d = discriminator_loss(real_scores, fake_scores)
         update("D", loss_d)
         terms = {"GAN": adversarial_loss(self.D(torch.cat([seen, fake], 1)), True), "L1": F.l1_loss(fake, target)}
-        loss = terms["GAN"] + self.lambda_l1 * terms["L1"]
-        for guide in self._guide:
-            logits = self.guess(guide, fake)
+        loss = terms["GAN"] + self.settings["lambda_l1"] * terms["L1"]
+        if self._guide is not None:
+            logits = self.guess(self._guide.on(fake.device), fake)
             terms["identity"] = cross_entropy(logits, batch["labels"])
             terms["identity accuracy"] = (logits.argmax(1) == batch["labels"]).float().mean()
-            loss = loss + self.lambda_identity * terms["identity"]
+            loss = loss + self.settings["lambda_identity"] * terms["identity"]
         update("G", loss)
         return {"D": loss_d, **terms}
 
     @staticmethod
     def guess(guide: nn.Module, images: Tensor) -> Tensor:
         """Return the guide's logits [B,K], float32, of images in [-1, 1]; gradients reach the images."""
-        mean, std = (images.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        logits = guide.to(images.device)(((images + 1) / 2 - mean) / std)
+        logits = guide(signed_to_imagenet(images))
         return (logits[-1] if isinstance(logits, tuple) else logits).float()
 
     def condition(self, targets: dict[str, Tensor], sources: dict[str, Tensor] | None = None) -> Tensor:

@@ -5,18 +5,15 @@ source image $I_i$, and target image $I_j$ of the same identity, whose pose pict
 
 $$\hat I_j = G(I_i, P_j), \qquad L_G = L_{GAN} + \lambda_1 L_1, \qquad L_1 = \lVert I_j - \hat I_j \rVert_1$$
 
-Canonical poses are a few poses that stand for all, one for each cluster of the training poses.
-
-Qian et al., "Pose-Normalized Image Generation for Person Re-identification", ECCV 2018: features $f_n$ of all training
-pose pictures, K-means with $k = 8$, and the mean pose of each cluster. The paper's pictures are crisp single skeletons,
-so the default takes the training pose nearest to each centre (the medoid):
+Canonical poses are a few poses that stand for all: the paper takes features $f_n$ of all training pose pictures,
+K-means with $k = 8$, and the mean pose of each cluster. Its pictures are crisp single skeletons, so the default is the
+training pose nearest to each centre (the medoid):
 
 $$\min_{c, \mu} \sum_n \lVert f_n - \mu_{c(n)} \rVert^2, \qquad
 m_k = \arg\min_{n : c(n) = k} \lVert f_n - \mu_k \rVert$$
 """
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
 from reidlib.datasets import poses
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import same_identity_pairs
+from reidlib.datasets.sampling import same_identity_pairs, seeded
 from reidlib.files import atomic_path, resolve
-from reidlib.generators.blocks import PatchDiscriminator, ResidualGenerator
+from reidlib.generators import blocks
+from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
+from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
 from reidlib.losses.reconstruction import masked_l1
-from reidlib.networks import IMAGENET_MEAN, IMAGENET_STD, evaluating, normalise
+from reidlib.networks import Frozen, evaluating, normalise
 
 REAL = ("target", "source")
 # Steps of the paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make. In the course's few
@@ -43,6 +43,7 @@ PRESETS = {
     "paper": dict(image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, lambda_1=10.0,
                   foreground_weight=1.0, lr=2e-4, steps=20 * 8238),
 }  # fmt: skip
+PAPER = PRESETS["paper"] | dict(epochs=20, lambda_guide=0.0)
 
 
 class PNGAN(nn.Module):
@@ -104,29 +105,20 @@ class PNGAN(nn.Module):
         guide: nn.Module | None = None,
         lambda_guide: float = 8.0,
     ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
-        for name, value, accepted in (
-            ("preset", preset, PRESETS), ("gan_loss", gan_loss, GAN_LOSSES), ("real", real, REAL)
-        ):  # fmt: skip
-            if value not in accepted:
-                raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
-        given = dict(
-            image_size=image_size, width=width, units=units, discriminator_width=discriminator_width, padding=padding,
-            steps=steps, lr=lr, lambda_1=lambda_1, foreground_weight=foreground_weight,
-        )  # fmt: skip
-        chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
-        self.settings = dict(preset=preset, gan_loss=gan_loss, real=real, last_epoch_zero=last_epoch_zero,
-                             epochs=epochs, **chosen, lambda_guide=0.0 if guide is None else lambda_guide)  # fmt: skip
-        self._guide = () if guide is None else (copy.deepcopy(guide).eval().requires_grad_(False),)  # not in the state
+        self.settings = chosen | {"lambda_guide": 0.0 if guide is None else lambda_guide}
+        check_choice("gan_loss", gan_loss, GAN_LOSSES)
+        check_choice("real", real, REAL)
+        self.deviations = blocks.deviations(self.settings, PAPER)
+        self._guide = None if guide is None else Frozen(guide)  # no part of the state
         height, breadth = chosen["image_size"]
         if height % 4 or breadth % 4:
             raise ValueError(f"image_size must be multiples of 4, got {height}x{breadth}")
-        if chosen["steps"] < 1 or epochs < 2 or chosen["foreground_weight"] < 1:
-            raise ValueError(f"steps >= 1, epochs >= 2 and foreground_weight >= 1 are accepted, got {self.settings}")
-        self.G = ResidualGenerator(
+        self.G = blocks.ResidualGenerator(
             6, width=chosen["width"], units=chosen["units"], unit_padding="zeros", relu_after_sum=True, last_bias=False
         )
-        self.D = PatchDiscriminator(
+        self.D = blocks.PatchDiscriminator(
             3, width=chosen["discriminator_width"], norm="instance", biases=(False, True, False),
             padding=chosen["padding"],
         )  # fmt: skip
@@ -136,20 +128,11 @@ class PNGAN(nn.Module):
                 f"image_size is {height}x{breadth}; padding=1 needs 24"
             )
 
-    @property
-    def deviations(self) -> dict[str, object]:
-        """What of the networks and the losses is not as published."""
-        paper = PRESETS["paper"] | {"lambda_guide": 0.0}
-        return {name: self.settings[name] for name in paper if self.settings[name] != paper[name]}
-
-    def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable]]:
+    def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "G" and for "D", both with `schedule`."""
-
-        def adam(network: nn.Module) -> tuple:
-            parameters = list(network.parameters())
-            return parameters, torch.optim.Adam(parameters, self.settings["lr"], betas=(0.5, 0.999)), self.schedule
-
-        return {"G": adam(self.G), "D": adam(self.D)}
+        return {
+            name: blocks.adam(net, self.settings["lr"], self.schedule) for name, net in (("G", self.G), ("D", self.D))
+        }
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0: `lr_factor` of the epoch that the step lies in."""
@@ -157,25 +140,28 @@ class PNGAN(nn.Module):
         epoch = min(epochs, 1 + step * epochs // self.settings["steps"])
         return lr_factor(epoch, epochs, last_epoch_zero=self.settings["last_epoch_zero"])
 
-    def training_step(
-        self, batch: Mapping[str, Tensor], step: int, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take G's step, then D's, on a batch of pairs (`images` and `target_images`, `target_keypoints`).
 
         Returns:
             "G adversarial", "L1" (unweighted mean over pixels and channels in [-1, 1], by `foreground_weight`),
             "perceptual" (with a guide), "G" (their weighted sum) and "D".
+
+        Raises:
+            ValueError: a batch without pairs or key points, or without masks where `foreground_weight` needs them.
         """
         kind = self.settings["gan_loss"]
-        source, target = normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
+        source, target = blocks.pair_images(batch, None, type(self).__name__)
+        if "target_keypoints" not in batch:
+            raise ValueError(f"PN-GAN draws the targets' key points, the batch has only {', '.join(sorted(batch))}")
         pose = self._pose(batch["target_keypoints"], target.shape[-2:])
         fake = self.G(torch.cat([source, pose], dim=1)).float()
         adversarial = adversarial_loss(self.D(fake), True, kind)
         l1 = self._reconstruction(fake, target, batch)
         terms = {"G adversarial": adversarial, "L1": l1}
         loss = adversarial + self.settings["lambda_1"] * l1
-        for guide in self._guide:
-            terms["perceptual"] = perceptual_loss(guide.to(fake.device), fake, target)
+        if self._guide is not None:
+            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
             loss = loss + self.settings["lambda_guide"] * terms["perceptual"]
         update("G", loss)
         real = target if self.settings["real"] == "target" else source
@@ -218,33 +204,6 @@ class PNGAN(nn.Module):
         return masked_l1(fake, target, weight, normalise_by_mask_area=True)
 
 
-def perceptual_loss(guide: nn.Module, generated: Tensor, target: Tensor) -> Tensor:
-    r"""Compare two images by what a frozen backbone sees in them, stage by stage, each on its own scale.
-
-    $$\frac{1}{S} \sum_s \frac{\lVert \phi_s(\hat I) - \phi_s(I) \rVert_1}{\lVert \phi_s(I) \rVert_1}$$
-
-    Not in the paper; after Johnson et al., "Perceptual Losses for Real-Time Style Transfer", ECCV 2016.
-
-    Args:
-        guide: in evaluation mode, with a `stem` and `stages` that take ImageNet-normalised images.
-        generated, target: float [B,3,H,W] in [-1, 1]; gradients reach `generated` only.
-    """
-    mean, std = (target.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-
-    def maps(images: Tensor) -> list[Tensor]:
-        found = [guide.stem(((images + 1) / 2 - mean) / std)]
-        for stage in guide.stages:
-            found.append(stage(found[-1]))
-        return [one.float() for one in found[1:]]
-
-    with torch.no_grad():
-        wanted = maps(target)
-    apart = [
-        (a - b).abs().mean() / b.abs().mean().clamp_min(1e-6) for a, b in zip(maps(generated), wanted, strict=True)
-    ]
-    return torch.stack(apart).mean()
-
-
 def lr_factor(epoch: int, epochs: int = 20, *, last_epoch_zero: bool = False) -> float:
     r"""Return the factor of the learning rate in an epoch, from 1: constant, then falling in a straight line.
 
@@ -281,6 +240,30 @@ def pn_gan_pairs(train: PersonImages) -> Tensor:
             "PN-GAN needs key points; this set has none (reidlib.tools.annotate or an annotation file adds them)"
         )
     return same_identity_pairs(train.pids, usable=poses.visible(train.keypoints).any(dim=1))
+
+
+def some_pairs(images: PersonImages, n: int, *, seed: int = 0) -> Tensor:
+    """Draw n of `pn_gan_pairs`, without replacement (all of them where there are fewer), int64 [n,2]."""
+    pairs = pn_gan_pairs(images)
+    return pairs[torch.randperm(len(pairs), generator=seeded(seed, 4))[:n]]
+
+
+def in_canonical_poses(
+    images: PersonImages, method: nn.Module, targets: PersonImages, **options: object
+) -> PersonImages:
+    """Draw every image in every target pose: image after image, its poses together.
+
+    Args:
+        images: the sources, N of them.
+        method: a trained `PNGAN`, or anything that `synthesise` takes.
+        targets: K poses, such as `canonical_poses(train).as_images()`.
+        options: of `synthesise` (folder, batch_size, precision, progress).
+
+    Returns:
+        N K images; row i K + j is image i in pose j.
+    """
+    pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(targets)))
+    return synthesise(method, images, pairs, targets=targets, **options)
 
 
 FEATURES = ("skeleton", "vgg19")
@@ -371,9 +354,8 @@ def canonical_poses(
     >>> found.pictures.shape, int(found.counts.sum())
     (torch.Size([2, 3, 64, 32]), 6)
     """
-    for name, value, accepted in (("mode", mode, MODES), ("features", features, FEATURES)):
-        if value not in accepted:
-            raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
+    check_choice("mode", mode, MODES)
+    check_choice("features", features, FEATURES)
     if not train.has("keypoints"):
         raise ValueError("canonical poses need key points, which this set lacks")
     if (features == "vgg19") != (weights is not None):
@@ -433,37 +415,12 @@ def vgg19_features(
     Raises:
         FileNotFoundError, ValueError: no such file; a file that does not hold a VGG-19.
     """
-    network = _read_vgg19(weights).to(device)
-    out = []
+    network, out = vgg19(weights).to(device), []
     for part in keypoints.split(32):
         pictures = poses.skeleton_images(part, image_size).to(device)
         x = F.interpolate(normalise(pictures), (224, 224), mode="bilinear", antialias=True)
-        x = network.avgpool(network.features(x)).flatten(1)
-        out.append(network.classifier[:5](x).cpu())
+        out.append(feature_maps(network, x, ["fc7"])["fc7"].cpu())
     return torch.cat(out)
-
-
-def _read_vgg19(weights: str | Path) -> torch.nn.Module:
-    from torchvision.models import vgg19
-
-    import reidlib.torchvision_ops  # noqa: F401  before torchvision
-
-    path = resolve(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; give a state dict of torchvision's vgg19")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):  # 144 million weights need not be drawn only to be replaced
-        network = vgg19(weights=None)
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is no VGG-19 of torchvision: {str(error)[:200]}") from error
-    return network.eval()
 
 
 def _cluster(features: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:

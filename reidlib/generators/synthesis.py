@@ -1,10 +1,11 @@
-"""Whole sets of generated images: batch by batch into memory, into a file that resumes, or handed on at once."""
+"""Train a generator, and make whole sets with it: in memory, in a file that resumes, or handed on batch by batch."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,51 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import ANNOTATIONS, PersonImages, free_memory
-from reidlib.files import atomic_path, resolve
+from reidlib.datasets.sampling import Augment, pair_batches
+from reidlib.files import atomic_path, locked, resolve
 from reidlib.machine import has_fast_bfloat16, is_interactive
 from reidlib.networks import denormalise, device_of, normalise
-from reidlib.training import PRECISIONS
+from reidlib.training import PRECISIONS, History, train
 
 SAMPLE = 64  # images of a set whose pixels go into its fingerprint
+
+
+def train_generator(
+    build: Callable[..., nn.Module],
+    images: PersonImages,
+    pairs: Tensor,
+    *,
+    images_seen: int,
+    batch_size: int,
+    augment: Augment | None = None,
+    **options: Any,
+) -> tuple[nn.Module, History]:
+    """Build a generator and train it on pairs of images; return it with its history.
+
+    ```
+    train_generator(partial(PNGAN, preset="course"), train, pn_gan_pairs(train), images_seen=15_200, batch_size=16)
+    train_generator(partial(CycleGAN, cameras=(5, 6)), train, random_targets(train, 5, 6), images_seen=8_000,
+                    batch_size=8, augment=flip)
+    ```
+
+    Args:
+        build: called as `build(steps=...)` under the seed, e.g. a method class, or `partial` of one.
+        images: where both images of a pair are.
+        pairs: int64 [P,2], rows of `images`: source and target.
+        images_seen: length of the training, in pairs.
+        batch_size: pairs in a batch.
+        augment: see `sampling.Batches`.
+        options: of `training.train` (seed, device, ema, run_dir, evaluate, evaluations, settings, progress, ...).
+
+    Raises:
+        ValueError: less than one batch to see.
+    """
+    sampler = pair_batches(pairs, batch_size)
+    return train(
+        lambda steps, _: build(steps=steps), images, sampler, images_seen=images_seen, augment=augment, **options
+    )
 
 
 @torch.no_grad()
@@ -31,7 +70,6 @@ def stream(
     *,
     targets: PersonImages | None = None,
     batch_size: int = 128,
-    device: str | torch.device = "auto",
     precision: str = "fp32",
     start: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -40,19 +78,19 @@ def stream(
     What generates, embeds and keeps only features needs no more memory for a million images than for a hundred.
 
     Args:
-        method: anything with `condition(targets, sources)` and `generate(images, condition)`.
+        method: anything with `condition(targets, sources)` and `generate(images, condition)`. It works where its
+            parameters lie (without any: its buffers; without those: the CPU).
         sources: the images to be changed.
         pairs: int64 [M,2], rows of `sources` and of `targets`; None: every source once, without targets.
             `torch.cartesian_prod(torch.arange(N), torch.arange(8))` pairs each of N sources with each of 8 targets.
         targets: whose pose, mask or camera is wanted.
         batch_size: images at a time.
-        device: where the method lies; "auto" asks its parameters.
         precision: "fp32", "bf16" (autocast: quicker, and pixels differ by about one level of 255 on average) or "auto",
             bf16 where the hardware computes in it.
         start: first pair that is made.
 
     Yields:
-        (m, images): rows of `pairs`, int64 [B], and uint8 [B,3,H,W] on the device.
+        (m, images): rows of `pairs`, int64 [B], and uint8 [B,3,H,W] on the method's device.
 
     Raises:
         ValueError: pairs of a wrong shape or without targets, sets of different image size, no targets (or targets
@@ -69,10 +107,7 @@ def stream(
     pairs = check_pairs(sources, pairs, targets)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    device = device_of(method) if str(device) == "auto" else torch.device(device)
-    half = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
+    device, half = device_of(method), _settled(precision, method) == "bf16"
     for rows in torch.arange(start, len(pairs)).split(batch_size):
         batch = sources.batch(pairs[rows, 0], device)
         condition = _condition(method, None if targets is None else targets.batch(pairs[rows, 1], device), batch)
@@ -94,7 +129,6 @@ def synthesise(
     camids: int | Tensor | Sequence[int] | None = None,
     folder: str | os.PathLike | None = None,
     batch_size: int = 128,
-    device: str | torch.device = "auto",
     precision: str = "fp32",
     progress: bool = False,
 ) -> PersonImages:
@@ -104,16 +138,19 @@ def synthesise(
     "<source>_to_<target>" ("<source>_generated" without targets), and `info` keeps both names.
 
     Args:
-        method, sources, pairs, targets, batch_size, device, precision: see `stream`.
+        method, sources, pairs, targets, batch_size, precision: see `stream`.
         pids: instead of the sources': one for all or M of them; -2 is "without a label" (LSRO).
         camids: instead of the sources': one for all or M of them, where the method changes the camera.
         folder: keep the pixels in `folder`/images.npy, mapped into memory, and not in memory. A run that was killed
             goes on where it stopped, a finished one is only opened. A relative path counts from the repository root.
+            What it was made of (the images, the pairs, the method's weights and settings, the precision) stands beside
+            it, and a folder of another set is refused. One process at a time works on it.
         progress: show a progress bar.
 
     Raises:
         ValueError, IndexError: see `stream`; a folder that holds another set.
         MemoryError, OSError: the pixels would not fit, with the two sizes.
+        InUseError: another process fills the folder.
 
     >>> class Same(nn.Module):
     ...     def condition(self, targets, sources=None): return None
@@ -132,18 +169,28 @@ def synthesise(
     for name, values in wanted.items():  # before the work, not after it
         if values.shape != (len(known),):
             raise ValueError(f"{name} must be one number or {len(known)}, one a pair; got shape {list(values.shape)}")
-    shape = (len(known), 3, *sources.image_size)
-    store = None if folder is None else _Store(resolve(folder), shape, _fingerprints(method, sources, known, targets))
-    pixels, start = (_reserve(shape), 0) if store is None else (None, store.done)
-    options = dict(targets=targets, batch_size=batch_size, device=device, precision=precision, start=start)
-    batches = stream(method, sources, pairs, **options) if start < len(known) else ()
-    for rows, images in watched(batches, len(known), "generating", progress, start=start):
-        if store is None:
-            pixels[rows[0] : rows[-1] + 1] = images.cpu()
-        else:
-            store.write(int(rows[0]), images.cpu().numpy())
-    pixels = pixels if store is None else store.finish()
+    shape, place = (len(known), 3, *sources.image_size), None if folder is None else resolve(folder) / "images.npy"
+    with nullcontext() if place is None else locked(place, wait=5):
+        facts = None if place is None else _fingerprints(method, sources, known, targets, precision)
+        store = None if place is None else _Store(place, shape, facts)
+        pixels, start = (_reserve(shape), 0) if store is None else (None, store.done)
+        options = dict(targets=targets, batch_size=batch_size, precision=precision, start=start)
+        batches = stream(method, sources, pairs, **options) if start < len(known) else ()
+        for rows, images in watched(batches, len(known), "generating", progress, start=start):
+            if store is None:
+                pixels[rows[0] : rows[-1] + 1] = images.cpu()
+            else:
+                store.write(int(rows[0]), images.cpu().numpy())
+        pixels = pixels if store is None else store.finish()
     return _label(pixels, sources, known, targets, wanted)
+
+
+def _settled(precision: str, method: nn.Module) -> str:
+    """Say what "auto" means where the method lies."""
+    check_choice("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    return "bf16" if has_fast_bfloat16(device_of(method)) else "fp32"
 
 
 def check_pairs(sources: PersonImages, pairs: Tensor | None, targets: PersonImages | None) -> Tensor:
@@ -172,7 +219,7 @@ def watched(
     batches: Iterable[tuple[Tensor, Tensor]], total: int, title: str, progress: bool, *, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Hand on what `stream` yields, under a progress bar if `progress`."""
-    pause = 0.2 if is_interactive() else 10  # where nobody watches, a line now and then is enough
+    pause = 0.2 if is_interactive() else 10  # seconds; in a log a line now and then is enough
     with tqdm(total=total, initial=start, desc=title, unit="image", disable=not progress, mininterval=pause) as bar:
         for rows, images in batches:
             yield rows, images
@@ -221,12 +268,13 @@ def _label(
 class _Store:
     """The pixels in `folder`: images.npy when they are whole, until then .images.part.npy with `done` rows."""
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], facts: dict[str, str]) -> None:
-        self.whole, self.part, self.state = (folder / n for n in ("images.npy", ".images.part.npy", "synthesis.json"))
+    def __init__(self, whole: Path, shape: tuple[int, ...], facts: dict[str, str]) -> None:
+        folder = whole.parent
+        self.whole, self.part, self.state = whole, folder / ".images.part.npy", folder / "synthesis.json"
         self.facts = {"shape": list(shape), **facts}
         found = json.loads(self.state.read_text(encoding="utf-8")) if self.state.is_file() else None
         if found is None and self.whole.exists():
-            raise ValueError(f"{self.whole} is there without {self.state.name}, so nobody knows what it holds")
+            raise ValueError(f"{self.whole} is there without {self.state.name}, so what it holds is not known")
         other = [name for name, value in self.facts.items() if found is not None and found.get(name) != value]
         if other:
             raise ValueError(
@@ -235,14 +283,17 @@ class _Store:
         self.done = 0 if found is None or not (self.whole.exists() or self.part.exists()) else found["done"]
         if self.whole.exists():
             self.array = None
-        elif self.done:
-            self.array = np.lib.format.open_memmap(self.part, mode="r+")
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            needed, free = int(np.prod(shape)), shutil.disk_usage(folder).free
-            if needed > free:  # a mapped file that meets a full disk ends the process without a word
-                raise OSError(f"{shape[0]} images need {needed / 1e9:.2f} GB; {folder} has {free / 1e9:.2f} GB free")
-            self.array = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
+            if not self.done:
+                np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
+            try:
+                _take_space(self.part)
+            except OSError:
+                if not self.done:
+                    self.part.unlink()
+                raise
+            self.array = np.lib.format.open_memmap(self.part, mode="r+")
             self._save_state()
 
     def write(self, start: int, images: np.ndarray) -> None:
@@ -264,10 +315,34 @@ class _Store:
             path.write_text(json.dumps(self.facts | {"done": self.done}, indent=1) + "\n", encoding="utf-8")
 
 
+def _take_space(path: Path) -> None:
+    """Give a file all its bytes on the disk, not only by name; what is in it stays.
+
+    A mapped file that meets a full disk ends Python with a bus error; here it is an OSError with the two sizes.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # what is read from a hole and written back fills it
+                for start in range(0, size, 1 << 24):
+                    file.seek(start)
+                    block = file.read(1 << 24)
+                    file.seek(start)
+                    file.write(block)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"{path} needs {size / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free ({error.strerror}): make room, "
+            f"or take another folder"
+        ) from error
+
+
 def _fingerprints(
-    method: nn.Module, sources: PersonImages, pairs: Tensor, targets: PersonImages | None
-) -> dict[str, str]:
-    """Tell sets apart: names and sampled pixels of sources and targets, the pairs, and every weight of the method."""
+    method: nn.Module, sources: PersonImages, pairs: Tensor, targets: PersonImages | None, precision: str
+) -> dict[str, Any]:
+    """Tell sets apart: sampled pixels of sources and targets, pairs, the method's weights and settings, precision."""
     weights = hashlib.sha256(type(method).__name__.encode())
     for name, value in sorted(method.state_dict().items()):
         if isinstance(value, Tensor):
@@ -278,6 +353,8 @@ def _fingerprints(
         "targets": "none" if targets is None else _set_digest(targets),
         "pairs": hashlib.sha256(pairs.contiguous().numpy().data).hexdigest()[:16],
         "method": f"{type(method).__name__} {weights.hexdigest()[:16]}",
+        "settings": json.loads(json.dumps(getattr(method, "settings", None), default=str)),  # as the file gives it back
+        "precision": _settled(precision, method),
     }
 
 

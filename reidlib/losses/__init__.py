@@ -1,7 +1,8 @@
 """Losses: functions first, thin modules around them."""
 
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
-from reidlib.losses.identity import LSRO, LabelSmoothing, cross_entropy, label_smoothing, lsro
+from reidlib.losses.distillation import distillation_loss
+from reidlib.losses.identity import cross_entropy, label_smoothing, lsro, mixed_loss
 from reidlib.losses.metric import (
     BatchHardTriplet,
     CentreLoss,
@@ -11,13 +12,12 @@ from reidlib.losses.metric import (
     draw_quartets,
     quartet_loss,
 )
+from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
 from reidlib.losses.reconstruction import MaskedLosses, masked_condition, masked_l1, static_losses, variable_losses
 
 __all__ = [
-    "LSRO",
     "BatchHardTriplet",
     "CentreLoss",
-    "LabelSmoothing",
     "MaskedLosses",
     "QuartetLoss",
     "adversarial_loss",
@@ -25,12 +25,17 @@ __all__ = [
     "centre_loss",
     "cross_entropy",
     "discriminator_loss",
+    "distillation_loss",
     "draw_quartets",
+    "feature_maps",
     "label_smoothing",
     "lsro",
     "masked_condition",
     "masked_l1",
+    "mixed_loss",
+    "perceptual_loss",
     "quartet_loss",
     "static_losses",
     "variable_losses",
+    "vgg19",
 ]

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reidlib.checks import check_choice
+
 GAN_LOSSES = ("vanilla", "least_squares")
 
 
@@ -31,13 +33,10 @@ def adversarial_loss(scores: Tensor, real: bool, kind: str = "vanilla") -> Tenso
     >>> adversarial_loss(torch.zeros(1), True, "least_squares").item()
     1.0
     """
+    check_choice("kind", kind, GAN_LOSSES)
     scores = scores.float()
     target = torch.ones_like(scores) if real else torch.zeros_like(scores)
-    if kind == "vanilla":
-        return F.binary_cross_entropy_with_logits(scores, target)
-    if kind == "least_squares":
-        return F.mse_loss(scores, target)
-    raise ValueError(f"kind must be one of {', '.join(GAN_LOSSES)}, got {kind!r}")
+    return F.binary_cross_entropy_with_logits(scores, target) if kind == "vanilla" else F.mse_loss(scores, target)
 
 
 def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: str = "vanilla", factor: float = 0.5) -> Tensor:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reidlib.checks import check_choice
+
 CONDITION_MASKS = ("in_out_inv", "in_inv", "literal")
 
 
@@ -116,15 +118,13 @@ def masked_condition(source: Tensor, source_mask: Tensor, target_mask: Tensor, k
     >>> masked_condition(torch.ones(1, 3, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), "in_inv").sum().item()
     3.0
     """
+    check_choice("kind", kind, CONDITION_MASKS)
     _check(source, source, source_mask)
     _check(source, source, target_mask)
-    if kind == "in_out_inv":
-        return source * (1 - source_mask) * (1 - target_mask)
-    if kind == "in_inv":
-        return source * (1 - source_mask)
     if kind == "literal":
         return source * source_mask * target_mask
-    raise ValueError(f"kind must be one of {', '.join(CONDITION_MASKS)}, got {kind!r}")
+    scene = source * (1 - source_mask)
+    return scene if kind == "in_inv" else scene * (1 - target_mask)
 
 
 def _check(generated: Tensor, wanted: Tensor, mask: Tensor) -> None:

@@ -1,5 +1,6 @@
 """CycleGAN, CamStyle's set, SPGAN: published sizes, loss forms by hand, order of the steps, resumed history."""
 
+import signal
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Batches, pair_batches
 from reidlib.generators.blocks import linear_decay
-from reidlib.generators.cyclegan import SPGAN, CycleGAN, ImagePool, SiameseNet, camstyle_images, contrastive_loss
+from reidlib.generators.cyclegan import SPGAN, CycleGAN, SiameseNet, camstyle_images, contrastive_loss
 from reidlib.training import fit
 
 
@@ -121,29 +122,6 @@ def test_identity_term_can_be_left_out():
     assert set(terms) == {"G_A", "G_B", "cycle_A", "cycle_B", "D_A", "D_B"}
 
 
-def numbered(numbers):
-    return torch.tensor(numbers, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 4, 4)
-
-
-def test_pool_fills_then_swaps_half():
-    torch.manual_seed(0)
-    pool = ImagePool(50, (4, 4))
-    first = pool(numbered(range(50)))
-    assert first[:, 0, 0, 0].tolist() == list(range(50)) and pool.filled == 50
-    swapped, held = 0, set(range(50))
-    for start in range(50, 1050, 10):
-        given = list(range(start, start + 10))
-        for number, shown in zip(given, pool(numbered(given))[:, 0, 0, 0].tolist(), strict=True):
-            assert shown == number or shown in held
-            if shown != number:
-                swapped += 1
-                held = held - {shown} | {number}
-        assert {*pool.images[:, 0, 0, 0].tolist()} == held
-    assert 440 < swapped < 560  # 1000 draws with p = 1/2
-    fakes = torch.rand(2, 3, 4, 4, requires_grad=True)
-    assert not pool(fakes).requires_grad and torch.equal(ImagePool(0, (4, 4))(fakes), fakes)
-
-
 def toy_people(n=12):
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (n, 3, 24, 24), generator=generator, dtype=torch.uint8)
@@ -162,7 +140,13 @@ def test_resumed_training_meets_the_same_history(tmp_path):
     options = dict(device="cpu", progress=False, precision="fp32")
     whole = make()
     fit(whole, batches, 4, **options)
-    fit(make(), batches, 2, tmp_path, **options)
+
+    def interrupt(method, step):
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), batches, 4, tmp_path, evaluate=interrupt, evaluate_every=2, **options)
     resumed = make()
     assert fit(resumed, batches, 4, tmp_path, **options).resumed_from == 2
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
@@ -284,7 +268,7 @@ def test_camstyle_moves_every_image_to_every_other_camera(tmp_path):
 
 def test_bad_input():
     for options, message in (
-        (dict(preset="huge"), "accepted are 'smoke', 'course', 'paper'"),
+        (dict(preset="huge"), "preset must be one of 'smoke', 'course', 'paper'; got 'huge'"),
         (dict(image_size=(62, 32)), "multiples of 4"),
         (dict(image_size=(16, 16)), "multiples of 4 from 24"),
         (dict(cameras=(5, 5)), "two cameras"),
@@ -292,7 +276,7 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             CycleGAN(**options)
-    with pytest.raises(ValueError, match="contrast must be one of later, released, paper"):
+    with pytest.raises(ValueError, match="contrast must be one of 'later', 'released', 'paper'"):
         SPGAN(preset="smoke", contrast="tf")
     with pytest.raises(ValueError, match="at least 4 pixels"):
         SiameseNet((3, 8))

@@ -59,7 +59,7 @@ def test_guide_stays_as_it_was():
     images = people()
     batches = Batches(images, pair_batches(same_identity_pairs(images.pids), 4))
     fit(method, batches, 2, device="cpu", progress=False, precision="fp32")
-    kept = method._guide[0].state_dict()
+    kept = method._guide.on(torch.device("cpu")).state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
     assert guide.training and next(guide.parameters()).requires_grad  # the caller's own network is left alone
     assert set(method.state_dict()) == set(GuidedPose(preset="smoke").state_dict())
@@ -87,7 +87,7 @@ def test_guide_without_a_tuple_and_its_gradient():
     guide = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 24, 3))
     method = GuidedPose(guide, preset="smoke")
     images = torch.zeros(2, 3, 32, 24, requires_grad=True)
-    logits = method.guess(*method._guide, images)
+    logits = method.guess(method._guide.on(images.device), images)
     grey = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(logits, guide(grey[:, None, None].expand(2, 3, 32, 24)))
     logits.sum().backward()

@@ -1,12 +1,28 @@
 """PN-GAN against the published parameter counts, hand-worked losses, and the behaviour its networks must show."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from reidlib.datasets import PersonImages, poses
 from reidlib.datasets.sampling import Batches, pair_batches
-from reidlib.generators.pn_gan import PNGAN, PRESETS, lr_factor, perceptual_loss, pn_gan_pairs
+from reidlib.generators.pn_gan import (
+    PNGAN,
+    PRESETS,
+    canonical_poses,
+    in_canonical_poses,
+    lr_factor,
+    pn_gan_pairs,
+    skeleton_features,
+    some_pairs,
+    vgg19_features,
+)
+from reidlib.losses import perceptual_loss
 from reidlib.networks import SmallResNet
 from reidlib.training import fit
 
@@ -158,14 +174,14 @@ def test_the_guide_compares_stages_is_frozen_and_stays_out_of_the_state():
     mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     a, b = (((x + 1) / 2 - mean) / std for x in (fake, target))
     expected = ((a - b).abs().mean() + (a.abs() - b.abs()).abs().mean()) / b.abs().mean() / 2
-    assert perceptual_loss(guide, fake, target).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert perceptual_loss(guide, fake, target, relative=True).item() == pytest.approx(expected.item(), rel=1e-4)
     network = SmallResNet(8)
     method = PNGAN(preset="smoke", guide=network, lambda_guide=7)
     losses, calls = step_of(method.train(), one_batch())
     terms = losses["G adversarial"] + 100 * losses["L1"] + 7 * losses["perceptual"]
     assert losses["G"] == calls[0][1] == pytest.approx(terms, rel=1e-5) and losses["perceptual"] > 0
     assert method.state_dict().keys() == PNGAN(preset="smoke").state_dict().keys()
-    kept = method._guide[0]
+    kept = method._guide.on(torch.device("cpu"))
     assert not kept.training and not any(p.requires_grad for p in kept.parameters()) and network.training
     assert method.deviations["lambda_guide"] == 7
 
@@ -301,3 +317,182 @@ def test_bad_settings_are_refused(options, words):
     method = PNGAN(preset="smoke")
     with pytest.raises(ValueError, match="one pose picture"):
         method.generate(torch.zeros(2, 3, 64, 32), torch.zeros(1, 3, 64, 32))
+
+
+def test_a_batch_that_is_no_pair_or_lacks_key_points_is_refused():
+    method, batch = PNGAN(preset="smoke"), one_batch()
+    with pytest.raises(ValueError, match="PNGAN trains on batches of pairs"):
+        step_of(method, {"images": batch["images"]})
+    with pytest.raises(ValueError, match="draws the targets' key points, the batch has only"):
+        step_of(method, {name: value for name, value in batch.items() if "keypoints" not in name})
+
+
+def test_some_pairs_are_pairs_and_follow_the_seed():
+    data = people([5, 9, 5, 4, 5, 9])
+    every = {tuple(pair) for pair in pn_gan_pairs(data).tolist()}
+    first, again, other = (some_pairs(data, 5, seed=seed) for seed in (1, 1, 2))
+    assert len({tuple(pair) for pair in first.tolist()} & every) == 5 and torch.equal(first, again)
+    assert not torch.equal(first, other) and len(some_pairs(data, 100)) == len(every) == 8
+
+
+def test_every_image_in_every_pose_image_after_image(smoke):
+    data, targets = people([1, 2, 3]), people([-1, -1], seed=5)
+    drawn = in_canonical_poses(data, smoke, targets, batch_size=4)
+    assert drawn.pids.tolist() == [1, 1, 2, 2, 3, 3]
+    assert len(set(drawn.names)) == 6
+    pose = smoke.condition(targets.batch([1]))
+    want = smoke.generate(data.images[2:3].float() / 127.5 - 1, pose)
+    assert (drawn.images[5].float() - (want[0] + 1) * 127.5).abs().max() < 1.01
+
+
+def test_vgg19_is_read_in_a_fresh_interpreter():
+    """torchvision's import before its shim used to stop with an operator that does not exist."""
+    code = (
+        "import torch; from reidlib.generators.pn_gan import vgg19_features; "
+        "vgg19_features(torch.ones(1, 18, 3), (64, 32), 'no_such_file.pth')"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 1 and out.stderr.strip().splitlines()[-1].startswith("FileNotFoundError: no weights at")
+
+
+SIZES = [9, 6, 4]  # members of three poses
+
+
+def pose_group(seed: int, members: int) -> torch.Tensor:
+    """One random pose, and copies that differ from it by a few tenths of a pixel."""
+    g = torch.Generator().manual_seed(seed)
+    pose = torch.rand(1, 18, 2, generator=g) * torch.tensor([28.0, 60.0]) + 2
+    places = pose + torch.randn(members, 18, 2, generator=g) * 0.3
+    return torch.cat([places, torch.ones(members, 18, 1)], dim=-1)
+
+
+def posed_people() -> PersonImages:
+    """Three poses, 9, 6 and 4 times, mixed up; and a last image with nine joints."""
+    keypoints = torch.cat([pose_group(seed, n) for seed, n in enumerate(SIZES)])
+    keypoints = keypoints[torch.randperm(len(keypoints), generator=torch.Generator().manual_seed(9))]
+    poor = keypoints[:1].clone()
+    poor[:, 9:] = torch.tensor([-1.0, -1.0, 0.0])
+    keypoints = torch.cat([keypoints, poor])
+    n = len(keypoints)
+    return PersonImages(torch.zeros(n, 3, 64, 32, dtype=torch.uint8), [1] * n, [1] * n, keypoints=keypoints)
+
+
+def test_9_members_of_the_training_set_distinct_and_repeatable(tmp_path):
+    train = posed_people()
+    found = canonical_poses(train, 3, seed=1)
+    assert torch.equal(found.keypoints, train.keypoints[found.rows]) and found.rows.unique().numel() == 3
+    assert torch.equal(found.pictures, poses.skeleton_images(found.keypoints, (64, 32)))
+    again = canonical_poses(train, 3, seed=1)
+    assert torch.equal(again.rows, found.rows) and torch.equal(again.clusters, found.clusters)
+    paths = found.save(tmp_path / "poses")
+    assert [p.name for p in sorted((tmp_path / "poses").iterdir())] == ["1.png", "2.png", "3.png"]
+    assert [Image.open(p).getpixel((0, 0)) for p in paths] == [tuple(x) for x in found.pictures[:, :, 0, 0].tolist()]
+    assert Image.open(paths[2]).size == (32, 64)
+
+
+@pytest.mark.parametrize("mode", ["medoid", "joint_mean", "pixel_mean"])
+def test_9_one_cluster_and_as_many_as_images(mode):
+    train = posed_people().select(indices=range(19))
+    one, all_of_them = canonical_poses(train, 1, mode=mode), canonical_poses(train, 19, mode=mode)
+    assert len(one) == 1 and one.counts.tolist() == [19] and (one.clusters == 0).all()
+    assert sorted(all_of_them.rows.tolist()) == list(range(19)) and (all_of_them.counts == 1).all()
+    assert torch.equal(all_of_them.pictures, poses.skeleton_images(train.keypoints, (64, 32))[all_of_them.rows])
+
+
+def test_the_clusters_are_the_groups_and_the_largest_comes_first():
+    train = posed_people()
+    found = canonical_poses(train, 3)
+    assert found.counts.tolist() == SIZES and found.clusters[-1] == -1 and len(found.features) == sum(SIZES)
+    assert found.clusters[:-1].bincount().tolist() == SIZES
+    for c in range(3):  # all members of a cluster lie near one another, and its medoid is nearest to their mean
+        members = (found.clusters == c).nonzero().flatten()
+        places = train.keypoints[members][..., :2]
+        assert (places - places.mean(0)).abs().max() < 2
+        own = found.features[members]
+        assert found.rows[c] == members[(own - own.mean(0)).norm(dim=1).argmin()]
+
+
+def test_joint_and_pixel_means_by_hand():
+    train = posed_people()
+    keypoints = train.keypoints.clone()
+    keypoints[:2, 4] = torch.tensor([-1.0, -1.0, 0.0])
+    keypoints[1, 5] = torch.tensor([-1.0, -1.0, 0.0])
+    three = PersonImages(train.images[:3], [1] * 3, [1] * 3, keypoints=keypoints[:3])
+    joint, pixel = (canonical_poses(three, 1, mode=m) for m in ("joint_mean", "pixel_mean"))
+    assert joint.keypoints[0, 4].tolist() == [-1, -1, 0]  # one of three images shows it
+    assert torch.allclose(joint.keypoints[0, 5, :2], (keypoints[0, 5, :2] + keypoints[2, 5, :2]) / 2)
+    assert torch.allclose(joint.keypoints[0, 0, :2], keypoints[:3, 0, :2].mean(0))
+    assert torch.equal(joint.pictures, poses.skeleton_images(joint.keypoints, (64, 32)))
+    expected = poses.skeleton_images(keypoints[:3], (64, 32)).float().mean(0).round()
+    assert torch.equal(pixel.pictures[0].float(), expected) and torch.equal(pixel.keypoints, joint.keypoints)
+
+
+def test_as_images_are_targets_that_show_nobody():
+    found = canonical_poses(posed_people(), 3)
+    targets = found.as_images()
+    assert targets.names == ["1", "2", "3"] and targets.pids.tolist() == [-1] * 3 and targets.is_generated.all()
+    assert torch.equal(targets.keypoints, found.keypoints) and torch.equal(targets.images, found.pictures)
+    assert canonical_poses(posed_people(), 3, mode="pixel_mean").as_images().keypoints is None
+
+
+def test_skeleton_features_see_the_turn_and_not_the_place():
+    front = pose_group(3, 1)
+    moved = front + torch.tensor([3.0, -1.0, 0.0])
+    turned = poses.flip_keypoints(front, 32)
+    turned[..., 0] = 31 - turned[..., 0]  # the same places with left and right exchanged
+    a, b, c = (skeleton_features(x, (64, 32)) for x in (front, moved, turned))
+    assert a.shape == (1, 384) and torch.allclose(a, b, atol=1e-5) and (a - c).norm() > 0.3 * a.norm()
+    larger = front * torch.tensor([4.0, 4.0, 1.0])
+    assert (skeleton_features(larger, (256, 128)) - a).norm() < 0.3 * a.norm()
+
+
+def test_vgg19_fc7_from_a_file(tmp_path):
+    from safetensors.torch import save_file
+    from torchvision.models import vgg19
+
+    with torch.device("meta"):
+        network = vgg19(weights=None)
+    g = torch.Generator().manual_seed(0)
+    state = {}
+    for name, tensor in network.state_dict().items():
+        scale = (2 / tensor[0].numel()) ** 0.5 if tensor.dim() > 1 else 0.1
+        one = torch.randn(4096, generator=g) * scale  # drawing all 144 million would take seconds
+        state[name] = one.repeat(-(-tensor.numel() // 4096))[: tensor.numel()].view(tensor.shape).contiguous()
+    save_file(state, tmp_path / "vgg19.safetensors")
+    keypoints = pose_group(1, 1)
+    got = vgg19_features(keypoints, (64, 32), tmp_path / "vgg19.safetensors")
+    x = poses.skeleton_images(keypoints, (64, 32)).float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x = (x - mean[:, None, None]) / std[:, None, None]
+    x = F.interpolate(x, (224, 224), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        for i in [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]:
+            x = F.relu(F.conv2d(x, state[f"features.{i}.weight"], state[f"features.{i}.bias"], padding=1))
+            x = F.max_pool2d(x, 2) if i in (2, 7, 16, 25, 34) else x
+        x = x.flatten(1)
+        for i in (0, 3):
+            x = F.relu(F.linear(x, state[f"classifier.{i}.weight"], state[f"classifier.{i}.bias"]))
+    assert got.shape == (1, 4096) and torch.allclose(got, x, rtol=1e-3, atol=1e-3 * x.abs().max().item())
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors does not fit VGG"):
+        vgg19_features(keypoints, (64, 32), tmp_path / "other.safetensors")
+    with pytest.raises(FileNotFoundError, match="vgg19"):
+        vgg19_features(keypoints, (64, 32), tmp_path / "none.pth")
+
+
+def test_bad_input_of_canonical_poses_is_refused():
+    train = posed_people()
+    for options, words in (
+        (dict(k=20), r"\[1, 19\]"),
+        (dict(mode="mode"), "'medoid'"),
+        (dict(features="sift"), "'skeleton', 'vgg19'"),
+        (dict(features="vgg19"), "weights"),
+        (dict(weights="file.pth"), "vgg19"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            canonical_poses(train, **options)
+    with pytest.raises(ValueError, match="key points"):
+        canonical_poses(PersonImages(train.images, [1] * 20, [1] * 20))
+    same = train.select(indices=[0] * 5)
+    with pytest.raises(ValueError, match="there are 1"):
+        canonical_poses(same, 2)

@@ -1,6 +1,9 @@
 """Generated sets: names and labels, the file that resumes, and what is refused."""
 
+import errno
 import json
+import os
+from functools import partial
 
 import psutil
 import pytest
@@ -9,7 +12,12 @@ from torch import nn
 
 from reidlib.datasets import PersonImages
 from reidlib.datasets.sampling import seeded
-from reidlib.generators.synthesis import stream, synthesise
+from reidlib.files import InUseError, locked
+from reidlib.generators.camera_transfer import CameraTransfer
+from reidlib.generators.controls import ColourMatching
+from reidlib.generators.cyclegan import CycleGAN
+from reidlib.generators.synthesis import stream, synthesise, train_generator
+from reidlib.networks import device_of
 
 
 class Shift(nn.Module):
@@ -126,7 +134,7 @@ def test_a_folder_of_another_set_is_refused(tmp_path):
         with pytest.raises(ValueError, match=f"holds another set, of a different {what}:"):
             make(**other)
     (tmp_path / "synthesis.json").unlink()
-    with pytest.raises(ValueError, match="nobody knows what it holds"):
+    with pytest.raises(ValueError, match="what it holds is not known"):
         make()
 
 
@@ -165,8 +173,116 @@ def test_what_does_not_fit_is_refused():
         (ValueError, {}, "Shift.condition got no targets, and missed TypeError"),
         (ValueError, {"pairs": pairs[:1], "targets": people()}, "got targets with images.*missed KeyError.'keypoints'"),
         (ValueError, {"pairs": pairs, "targets": targets, "pids": [1, 2]}, "pids must be one number or 40"),
-        (ValueError, {"pairs": pairs, "targets": targets, "precision": "fp16"}, "precision must be one of auto, fp32"),
+        (
+            ValueError,
+            {"pairs": pairs, "targets": targets, "precision": "fp16"},
+            "precision must be one of 'auto', 'fp32'",
+        ),
         (ValueError, {"pairs": pairs, "targets": targets, "batch_size": 0}, "batch_size must be at least 1, got 0"),
     ):
         with pytest.raises(error, match=message):
             synthesise(Shift(), sources, **arguments)
+
+
+def larger(n=4):
+    pixels = torch.randint(0, 256, (n, 3, 64, 32), dtype=torch.uint8, generator=seeded(0))
+    return PersonImages(pixels, range(1, n + 1), [1] * n, masks=pixels[:, 0])
+
+
+@pytest.mark.parametrize("switch", [dict(mask_threshold=0.5), dict(stochastic_test=True)])
+def test_the_same_weights_with_another_setting_or_precision_are_another_set(tmp_path, switch):
+    """The folder used to be opened although another `mask_threshold` makes other pictures."""
+    sources = larger()
+    torch.manual_seed(0)
+    method = CameraTransfer(model=2, preset="smoke")
+    pairs = torch.tensor([[0, 1], [2, 3]])
+    make = partial(synthesise, sources=sources, pairs=pairs, targets=sources, folder=tmp_path)
+    first = make(method)
+    other = CameraTransfer(model=2, preset="smoke", **switch)
+    other.load_state_dict(method.state_dict())
+    with pytest.raises(ValueError, match="holds another set, of a different settings:"):
+        make(other)
+    with pytest.raises(ValueError, match="holds another set, of a different precision:"):
+        make(method, precision="bf16")
+    again = CameraTransfer(model=2, preset="smoke")
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(make(again, precision="fp32").images, first.images)
+
+
+def test_a_full_disk_is_said_in_words_before_anything_is_mapped(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = dict(pairs=every_pair(5, 8), targets=poses(), folder=tmp_path, batch_size=6)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(OSError, match=r"images.part.npy needs .* GB free \(No space left on device\): make room"):
+            synthesise(Shift(), people(), **arguments)
+    assert list(tmp_path.iterdir()) == []  # nothing that takes room, nothing that a next run would trip over
+    with pytest.raises(RuntimeError, match="the power went"):
+        synthesise(Shift(breaks_at=18), people(), **arguments)
+    with monkeypatch.context() as patched:  # the room went between two sittings
+        patched.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(OSError, match="make room"):
+            synthesise(Shift(), people(), **arguments)
+    again = Shift()
+    made = synthesise(again, people(), **arguments)
+    assert again.seen == 22 and torch.equal(
+        made.images, synthesise(Shift(), people(), every_pair(5, 8), targets=poses()).images
+    )
+
+
+@pytest.mark.parametrize("system_call", [True, False])
+def test_the_whole_file_is_on_the_disk_before_it_is_mapped(tmp_path, monkeypatch, system_call):
+    if not system_call:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    sources = PersonImages(torch.zeros(100, 3, 64, 32, dtype=torch.uint8), [1] * 100, [1] * 100)
+    blocks = []
+
+    class Looking(Negative):
+        def generate(self, images, condition):
+            blocks.append((tmp_path / ".images.part.npy").stat().st_blocks * 512)
+            return -images
+
+    synthesise(Looking(), sources, folder=tmp_path, batch_size=10)
+    assert blocks[0] >= 100 * 3 * 64 * 32
+
+
+def test_two_at_once_in_one_folder_are_refused_in_words(tmp_path, monkeypatch):
+    from reidlib.generators import synthesis
+
+    monkeypatch.setattr(synthesis, "locked", lambda path, wait: locked(path))  # without the patience
+    with locked(tmp_path / "images.npy"), pytest.raises(InUseError, match=r"images\.npy is in use by process"):
+        synthesise(Negative(), people(), folder=tmp_path)
+    assert len(synthesise(Negative(), people(), folder=tmp_path)) == 5
+
+
+def test_a_method_works_where_its_parameters_or_else_its_buffers_lie():
+    class Bare(Negative):
+        def generate(self, images, condition):
+            seen.append(images.device.type)
+            return -images
+
+    seen = []
+    list(stream(Bare(), people()))
+    assert seen == ["cpu"] and device_of(Bare()).type == "cpu"
+    matching = ColourMatching(people(), people(seed=1))
+    assert device_of(matching.to("meta")).type == "meta"
+    assert device_of(Shift().to("meta")).type == "meta"
+    with pytest.raises(TypeError, match="device"):
+        synthesise(Negative(), people(), device="cpu")
+
+
+def test_one_function_trains_any_generator_under_its_seed():
+    sources = larger(6)
+    pairs = torch.tensor([[i, (i + 1) % 6] for i in range(6)])
+    options = dict(images_seen=12, batch_size=3, device="cpu", progress=False)
+    build = partial(CycleGAN, preset="smoke", width=4, pool_size=2)
+    (first, history), (second, _), (other, _) = (
+        train_generator(build, sources, pairs, seed=seed, **options) for seed in (0, 0, 1)
+    )
+    assert history.steps == first.settings["steps"] == 4 and history.images == 12
+    assert all(torch.equal(t, second.state_dict()[name]) for name, t in first.state_dict().items())
+    assert not torch.equal(first.G_A.layers[1].weight, other.G_A.layers[1].weight)
+    with pytest.raises(ValueError, match="images_seen=2 is less than one batch of 3"):
+        train_generator(build, sources, pairs, **options | dict(images_seen=2))

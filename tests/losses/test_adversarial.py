@@ -43,5 +43,5 @@ def test_extreme_scores_and_half_precision_stay_finite():
 
 
 def test_another_kind_is_named():
-    with pytest.raises(ValueError, match="vanilla, least_squares, got 'wgan'"):
+    with pytest.raises(ValueError, match="'vanilla', 'least_squares'; got 'wgan'"):
         adversarial_loss(SCORES, True, "wgan")

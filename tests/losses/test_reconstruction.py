@@ -78,5 +78,5 @@ def test_bad_input_is_shown():
         static_losses(G, X, Y, source_mask=M_IN[0], target_mask=M_OUT)
     with pytest.raises(ValueError, match="one shape"):
         variable_losses(G, Y[..., :1], target_mask=M_OUT)
-    with pytest.raises(ValueError, match="in_out_inv, in_inv, literal, got 'out'"):
+    with pytest.raises(ValueError, match="'in_out_inv', 'in_inv', 'literal'; got 'out'"):
         masked_condition(X, M_IN, M_OUT, "out")

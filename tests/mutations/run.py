@@ -1,0 +1,142 @@
+r"""Break the library on purpose, one line at a time, and say which breaks the tests do not notice.
+
+`python tests/mutations/run.py` works through `mutations.txt`: each change is made in a temporary copy of the tree, the
+tests named beside it and the file's own doctests run with one thread, and what no test notices has survived. Words
+choose some of the files: `python tests/mutations/run.py evaluators sampling`. A mutation takes 10 s, so this is no part
+of `make test`. A section of `mutations.txt` is
+
+    ## reidlib/losses/adversarial.py | tests/losses/test_adversarial.py
+    factor: float = 0.5 => factor: float = 1.0
+    x.square() => x.abs() ## equal here, because ...
+
+The text on the left must stand exactly once in the file (`\n` is a line's end), else the entry is reported as stale. A
+reason after "##" explains a change that no test can or should notice. Tests that fail without any change are left out.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTED = Path(__file__).with_name("mutations.txt")
+SHARE = 0.05  # that may survive
+COPIED = ("reidlib", "tests")  # the rest of the tree is linked, except the cache of images
+SECONDS = 600  # for the tests of one mutation; slower is noticed
+
+
+class Mutation(NamedTuple):
+    """One change: in `file`, `old` becomes `new`; `tests` should fail, unless `reason` says why none does."""
+
+    file: str
+    tests: tuple[str, ...]
+    old: str
+    new: str
+    reason: str
+
+
+def read(path: Path = LISTED) -> list[Mutation]:
+    """Read the list; a line that cannot be read is an error with its number."""
+    found, file, tests = [], "", ()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("## "):
+            file, _, named = line[3:].partition(" | ")
+            tests = tuple(named.split())
+        elif line.strip():
+            old, arrow, rest = line.partition(" => ")
+            new, _, reason = rest.partition(" ## ")
+            if not (arrow and file and tests) or old == new:
+                raise SystemExit(f"{path.name}, line {number}: 'old => new' below '## file | tests' is needed: {line}")
+            old, new = (text.replace("\\n", "\n") for text in (old, "" if new == "(nothing)" else new))
+            found.append(Mutation(file, tests, old, new, reason))
+    return found
+
+
+def copy_tree(place: Path) -> None:
+    """Make a tree in which files can be changed: sources copied, everything else linked."""
+    for name in COPIED:
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (place / "data").mkdir()
+    for path in [*ROOT.iterdir(), *(ROOT / "data").iterdir()]:
+        target = place / path.relative_to(ROOT)
+        if not target.exists() and path.name not in (".git", ".cache", ".hypothesis", ".pytest_cache"):
+            target.symlink_to(path)
+
+
+def run_tests(place: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
+    """Run tests in the copy; return pytest's exit code (1 after a timeout) and its output."""
+    environment = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *options, *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=place, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 1, "timeout"
+    return done.returncode, done.stdout + done.stderr
+
+
+def baseline(place: Path, tests: tuple[str, ...]) -> tuple[list[str], str]:
+    """Run tests of the unchanged copy: options that leave out those that fail, and why none can be used."""
+    code, output = run_tests(place, tests, "-rfE")
+    failing = [line.split()[1] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    broken = code not in (0, 1) or (code == 1 and not failing)
+    return [f"--deselect={name}" for name in failing], output[-2000:] if broken else ""
+
+
+def main() -> int:
+    """Run the mutations whose file holds one of the words; return 1 if too many survive."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="parts of file names; none: all")
+    parser.add_argument("--list", action="store_true", help="count the entries and look for stale ones; run nothing")
+    arguments = parser.parse_args()
+    chosen = [m for m in read() if not arguments.words or any(word in m.file for word in arguments.words)]
+    stale, survived, killed, known = [], [], 0, {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        copy_tree(place)
+        for mutation in chosen:
+            path = place / mutation.file
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            if text.count(mutation.old) != 1:
+                stale.append(mutation)
+                print(f"STALE     {mutation.file}: {text.count(mutation.old)} times: {mutation.old!r}", flush=True)
+                continue
+            if arguments.list:
+                continue
+            tests = (*mutation.tests, mutation.file)
+            if tests not in known:
+                known[tests] = baseline(place, tests)
+                for option in known[tests][0]:
+                    print(f"LEFT OUT  {option.partition('=')[2]} fails without any change", flush=True)
+            options, broken = known[tests]
+            if broken:
+                stale.append(mutation)
+                print(f"STALE     {mutation.file}: its tests cannot run:\n{broken}", flush=True)
+                continue
+            start = time.perf_counter()
+            path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+            code, _ = run_tests(place, tests, "-x", *options)
+            path.write_text(text, encoding="utf-8")
+            killed += code != 0
+            if code == 0:
+                survived.append(mutation)
+            words = "SURVIVED " if code == 0 else "killed   "
+            shown = f"{mutation.old!r} => {mutation.new!r}{mutation.reason and f' ({mutation.reason})'}"
+            print(f"{words} {time.perf_counter() - start:4.0f} s  {mutation.file}: {shown}", flush=True)
+    unexplained = [m for m in survived if not m.reason]
+    ran = killed + len(survived)
+    print(f"\n{len(chosen)} mutations, {len(stale)} stale, {ran} ran, {len(survived)} survived", end="")
+    print(f" ({len(survived) / max(ran, 1):.1%}; {len(unexplained)} without a reason)")
+    for mutation in unexplained:
+        print(f"  {mutation.file}: {mutation.old!r} => {mutation.new!r}")
+    return int(len(unexplained) > 0 or len(survived) > SHARE * max(ran, 1) or bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,12 +1,14 @@
 """Nine features into one: by hand, invariances, and a benchmark scored by every mode from one pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reidlib.datasets import Benchmark, PersonImages, Protocol
-from reidlib.embedders import TwoStep, embed_all
+from reidlib.datasets import Benchmark, PersonImages, Protocol, extend
+from reidlib.embedders import Baseline, embed_all
 from reidlib.evaluators import evaluate_retrieval
 from reidlib.experiments import (
     MODES,
@@ -97,14 +99,14 @@ def test_fusion_does_not_ask_for_an_order():
 
 
 def test_features_are_those_of_a_stored_synthetic_set():
-    images, (net_a, net_b, generator, targets) = bench().gallery, system()
-    a, b = fused_features(images, net_a, net_b, generator, targets, batch_size=5)
+    images, (net_a, net_b, generator, targets) = bench().gallery, (whole := system())
+    a, b = fused_features(images, whole, batch_size=5)
     assert net_b.largest == 5  # never the whole set
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(3))
     stored = synthesise(generator, images, pairs, targets=targets)
     assert torch.equal(b.reshape(12, 3), embed_all(net_b, stored))
     assert torch.equal(a, embed_all(net_a, images))
-    assert torch.equal(b, fused_features(images, net_a, net_b, generator, targets)[1])
+    assert torch.equal(b, fused_features(images, whole)[1])
     tinted = (images.images[2].float() + targets.images[1].float()) / 2  # image 2 in pose 1
     want = F.normalize(tinted.mean((1, 2))[[2, 0, 1]], dim=0)
     torch.testing.assert_close(b[2, 1], want, atol=0.01, rtol=0)
@@ -114,7 +116,7 @@ def test_a_alone_is_as_evaluated_by_itself():
     """Acceptance check 11: identical images are at distance 0; "a" alone is A's own evaluation."""
     features = embed_benchmark(bench(), system())
     twice = people([[7, 80, 30], [7, 80, 30]], [1, 1], [1, 2])
-    a, b = fused_features(twice, *system())
+    a, b = fused_features(twice, system())
     for mode in MODES:
         fused = fuse(a, b, mode)
         assert torch.equal(fused[0], fused[1]), mode
@@ -168,6 +170,28 @@ def test_multi_query_pools_after_fusion():
     assert torch.equal(score_fused(own, found, multi_query="mean")["a"].first_hits, alone.first_hits)
 
 
+def test_an_image_that_splits_share_is_embedded_once():
+    one = bench()
+    larger = extend(one.gallery, people([[9, 9, 200]], [3], [1]))
+    two = Benchmark("other", one.train, one.gallery, extend(one.query, larger))
+    whole, known, made = system(), {}, []
+    whole.net_a.embed = lambda images, embed=whole.net_a.embed: made.append(len(images)) or embed(images)
+    shared = [embed_benchmark(split, whole, known=known) for split in (one, two)]
+    assert sum(made) == 7  # 2 queries, 4 gallery images, and the one that only the second split has
+    for split, sides in zip((one, two), shared, strict=True):
+        apart = embed_benchmark(split, system())
+        for side in ("query", "gallery"):
+            assert all(torch.equal(a, b) for a, b in zip(sides[side], apart[side], strict=True))
+
+
+def test_an_image_is_known_by_its_pixels_not_by_its_name():
+    """Sets number their images from 0 where they have no names: equal names must not share features."""
+    one, known = bench(), {}
+    assert one.query.names[0] == one.gallery.names[0]
+    sides = embed_benchmark(one, system(), known=known)
+    assert not torch.equal(sides["query"].a[0], sides["gallery"].a[0]) and len(known) == 6
+
+
 def test_splits_in_one_call():
     trained = []
 
@@ -179,6 +203,11 @@ def test_splits_in_one_call():
     assert list(out) == ["a", "max"] and trained == ["0"]  # both splits train on the same images
     want = score_fused(bench(), embed_benchmark(bench(), system()))["max"]
     assert len(out["max"].table) == 2 and out["max"].std["rank-1"] == 0
+    other = {"0": system(), "1": PNGANSystem(MeanColour((0, 0, 1)), MeanColour((1, 1, 0)), Tint(), poses())}
+    splits = [bench(name="0"), replace(bench(name="1"), train=bench().query)]
+    apart = score_fused_splits(splits, lambda split: other[split.name], modes=["max"])["max"]
+    for name, found in zip(other, apart.table["mAP (plain AP)"], strict=True):  # another system embeds anew
+        assert found == pytest.approx(score_fused(bench(), embed_benchmark(bench(), other[name]))["max"].mAP)
     assert out["max"].mean["mAP (plain AP)"] == pytest.approx(want.mAP)
 
 
@@ -190,20 +219,21 @@ def test_from_generator_to_scores_with_the_papers_networks():
     canonical = PersonImages(images[:3], [-1] * 3, [-1] * 3, keypoints=joints)
     toy = Benchmark("toy", everyone, everyone.select(indices=[6, 7]), everyone.select(indices=range(6)))
     torch.manual_seed(0)
-    gan, net_a, net_b = PNGAN(preset="smoke"), TwoStep(3, preset="smoke"), TwoStep(3, preset="smoke")
+    gan = PNGAN(preset="smoke")
+    net_a, net_b = (Baseline(3, form="pn_gan", preset="smoke") for _ in range(2))
     features = embed_benchmark(toy, PNGANSystem(net_a, net_b, gan, canonical), batch_size=4)
     assert features["gallery"].b.shape == (6, 3, 64)
     assert not torch.equal(features["query"].b[:, 0], features["query"].b[:, 1])
     torch.testing.assert_close(features["query"].b.norm(dim=2), torch.ones(2, 3))
     scores = score_fused(toy, features)
     assert all(0 <= found.mAP <= 1 for found in scores.values())
-    assert torch.equal(scores["a"].first_hits, score_benchmark(net_a, toy, device="cpu").first_hits)
+    assert torch.equal(scores["a"].first_hits, score_benchmark(net_a, toy).first_hits)
 
 
 def test_what_does_not_fit_is_refused():
     a, b = random_features(2, 0)
     for arguments, message in (
-        ((a, b, "median"), "mode='median': accepted are 'a', 'b', 'max'"),
+        ((a, b, "median"), "mode must be one of 'a', 'b', 'max', .*got 'median'"),
         ((a, b[:1]), r"got \[2, 6\] and \[1, 8, 6\]"),
         ((a, b[:, :0]), r"got \[2, 6\] and \[2, 0, 6\]"),
         ((a, b[..., :5]), r"got \[2, 6\] and \[2, 8, 5\]"),

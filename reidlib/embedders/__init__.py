@@ -2,20 +2,19 @@
 
 from reidlib.embedders.baseline import Baseline, embed_all
 from reidlib.embedders.features import colour_histogram, pixel_features
-from reidlib.embedders.multi_layer import MultiLayerEmbedder, TwoStep, train_two_step
-from reidlib.embedders.recipes import RECIPES, Recipe
-from reidlib.embedders.resnet import Embedder, ResNet50
+from reidlib.embedders.recipes import FORMS, RECIPES, Recipe
+from reidlib.embedders.resnet import Embedder, Embedding, Head, ResNet50
 
 __all__ = [
+    "FORMS",
     "RECIPES",
     "Baseline",
     "Embedder",
-    "MultiLayerEmbedder",
+    "Embedding",
+    "Head",
     "Recipe",
     "ResNet50",
-    "TwoStep",
     "colour_histogram",
     "embed_all",
     "pixel_features",
-    "train_two_step",
 ]

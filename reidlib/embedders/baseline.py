@@ -2,24 +2,21 @@ r"""The re-ID baseline: one embedder, trained by identity and metric losses, as 
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
-from reidlib.embedders.recipes import RECIPES, Recipe
-from reidlib.embedders.resnet import Embedder
-from reidlib.losses import BatchHardTriplet, CentreLoss, QuartetLoss, lsro
-from reidlib.networks import evaluating
+from reidlib.embedders.recipes import Recipe, choose_form, read_losses
+from reidlib.embedders.resnet import Embedder, Embedding
+from reidlib.losses import BatchHardTriplet, CentreLoss, QuartetLoss, lsro, mixed_loss
+from reidlib.networks import device_of, evaluating
 from reidlib.networks import normalise as normalise_pixels
 
-LOSSES = ("softmax", "lsr", "triplet", "quartet", "centre")
-PRESETS = {
-    "smoke": dict(backbone="small", width=8, recipe="course"),
-    "course": dict(backbone="small", width=16, recipe="course"),
-    "paper": dict(backbone="resnet50", width=16, recipe="softmax"),
-}
+FAKES = (None, "lsr", "vanilla")
 
 
 class Baseline(nn.Module):
@@ -29,26 +26,39 @@ class Baseline(nn.Module):
 
     with the terms that `loss` names, joined by "+": "softmax" or "lsr" (label smoothing 0.1) for $L_\text{id}$
     (softmax where neither is named), "triplet" (batch-hard, margin 0.3), "quartet" (improved, hinge), "centre".
-    Triplet and centre loss see the pooled feature, the quartet loss the L2-normalised one. Images without a label
-    (pid -2) aim at the uniform distribution in $L_\text{id}$ (LSRO) and take no part in the others.
+    Triplet and centre loss see the feature before the neck, the quartet loss the same scaled to length 1. Images
+    without a label (pid -2) aim at the uniform distribution in $L_\text{id}$ (LSRO) and take no part in the others.
+
+    Two forms are other papers' networks. "pn_gan" (Qian et al. 2018): the last stage's blocks merged into one feature,
+    trained in two steps, first the new layers on a frozen backbone, then everything, each with an optimizer of its own.
+    "camstyle" (Zhong et al. 2018, section 3.4): generated images (`is_generated` in the batch) have smoothed labels,
+    real ones have not, and each part has its own mean:
+
+    $$L_\text{id} = \frac1M \sum_{i=1}^{M} L_\text{CE}(x_i) + \frac1N \sum_{j=1}^{N} L_\text{LSR}(x_j^*)$$
 
     Args:
         n_classes: identities in training.
-        preset: "smoke" (width 8), "course" (width 16) or "paper" (ResNet-50, the thesis's recipe); sets the next four.
-        backbone: "small" or "resnet50".  width: of the small one.
-        recipe: a name of `RECIPES` ("softmax", "ide", "bag_of_tricks", "course") or a `Recipe`.
-        loss, last_stride, bnneck, dropout, normalise: instead of the recipe's. `normalise` scales features to length 1
-            in `embed`.
+        form: "baseline", "pn_gan" or "camstyle".
+        preset: "smoke" (width 8), "course" (width 16) or "paper" (ResNet-50, the paper's recipe and layers).
+        recipe: a name of `RECIPES` or a `Recipe`, instead of the preset's.
+        loss, normalise, frozen_share: instead of the recipe's. `normalise` scales features to length 1 in `embed`.
+            `frozen_share` is the share of the run that trains the new layers alone; where the backbone starts from
+            random weights the recipe's is left out, because such a backbone teaches the new layers nothing.
         steps: length of the run that the recipe's schedule is spread over.
+        fakes: how generated images are taken: None as real ones, "lsr" by the equation above, "vanilla" by it with
+            plain cross-entropy for both parts.
+        epsilon: smoothing of the labels.
         weights: ResNet-50's start, see `resnet.ResNet50`.
         triplet_weight, quartet_weight, centre_weight: weights of the terms.
+        network: further switches of `Embedder` (backbone, width, last_stride, pool, merge, dimensions, bnneck, dropout,
+            heads, start), instead of the form's and the recipe's.
 
     Attributes:
-        embedder: the network.  weights_source: what it started from ("random" or the file).
-        recipe, losses: what was chosen.
+        embedder: the network.  weights_source: what it started from ("random", "given" or the file).
+        recipe, losses: what was chosen.  frozen_steps: steps that train the new layers alone.
 
     Raises:
-        ValueError: for names that are not known.
+        ValueError: for names that are not known, and choices that do not fit each other.
 
     >>> method = Baseline(5, preset="smoke", steps=10)
     >>> method.embed(torch.zeros(2, 3, 64, 32, dtype=torch.uint8)).shape
@@ -59,91 +69,122 @@ class Baseline(nn.Module):
         self,
         n_classes: int,
         *,
+        form: str = "baseline",
         preset: str = "course",
-        backbone: str | None = None,
-        width: int | None = None,
         recipe: str | Recipe | None = None,
         loss: str | None = None,
         steps: int = 1000,
-        last_stride: int | None = None,
-        bnneck: bool | None = None,
-        dropout: float | None = None,
         normalise: bool | None = None,
+        frozen_share: float | None = None,
+        fakes: str | None = None,
+        epsilon: float = 0.1,
         weights: str | Path | None = "auto",
         triplet_weight: float = 1.0,
         quartet_weight: float = 1.0,
         centre_weight: float = 5e-4,
+        **network: Any,
     ) -> None:
         super().__init__()
-        defaults = _choose("preset", preset, PRESETS)
-        recipe = defaults["recipe"] if recipe is None else recipe
-        self.recipe: Recipe = recipe if isinstance(recipe, Recipe) else _choose("recipe", recipe, RECIPES)
-        self.losses = _read_losses(self.recipe.loss if loss is None else loss)
-        if steps < 1:
-            raise ValueError(f"steps={steps}: a run has at least one step")
-        self.steps = steps
+        chosen = choose_form(form, preset, recipe=recipe, fakes=fakes, **network)
+        self.recipe: Recipe = chosen.pop("recipe")
+        self.fakes = chosen.pop("fakes", None)
+        self.losses = read_losses(self.recipe.loss if loss is None else loss)
         self.normalise = self.recipe.normalise if normalise is None else normalise
-        self.embedder = Embedder(
-            n_classes,
-            backbone=defaults["backbone"] if backbone is None else backbone,
-            width=defaults["width"] if width is None else width,
-            last_stride=self.recipe.last_stride if last_stride is None else last_stride,
-            bnneck=self.recipe.bnneck if bnneck is None else bnneck,
-            dropout=self.recipe.dropout if dropout is None else dropout,
-            weights=weights,
-        )
+        self.epsilon, self.steps = epsilon, steps
+        if "heads" not in chosen:
+            chosen = {"bnneck": self.recipe.bnneck} | chosen
+        chosen = {"last_stride": self.recipe.last_stride, "dropout": self.recipe.dropout} | chosen
+        self.embedder = Embedder(n_classes, weights=weights, **chosen)
         self.weights_source = self.embedder.weights_source
+        if frozen_share is None:
+            frozen_share = 0.0 if self.weights_source == "random" else self.recipe.frozen_share
+        self._check(frozen_share)
+        self.frozen_steps = round(frozen_share * steps)
         self.term_weights = {"triplet": triplet_weight, "quartet": quartet_weight, "centre": centre_weight}
         self.triplet, self.quartet = BatchHardTriplet(), QuartetLoss()
         self.centre = CentreLoss(n_classes, self.embedder.dimensions) if "centre" in self.losses else None
 
+    def _check(self, frozen_share: float) -> None:
+        check_choice("fakes", self.fakes, FAKES)
+        if self.steps < 1 or not 0 <= frozen_share < 1:
+            raise ValueError(
+                f"steps={self.steps}, frozen_share={frozen_share}: accepted are steps >= 1 and a share in [0, 1)"
+            )
+        if self.fakes is not None and "lsr" in self.losses:
+            raise ValueError(
+                f"fakes={self.fakes!r} leaves the labels of real images sharp, and the loss {'+'.join(self.losses)} "
+                "smooths them: take softmax"
+            )
+
     def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]:
-        """Give the embedder's optimizer "E" with the recipe's schedule, and "centres" (SGD, rate 0.5) if they learn."""
-        parameters = [p for p in self.embedder.parameters() if p.requires_grad]
-        made = {"E": (parameters, self.recipe.make_optimizer(parameters), self.schedule)}
+        """Give the embedder's optimizer "E" with the recipe's schedule, and others where something else learns.
+
+        "new layers" (the recipe's rate, constant) where the backbone is frozen at first; "centres" (SGD, rate 0.5).
+        """
+        new, backbone = self.embedder.new_layers, list(self.embedder.backbone.parameters())
+        made = {"E": (backbone + new, self.recipe.make_optimizer(backbone, new), self.schedule)}
+        if self.frozen_steps:
+            made["new layers"] = (new, self.recipe.make_optimizer([], new), None)
         if self.centre is not None:
             centres = list(self.centre.parameters())
             made["centres"] = (centres, torch.optim.SGD(centres, lr=0.5), None)
         return made
 
     def schedule(self, step: int) -> float:
-        """Return the factor of the learning rate at a step, from 0."""
-        return self.recipe.factor_at(step, self.steps)
+        """Return the factor of the learning rate at a step, from 0; while the backbone is frozen it does not move."""
+        return self.recipe.factor_at(max(0, step - self.frozen_steps), self.steps - self.frozen_steps)
 
     def training_step(
         self, batch: dict[str, Tensor], step: int, update: Callable[[str, Tensor], None]
     ) -> dict[str, Tensor]:
         """Take one step on `images` (uint8, or float if normalised already) and int64 `labels` (below 0: unlabelled).
 
+        With `fakes`, bool `is_generated` is needed, and every image needs an identity.
+
         Returns:
-            each term by name (unweighted), "loss" (weighted sum) and "accuracy" of the labelled images.
+            each term by name (unweighted; "identity of fakes" beside "identity" where they are apart), "loss" (weighted
+            sum) and "accuracy" of the labelled images.
+
+        Raises:
+            ValueError: an image without an identity where generated images are taken apart.
         """
-        labels = batch["labels"]
-        pooled, _, logits = self.embedder(as_network_input(batch["images"]))
-        terms = {"identity": lsro(logits, labels, epsilon=0.1 if "lsr" in self.losses else 0.0)}
+        labels, frozen = batch["labels"], step < self.frozen_steps
+        heads = self.embedder.all_heads(as_network_input(batch["images"]), frozen=frozen)
+        terms = self._identity(heads, labels, batch.get("is_generated"))
+        compared = heads[0].compared
         if "triplet" in self.losses:
-            terms["triplet"] = self.triplet(pooled, labels)
+            terms["triplet"] = self.triplet(compared, labels)
         if "quartet" in self.losses:
             seed = int(torch.empty((), dtype=torch.int64).random_())  # follows torch.manual_seed, as dropout does
-            terms["quartet"] = self.quartet(pooled, labels, torch.Generator().manual_seed(seed))
+            terms["quartet"] = self.quartet(compared, labels, torch.Generator().manual_seed(seed))
         if self.centre is not None:
-            terms["centre"] = self.centre(pooled, labels)
+            terms["centre"] = self.centre(compared, labels)
         loss = sum(self.term_weights.get(name, 1.0) * value for name, value in terms.items())
-        update("E", loss)
+        update("new layers" if frozen else "E", loss)
         if self.centre is not None:  # the gradient divided by the term's weight is that of the term itself
-            update("centres", self.centre(pooled.detach(), labels))
-        hits = (logits.argmax(1) == labels).sum() / (labels >= 0).sum().clamp(min=1)
+            update("centres", self.centre(compared.detach(), labels))
+        hits = (heads[0].logits.argmax(1) == labels).sum() / (labels >= 0).sum().clamp(min=1)
         return {**terms, "loss": loss, "accuracy": hits}
+
+    def _identity(self, heads: list[Embedding], labels: Tensor, is_generated: Tensor | None) -> dict[str, Tensor]:
+        """Return the identity terms, summed over the heads."""
+        if self.fakes is None:
+            epsilon = self.epsilon if "lsr" in self.losses else 0.0
+            return {"identity": sum(lsro(head.logits, labels, epsilon) for head in heads)}
+        epsilon = self.epsilon if self.fakes == "lsr" else 0.0
+        pairs = [mixed_loss(head.logits, labels, is_generated, epsilon) for head in heads]
+        return dict(zip(("identity", "identity of fakes"), map(sum, zip(*pairs, strict=True)), strict=True))
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the test features [B, D] of images [B, 3, H, W] (uint8, or float if normalised already).
 
         The network is in evaluation mode meanwhile; gradients flow to float images, so use `torch.no_grad()` or
-        `embed_all` where none are wanted. With the neck it is the feature after it.
+        `embed_all` where none are wanted. With the neck it is the feature after it; several heads' features stand one
+        behind the other.
         """
         with evaluating(self.embedder):
-            _, feature, _ = self.embedder(as_network_input(images))
-        return F.normalize(feature, dim=1) if self.normalise else feature
+            features = [head.feature for head in self.embedder.all_heads(as_network_input(images))]
+        return torch.cat([F.normalize(f, dim=1) if self.normalise else f for f in features], dim=1)
 
 
 def as_network_input(images: Tensor) -> Tensor:
@@ -152,21 +193,17 @@ def as_network_input(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed_all(
-    method: nn.Module,
-    images: PersonImages,
-    *,
-    batch_size: int = 256,
-    device: str | torch.device = "cpu",
-    flip: bool = False,
-) -> Tensor:
+def embed_all(method: nn.Module, images: PersonImages, *, batch_size: int = 256, flip: bool = False) -> Tensor:
     """Embed a whole set in batches and return its features [N, D] on the CPU, in the set's order.
 
     Args:
-        method: anything with `embed(images uint8 [B, 3, H, W]) -> [B, D]`.
+        method: anything with `embed(images uint8 [B, 3, H, W]) -> [B, D]`; the images go where its parameters lie.
         images: the set.
-        batch_size: images at a time.  device: where the method lies.
+        batch_size: images at a time.
         flip: average each image's feature with its mirror image's (and scale to length 1 if the features were).
+
+    Raises:
+        ValueError: an empty set.
 
     >>> people = PersonImages(torch.zeros(3, 3, 64, 32, dtype=torch.uint8), [1, 1, 2], [1, 2, 1])
     >>> embed_all(Baseline(2, preset="smoke"), people, flip=True).shape
@@ -174,7 +211,7 @@ def embed_all(
     """
     if not len(images):
         raise ValueError("there are no images to embed")
-    features = []
+    features, device = [], device_of(method)
     for rows in torch.arange(len(images)).split(batch_size):
         pixels = images.batch(rows, device)["images"]
         feature = method.embed(pixels)
@@ -184,19 +221,3 @@ def embed_all(
             feature = F.normalize(mean, dim=1) if unit else mean
         features.append(feature.float().cpu())
     return torch.cat(features)
-
-
-def _choose(name: str, value: str, accepted: dict) -> object:
-    if value not in accepted:
-        raise ValueError(f"{name}={value!r}: accepted are {', '.join(map(repr, accepted))}")
-    return accepted[value]
-
-
-def _read_losses(loss: str) -> tuple[str, ...]:
-    names = tuple(loss.split("+"))
-    unknown = [name for name in names if name not in LOSSES]
-    if unknown or len(set(names)) < len(names) or {"softmax", "lsr"} <= set(names):
-        raise ValueError(
-            f"loss={loss!r}: accepted are {', '.join(LOSSES)}, joined by '+', each once, softmax or lsr but not both"
-        )
-    return names if {"softmax", "lsr"} & set(names) else ("softmax", *names)

@@ -1,10 +1,16 @@
-r"""How a re-ID baseline is trained: published recipes with their printed schedules, and one for the course."""
+r"""How re-ID networks are trained: published recipes with their printed schedules, those of the course, and forms."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+from reidlib.checks import check_choice
+
+LOSSES = ("softmax", "lsr", "triplet", "quartet", "centre")
 
 
 @dataclass(frozen=True)
@@ -16,11 +22,12 @@ class Recipe:
     rate depends on the share of images seen; a run of the paper's own length has the paper's schedule exactly.
 
     Attributes:
-        optimizer: "adam" or "sgd" (momentum 0.9).  lr, weight_decay: of all parameters.
+        optimizer: "adam", "sgd" (momentum 0.9) or "nesterov" (SGD with Nesterov's).  lr, weight_decay: of the backbone.
+        new_layers: the heads' learning rate is so many times `lr`.
         length: the paper's number of units; unit: what one is.
         decay_at: units from which on the rate is a tenth (again).  warmup: units of linear warm-up.
         curve: "steps" (decay_at) or "cosine" (to zero at the end, after the warm-up).
-        loss, last_stride, bnneck, dropout, normalise: what `Baseline` takes when it is not told otherwise.
+        loss, last_stride, bnneck, dropout, normalise, frozen_share: what `Baseline` takes where nothing else is given.
         batch: images in a batch, or (P, K).  augmentation: name for `datasets.augment.reid_augmentation`.
         image_size: (height, width) of the paper; None: as the data come.
 
@@ -34,6 +41,7 @@ class Recipe:
     lr: float
     weight_decay: float
     length: int
+    new_layers: float = 1.0
     unit: str = "epoch"
     decay_at: tuple[int, ...] = ()
     warmup: int = 0
@@ -43,6 +51,7 @@ class Recipe:
     bnneck: bool = False
     dropout: float = 0.0
     normalise: bool = False
+    frozen_share: float = 0.0
     batch: int | tuple[int, int] = 32
     augmentation: str = "flip"
     image_size: tuple[int, int] | None = (256, 128)
@@ -60,11 +69,17 @@ class Recipe:
         """Return the factor at a step (from 0) of a run of `steps`; past the end it stays at the last value."""
         return self.factor(1 + min(step, steps - 1) * self.length // steps)
 
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the optimizer of these parameters."""
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay)
-        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+    def make_optimizer(
+        self, backbone: Sequence[nn.Parameter], new: Sequence[nn.Parameter] = ()
+    ) -> torch.optim.Optimizer:
+        """Make the optimizer of a backbone's parameters and of new layers."""
+        groups: list[Any] = [*backbone, *new]
+        if self.new_layers != 1.0:
+            groups = [{"params": list(backbone)}, {"params": list(new), "lr": self.new_layers * self.lr}]
+        if self.optimizer == "adam":
+            return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
+        nesterov = self.optimizer == "nesterov"
+        return torch.optim.SGD(groups, self.lr, momentum=0.9, nesterov=nesterov, weight_decay=self.weight_decay)
 
 
 RECIPES = {
@@ -72,7 +87,7 @@ RECIPES = {
     for recipe in (
         # the thesis's: 60 epochs, a tenth after 20 and after 40; tested on the raw pooled feature
         Recipe(
-            "softmax", "adam", 3e-4, 5e-4, 60, decay_at=(21, 41), loss="lsr", batch=32, augmentation="softmax"
+            "thesis", "adam", 3e-4, 5e-4, 60, decay_at=(21, 41), loss="lsr", batch=32, augmentation="softmax"
         ),
         # ID-discriminative embedding, counted in iterations
         Recipe(
@@ -89,5 +104,74 @@ RECIPES = {
             "course", "adam", 3e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax",
             bnneck=True, normalise=True, batch=32, augmentation="flip", image_size=None,
         ),
+        # PN-GAN's networks: the paper gives rate and batch, the rest is this library's choice. The first fifth trains
+        # the new layers alone: 10 of 50 epochs, then a tenth of the rate after 25 of the other 40
+        Recipe(
+            "two_step", "adam", 3.5e-4, 5e-4, 40, decay_at=(26,), dropout=0.5, normalise=True, frozen_share=0.2,
+            batch=16, augmentation="flip",
+        ),
+        Recipe(
+            "two_step_course", "adam", 3e-3, 5e-4, 1000, unit="thousandth", curve="cosine", dropout=0.5,
+            normalise=True, frozen_share=0.2, batch=32, augmentation="flip", image_size=None,
+        ),
+        # CamStyle: 50 epochs with a tenth of the rate after 40
+        Recipe(
+            "camstyle", "nesterov", 0.01, 5e-4, 50, new_layers=10.0, decay_at=(41,), dropout=0.5, normalise=True,
+            batch=128, augmentation="flip",
+        ),
     )
 }  # fmt: skip
+
+# what a form brings in each size: the recipe, the network's switches, and how generated images are taken
+FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "baseline": {
+        "smoke": dict(recipe="course", width=8),
+        "course": dict(recipe="course", width=16),
+        "paper": dict(recipe="thesis", backbone="resnet50"),
+    },
+    "pn_gan": {
+        "smoke": dict(recipe="two_step_course", width=8, dimensions=64, pool="blocks"),
+        "course": dict(recipe="two_step_course", width=16, dimensions=128, pool="blocks"),
+        "paper": dict(recipe="two_step", backbone="resnet50", dimensions=1024, pool="blocks"),
+    },
+    "camstyle": {
+        "smoke": dict(recipe="course", width=8, fakes="lsr"),
+        "course": dict(recipe="course", width=16, fakes="lsr"),
+        "paper": dict(
+            recipe="camstyle",
+            backbone="resnet50",
+            fakes="lsr",
+            heads=[dict(dimensions=1024, norm="batch", relu=True, feature="pooled", init="torch")],
+        ),
+    },
+}
+
+
+def choose_form(form: str, preset: str, **given: Any) -> dict[str, Any]:
+    """Return what a form in a size brings, with what is given (and not None) instead; "recipe" as a `Recipe`.
+
+    >>> chosen = choose_form("pn_gan", "paper", dimensions=512, dropout=None)
+    >>> chosen["recipe"].name, chosen["pool"], chosen["dimensions"]
+    ('two_step', 'blocks', 512)
+    """
+    check_choice("form", form, FORMS)
+    check_choice("preset", preset, FORMS[form])
+    chosen = FORMS[form][preset] | {name: value for name, value in given.items() if value is not None}
+    if not isinstance(chosen["recipe"], Recipe):
+        check_choice("recipe", chosen["recipe"], RECIPES)
+        chosen["recipe"] = RECIPES[chosen["recipe"]]
+    return chosen
+
+
+def read_losses(loss: str) -> tuple[str, ...]:
+    """Read names of losses joined by "+"; softmax comes first where no identity loss is named.
+
+    >>> read_losses("triplet"), read_losses("lsr+centre")
+    (('softmax', 'triplet'), ('lsr', 'centre'))
+    """
+    names = tuple(loss.split("+"))
+    for name in names:
+        check_choice("loss", name, LOSSES)
+    if len(set(names)) < len(names) or {"softmax", "lsr"} <= set(names):
+        raise ValueError(f"loss={loss!r}: each loss is named once, and softmax or lsr but not both")
+    return names if {"softmax", "lsr"} & set(names) else ("softmax", *names)

@@ -1,6 +1,8 @@
-"""Networks that turn a person crop into a feature: ResNet-50 (IDE, BNNeck) and a small one for the course's images."""
+"""Networks that turn a person crop into a feature: ResNet-50 or a small backbone, a pooling, and one or more heads."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,15 @@ import reidlib.torchvision_ops  # noqa: F401 - before torchvision
 
 from torchvision.models.resnet import resnet50  # isort: skip
 
-from reidlib.files import resolve
-from reidlib.networks import SmallResNet
+from reidlib.checks import check_choice
+from reidlib.networks import SmallResNet, evaluating, load_state, read_weights
 
 BACKBONES = ("small", "resnet50")
+POOLS = ("avg", "max", "blocks")
+MERGES = ("concat", "add")
+NORMS = (None, "batch", "bnneck")
+INITS = ("kaiming", "torch")
+FEATURES = ("pooled", "layer", "norm")
 
 
 class ResNet50(nn.Module):
@@ -21,7 +28,7 @@ class ResNet50(nn.Module):
     Args:
         last_stride: 2 as published, 1 for a map twice as fine (one of the "tricks").
         weights: None: random; "auto": ImageNet weights from torchvision's cache if the user has them there, else
-            random; or a path of a state dict (.pth or .safetensors). Nothing is ever downloaded.
+            random; or the path of a file of weights, see `networks.read_weights`. Nothing is ever downloaded.
 
     Attributes:
         weights_source: where the weights came from, in words, for the results.
@@ -35,7 +42,16 @@ class ResNet50(nn.Module):
         super().__init__()
         self.dimensions = 2048
         net = resnet50(weights=None)
-        self.weights_source = _load_imagenet(net, weights)
+        self.weights_source = "random"
+        if weights == "auto":
+            # resnet50-0676ba61.pth, the weights of the papers, sorts before the later ones
+            cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet50-*.pth"))
+            weights = cached[0] if cached else None
+            self.weights_source = f"ImageNet ({cached[0].name})" if cached else "random"
+        elif weights is not None:
+            self.weights_source = Path(weights).name
+        if weights is not None:
+            load_state(net, read_weights(weights), str(weights), skip=("fc.",))
         if last_stride == 1:
             net.layer4[0].conv2.stride = (1, 1)
             net.layer4[0].downsample[0].stride = (1, 1)
@@ -46,22 +62,129 @@ class ResNet50(nn.Module):
         return self.stages(self.stem(images))  # [B, 2048, H/32, W/32]; H/16, W/16 with last_stride=1
 
 
-class Embedder(nn.Module):
-    r"""A backbone, average pooling and an identity classifier: IDE, or with the BNNeck of Luo et al. 2019.
+class Embedding(NamedTuple):
+    """What a head gives: what metric losses compare [B, D], the test feature [B, D], and the logits [B, K]."""
 
-    $f$ = pooled map; with the neck $f' = \text{BN}(f)$ (its bias stays 0) goes to a classifier without bias (weights
-    from N(0, 0.001²)); without it, $f$ goes through dropout to a classifier with bias.
+    compared: Tensor
+    feature: Tensor
+    logits: Tensor
+
+
+class Head(nn.Module):
+    r"""What stands between a pooled map and the scores of the identities.
+
+    $$e = W f + b, \qquad \text{logits} = C\,\text{dropout}(\text{ReLU}(\text{BN}(e)))$$
+
+    where each part may be missing. The layer starts Kaiming normal (fan-out) with $b = 0$, the classifier from
+    N(0, 0.001²) without bias at the start.
+
+    Args:
+        ins: length of the pooled vector.
+        n_classes: identities to tell apart.
+        dimensions: units of the layer $W$; 0: none, $e = f$.
+        norm: None, "batch", or "bnneck" (Luo et al. 2019: the shift stays 0 and the classifier has no bias).
+        relu: with the ReLU.
+        dropout: its probability.
+        feature: the test feature: "pooled" $f$, "layer" $e$ or "norm" BN(e).
+        init: of the layer: "kaiming" as above, "torch" for the linear layer's own default.
+
+    Raises:
+        ValueError: for names that are not known.
+
+    >>> head = Head(64, 10, dimensions=128, norm="batch", relu=True, dropout=0.5, feature="layer")
+    >>> [tuple(x.shape) for x in head(torch.zeros(2, 64))]
+    [(2, 128), (2, 128), (2, 10)]
+    """
+
+    def __init__(
+        self,
+        ins: int,
+        n_classes: int,
+        *,
+        dimensions: int = 0,
+        norm: str | None = None,
+        relu: bool = False,
+        dropout: float = 0.0,
+        feature: str = "norm",
+        init: str = "kaiming",
+    ) -> None:
+        super().__init__()
+        check_choice("norm", norm, NORMS)
+        check_choice("init", init, INITS)
+        check_choice("feature", feature, FEATURES)
+        if n_classes < 1 or dimensions < 0:
+            raise ValueError(
+                f"n_classes={n_classes}, dimensions={dimensions}: accepted are at least 1 and 0 (no layer)"
+            )
+        outs = dimensions or ins
+        self.feature, self.dimensions = feature, ins if feature == "pooled" else outs
+        if dimensions and init == "torch":  # the draws of a classifier that was once made and replaced
+            nn.init.normal_(nn.Linear(ins, n_classes).weight)
+            late = nn.Linear(outs, n_classes)
+            nn.init.normal_(late.weight, std=0.001)
+        self.layer = nn.Linear(ins, dimensions) if dimensions else nn.Identity()
+        self.norm = nn.BatchNorm1d(outs) if norm else nn.Identity()
+        self.activation = nn.ReLU() if relu else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(outs, n_classes, bias=norm != "bnneck")
+        if dimensions and init == "torch":
+            self.classifier = late
+        elif dimensions:
+            nn.init.kaiming_normal_(self.layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(self.layer.bias)
+        if not (dimensions and init == "torch"):
+            nn.init.normal_(self.classifier.weight, std=0.001)
+        if norm == "bnneck":
+            self.norm.bias.requires_grad_(False)
+        else:
+            nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, pooled: Tensor) -> Embedding:
+        """Take pooled vectors [B, ins], float32."""
+        layer = self.layer(pooled)
+        norm = self.norm(layer)
+        logits = self.classifier(self.dropout(self.activation(norm)))
+        known = {"pooled": pooled, "layer": layer, "norm": norm}
+        return Embedding(pooled if self.feature == "pooled" else layer, known[self.feature], logits)
+
+
+class Embedder(nn.Module):
+    r"""A backbone, a pooling, and one or several `Head`s that classify identities.
+
+    Without further arguments it is IDE: average pooling, dropout, a classifier. The papers' forms:
+
+    ```
+    Embedder(n, bnneck=True)                                                      # Luo et al. 2019
+    Embedder(n, pool="blocks", dimensions=1024, dropout=0.5)                      # PN-GAN's networks A and B
+    hidden = dict(norm="batch", relu=True, dropout=0.5)
+    Embedder(n, heads=[dict(dimensions=1024, feature="pooled", **hidden)])        # CamStyle
+    Embedder(n, heads=[dict(dimensions=128, feature="layer", **hidden)])          # pose attention
+    Embedder(n, pool="max", last_stride=1,                                        # DG-Net: f_prim and f_fine
+             heads=[dict(dimensions=512, norm="batch", dropout=p) for p in (0.5, 0.75)])
+    ```
 
     Args:
         n_classes: identities to tell apart.
         backbone: "small" (`SmallResNet`) or "resnet50".
         width: of the small backbone.
-        last_stride: 1 or 2.  bnneck: see above.  dropout: before the classifier (IDE: 0.5).
-        weights: of ResNet-50, see there; the small network always starts from random weights or a `load_state_dict`.
+        last_stride: 1 or 2.
+        pool: "avg", "max", or "blocks": the average-pooled maps of each block of the last stage (ResNet-50: three of
+            2048 channels, the small network: two of 8 x width), merged as `merge` says: "concat" or "add".
+        dimensions: units of a feature layer, with a ReLU behind it; the feature is taken before the ReLU. 0: no layer.
+        bnneck: the feature goes through a BatchNorm whose shift stays 0, and the classifier has no bias.
+        dropout: before the classifier (IDE: 0.5), of each head that names none.
+        heads: options of each `Head`, instead of the one that `dimensions` and `bnneck` describe.
+        weights: ResNet-50's start, see there.
+        start: the backbone's start instead: a state dict, such as another embedder's `backbone.state_dict()`, or a file
+            of one.
 
     Attributes:
-        dimensions: length of the feature.
-        weights_source: what the backbone started from: "random" or the file.
+        backbone, heads: the parts.  new_layers: parameters of the heads, which no other training knows.
+        dimensions: length of the (first head's) feature.
+        weights_source: what the backbone started from: "random", the file, or "given".
+
+    Raises:
+        ValueError: for names that are not known, and weights of another network.
 
     >>> f, neck, logits = Embedder(10, width=8)(torch.zeros(2, 3, 64, 32))
     >>> f.shape, logits.shape
@@ -75,65 +198,78 @@ class Embedder(nn.Module):
         backbone: str = "small",
         width: int = 16,
         last_stride: int = 2,
+        pool: str = "avg",
+        merge: str = "concat",
+        dimensions: int = 0,
         bnneck: bool = False,
         dropout: float = 0.0,
+        heads: Sequence[Mapping[str, Any]] | None = None,
         weights: str | Path | None = "auto",
+        start: Mapping[str, Tensor] | str | Path | None = None,
     ) -> None:
         super().__init__()
-        if backbone not in BACKBONES or last_stride not in (1, 2):
-            raise ValueError(f"backbone={backbone!r}, last_stride={last_stride}: accepted are {BACKBONES} and 1 or 2")
-        if n_classes < 1:
-            raise ValueError(f"n_classes={n_classes}: at least one identity is needed")
+        for name, value, accepted in (("backbone", backbone, BACKBONES), ("last_stride", last_stride, (1, 2)),
+                                      ("pool", pool, POOLS), ("merge", merge, MERGES)):  # fmt: skip
+            check_choice(name, value, accepted)
+        self.pooling, self.merge = pool, merge
         if backbone == "small":
             self.backbone: SmallResNet | ResNet50 = SmallResNet(width, last_stride)
             self.weights_source = "random"
         else:
-            self.backbone = ResNet50(last_stride, weights)
+            self.backbone = ResNet50(last_stride, weights if start is None else None)
             self.weights_source = self.backbone.weights_source
-        self.dimensions = self.backbone.dimensions
-        self.neck = nn.BatchNorm1d(self.dimensions) if bnneck else nn.Identity()
-        if bnneck:
-            self.neck.bias.requires_grad_(False)
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(self.dimensions, n_classes, bias=not bnneck)
-        nn.init.normal_(self.classifier.weight, std=0.001)
-        if not bnneck:
-            nn.init.zeros_(self.classifier.bias)
+        if start is not None:
+            self.weights_source = "given" if isinstance(start, Mapping) else Path(start).name
+            state = start if isinstance(start, Mapping) else read_weights(start)
+            load_state(self.backbone, state, f"start ({self.weights_source})")
+        if heads is None:
+            norm = "bnneck" if bnneck else None
+            heads = [dict(dimensions=dimensions, norm=norm, relu=dimensions > 0, dropout=dropout)]
+        elif not heads or dimensions or bnneck:
+            raise ValueError("heads= takes at least one head; dimensions= and bnneck= describe the plain one instead")
+        blocks = len(self.backbone.stages[-1]) if pool == "blocks" and merge == "concat" else 1
+        self.heads = nn.ModuleList(
+            Head(blocks * self.backbone.dimensions, n_classes, **{"dropout": dropout} | head) for head in heads
+        )
+        self.dimensions = self.heads[0].dimensions
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take ImageNet-normalised float images [B, 3, H, W]; give pooled f, neck feature [B, D] and logits [B, K].
+    @property
+    def new_layers(self) -> list[nn.Parameter]:
+        """What is trained from scratch: the parameters of the heads."""
+        return [p for p in self.heads.parameters() if p.requires_grad]
 
-        Features and logits are float32 also under mixed precision.
+    def pool(self, images: Tensor) -> Tensor:
+        """Return the pooled vector [B, C] of ImageNet-normalised float images [B, 3, H, W]."""
+        if self.pooling != "blocks":
+            maps = self.backbone(images)
+            return maps.mean((2, 3)) if self.pooling == "avg" else maps.amax((2, 3))
+        *first, last = self.backbone.stages
+        x = self.backbone.stem(images)
+        for stage in first:
+            x = stage(x)
+        pooled = []
+        for block in last:
+            x = block(x)
+            pooled.append(x.mean((2, 3)))  # [B, C]
+        return torch.cat(pooled, dim=1) if self.merge == "concat" else torch.stack(pooled).sum(0)
+
+    def describe(self, pooled: Tensor) -> list[Embedding]:
+        """Apply each head to pooled vectors [B, C]; float32 also under mixed precision."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return [head(pooled.float()) for head in self.heads]
+
+    def forward(self, images: Tensor, *, frozen: bool = False) -> Embedding:
+        """Take ImageNet-normalised float images [B, 3, H, W]; give the first head's `Embedding`.
+
+        All heads are `describe(pool(images))`. With `frozen` the backbone runs in evaluation mode and without gradient:
+        its weights and the statistics of its normalisations stay as they are.
         """
-        pooled = self.backbone(images).mean((2, 3))  # [B, D]
-        with torch.autocast(images.device.type, enabled=False):
-            pooled = pooled.float()
-            neck = self.neck(pooled)
-            return pooled, neck, self.classifier(self.dropout(neck))
+        return self.all_heads(images, frozen=frozen)[0]
 
-
-def _load_imagenet(net: nn.Module, weights: str | Path | None) -> str:
-    """Load a state dict into torchvision's ResNet-50 and say where it came from."""
-    if weights is None:
-        return "random"
-    if weights == "auto":
-        cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet50-*.pth"))
-        if not cached:
-            return "random"
-        path = cached[0]  # resnet50-0676ba61.pth, the weights of the papers, sorts before the later ones
-    else:
-        path = resolve(weights)
-        if not path.is_file():
-            raise FileNotFoundError(f"no weights at {path}; give a state dict of torchvision's resnet50, or None")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    missing, unexpected = net.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.startswith("fc.")]
-    if missing or unexpected:
-        raise ValueError(f"{path} is no ResNet-50: missing {missing[:3]}, unexpected {unexpected[:3]}")
-    return f"ImageNet ({path.name})" if weights == "auto" else path.name
+    def all_heads(self, images: Tensor, *, frozen: bool = False) -> list[Embedding]:
+        """Give every head's `Embedding`, see `forward`."""
+        if not frozen:
+            return self.describe(self.pool(images))
+        with evaluating(self.backbone), torch.no_grad():
+            pooled = self.pool(images)
+        return self.describe(pooled)

@@ -105,14 +105,14 @@ def test_pixels_or_normalised_floats():
     assert torch.equal(method.embed(images), method.embed(normalise(images)))
     method.train()
     torch.testing.assert_close(method.embed(images), method.embed(images))  # evaluation mode inside, and back after
-    assert method.embedder.training and method.embedder.neck.training
+    assert method.embedder.training and method.embedder.heads[0].norm.training
     wanted = normalise(images).requires_grad_()
     assert torch.autograd.grad(method.embed(wanted).sum(), wanted)[0].abs().sum() > 0
 
 
 def test_embed_all():
     method = Baseline(6, preset="smoke")
-    method.embedder.neck.running_var.uniform_(0.5, 2)
+    method.embedder.heads[0].norm.running_var.uniform_(0.5, 2)
     images = people()
     features = embed_all(method, images, batch_size=7)
     assert features.shape == (36, 64) and not features.requires_grad
@@ -138,7 +138,7 @@ def test_printed_schedules():  # acceptance check 14: the warm-up values
     assert rates("bag_of_tricks", 1, 5, 10, 39, 40, 69, 70, 120) == pytest.approx(
         [3.815e-5, 1.7675e-4, 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6]
     )
-    assert rates("softmax", 1, 20, 21, 40, 41, 60) == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6])
+    assert rates("thesis", 1, 20, 21, 40, 41, 60) == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6])
     assert rates("ide", 1, 20_000, 20_001, 40_001, 50_000) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-5])
 
 
@@ -146,7 +146,7 @@ def test_schedule_follows_the_share_of_the_run():
     method = Baseline(3, preset="smoke", recipe="bag_of_tricks", steps=120 * 7)  # 7 steps an epoch: as printed
     for step in (0, 6, 7, 7 * 39 - 1, 7 * 39, 7 * 69, 839, 2000):
         assert method.schedule(step) == RECIPES["bag_of_tricks"].factor(min(step // 7 + 1, 120))
-    short = Baseline(3, preset="smoke", recipe="softmax", steps=30)
+    short = Baseline(3, preset="smoke", recipe="thesis", steps=30)
     assert [short.schedule(s) for s in (0, 9, 10, 19, 20, 29)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     course = Baseline(3, preset="smoke", steps=1000)
     factors = [course.schedule(step) for step in range(1000)]
@@ -157,12 +157,12 @@ def test_schedule_follows_the_share_of_the_run():
 def test_recipes_choose_the_network():
     bag = Baseline(3, preset="paper", recipe="bag_of_tricks", backbone="small", width=8)
     assert bag.losses == ("lsr", "triplet") and bag.normalise
-    assert isinstance(bag.embedder.neck, torch.nn.BatchNorm1d)
+    assert isinstance(bag.embedder.heads[0].norm, torch.nn.BatchNorm1d)
     thesis = Baseline(3, preset="paper", weights=None)
     assert thesis.embedder.dimensions == 2048 and thesis.losses == ("lsr",) and not thesis.normalise
     assert thesis.weights_source == "random"
     ide = Baseline(3, preset="smoke", recipe="ide")
-    assert ide.embedder.dropout.p == 0.5 and isinstance(ide.optimizers()["E"][1], torch.optim.SGD)
+    assert ide.embedder.heads[0].dropout.p == 0.5 and isinstance(ide.optimizers()["E"][1], torch.optim.SGD)
     own = Baseline(3, preset="smoke", recipe=replace(RECIPES["course"], lr=1e-3), loss="triplet")
     assert own.optimizers()["E"][1].param_groups[0]["lr"] == 1e-3 and own.losses == ("softmax", "triplet")
 
@@ -177,12 +177,16 @@ def test_state_dict_makes_the_same_features():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(preset="huge"), "preset='huge'"),
+        (dict(preset="huge"), "preset must be one of .*got 'huge'"),
+        (dict(form="pn-gan"), "form must be one of 'baseline', 'pn_gan', 'camstyle'; got 'pn-gan'"),
         (dict(recipe="magic"), "'bag_of_tricks'"),
         (dict(loss="softmax+lsr"), "not both"),
-        (dict(loss="contrastive"), "accepted are softmax"),
-        (dict(loss="triplet+triplet"), "each once"),
+        (dict(loss="contrastive"), "loss must be one of 'softmax', .*got 'contrastive'"),
+        (dict(loss="triplet+triplet"), "each loss is named once"),
         (dict(steps=0), "steps=0"),
+        (dict(frozen_share=1.0), "frozen_share=1.0: accepted are"),
+        (dict(fakes="soft"), "fakes must be one of None, 'lsr', 'vanilla'; got 'soft'"),
+        (dict(fakes="vanilla", loss="lsr"), "the loss lsr smooths them"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reidlib.losses import LSRO, LabelSmoothing, cross_entropy, label_smoothing, lsro
+from reidlib.losses import cross_entropy, label_smoothing, lsro, mixed_loss
 
 THREE = torch.tensor([[2.0, 0.0, 0.0]])
 FIRST = torch.tensor([0])
@@ -40,16 +40,38 @@ def test_lsro_equals_a_loop_over_the_paper_formula():
     real = labels >= 0
     torch.testing.assert_close(lsro(logits[real], labels[real]), cross_entropy(logits[real], labels[real]))
     torch.testing.assert_close(lsro(logits[real], labels[real], 0.1), label_smoothing(logits[real], labels[real]))
-    assert torch.equal(LSRO(0.1)(logits, labels), lsro(logits, labels, 0.1))
-    assert torch.equal(
-        LabelSmoothing(0.2)(logits[real], labels[real]), label_smoothing(logits[real], labels[real], 0.2)
-    )
 
 
 def test_unlabelled_images_pull_towards_uniform():
     logits = torch.tensor([[3.0, -1.0, 0.5]], requires_grad=True)
     (gradient,) = torch.autograd.grad(lsro(logits, torch.tensor([-2])), logits)
     torch.testing.assert_close(gradient, logits.softmax(1) - 1 / 3)
+
+
+def test_smoothed_targets_as_published():
+    """Acceptance check 11: the targets are read off the gradient, softmax minus target."""
+    k = 751
+    logits = torch.zeros(2, k, requires_grad=True)
+    real, fake = mixed_loss(logits, torch.tensor([3, 5]), torch.tensor([False, True]))
+    assert math.isclose(real.item(), 6.6214, abs_tol=5e-5) and math.isclose(fake.item(), math.log(k), rel_tol=1e-6)
+    target = 1 / k - torch.autograd.grad(fake, logits, retain_graph=True)[0][1]
+    assert math.isclose(target[5].item(), 0.900133, abs_tol=1e-6)
+    assert math.isclose(target[4].item(), 0.000133, abs_tol=1e-6)
+    hard = 1 / k - torch.autograd.grad(real, logits)[0][0]
+    assert math.isclose(hard[3].item(), 1.0, abs_tol=1e-6) and abs(hard[4].item()) < 1e-6
+
+
+def test_each_group_has_its_own_mean():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 0.0, 0.0]])
+    labels, fake = torch.tensor([0, 2, 2, 0]), torch.tensor([False, False, False, True])
+    log_p = logits.log_softmax(1)
+    real_term, fake_term = mixed_loss(logits, labels, fake, epsilon=0.3)
+    torch.testing.assert_close(real_term, -(log_p[0, 0] + log_p[1, 2] + log_p[2, 2]) / 3)
+    torch.testing.assert_close(fake_term, -(0.8 * log_p[3, 0] + 0.1 * log_p[3, 1] + 0.1 * log_p[3, 2]))
+    assert mixed_loss(logits, labels, torch.zeros(4, dtype=torch.bool))[1] == 0
+    assert mixed_loss(logits, labels, torch.ones(4, dtype=torch.bool))[0] == 0
+    with pytest.raises(ValueError, match="label -1"):
+        mixed_loss(logits, torch.tensor([0, 2, 2, -1]), fake)
 
 
 def test_gradients():

@@ -95,8 +95,8 @@ def describe(value: Any, depth: int = 6) -> str:
 
 def _body(code: CodeType) -> list[Any]:
     """List the names, and the constants but for the docstring, of a function and of those inside it."""
-    inner = [_body(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
-    return [code.co_names, [c for c in code.co_consts[1:] if not isinstance(c, CodeType)], *inner]
+    kept = [value for i, value in enumerate(code.co_consts) if i or not isinstance(value, str)]
+    return [code.co_names, *(_body(value) if isinstance(value, CodeType) else value for value in kept)]
 
 
 def of_method(method: nn.Module, settings: Any, run_dir: Path | None) -> dict[str, Any]:

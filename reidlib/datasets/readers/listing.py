@@ -119,6 +119,15 @@ def check_split(split: int, available: int, title: str) -> None:
         raise ValueError(f"{title} has {available} splits: split must be 0 to {available - 1}, got {split!r}")
 
 
+def in_utf8(names: Sequence[str], folder: Path) -> list[str]:
+    """Return the names that are UTF-8; others, which no table could hold, are named in a warning and left out."""
+    wrong = [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]
+    if wrong:
+        said = f"{len(wrong)} names in {folder} are not UTF-8 and are left out, rename them"
+        warnings.warn(f"{said}: {some([ascii(name) for name in wrong])}", stacklevel=4)
+    return [name for name in names if name not in set(wrong)]
+
+
 def list_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """List the files of one folder with these suffixes, sorted by name; hidden files are ignored.
 

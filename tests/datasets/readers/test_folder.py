@@ -284,7 +284,8 @@ def test_folders_that_say_the_split(album):
     market = album("../market/bounding_box_train/0002_c1s1_000451_03.jpg").with_name("market")
     for sub, name in (("query", "0003_c1s1_000451_00.jpg"), ("bounding_box_test", "0003_c2s1_000451_01.jpg")):
         Image.new("RGB", (8, 16)).save((market / sub).mkdir() or market / sub / name, comment=sub.encode())
-    rows = make_table(market)
+    with pytest.warns(UserWarning, match=r'load\("market1501"\) knows them as distractors'):
+        rows = make_table(market)
     assert rows["split"].tolist() == ["gallery", "train", "query"] and rows["pid"].tolist() == [3, 2, 3]
     assert rows["camid"].tolist() == [2, 1, 1]
 
@@ -292,13 +293,15 @@ def test_folders_that_say_the_split(album):
 def test_training_share_is_seeded_and_whole_people(album):
     folder = album(*[f"p{p:02d}/{i}.jpg" for p in range(24) for i in range(3)])
     rows = make_table(folder)
-    assert rows.equals(make_table(folder)) and not rows["split"].equals(make_table(folder, seed=1)["split"])
+    assert rows.equals(make_table(folder)) and not rows["split"].equals(
+        make_table(folder, seed=1, overwrite=True)["split"]
+    )
     of_train = set(rows["pid"][rows["split"] == "train"])
     assert len(of_train) == 12 and not of_train & set(rows["pid"][rows["split"] != "train"])
     assert rows["split"].value_counts().to_dict() == {"train": 36, "gallery": 24, "query": 12}
-    few = make_table(folder, train=0.25)
+    few = make_table(folder, train=0.25, overwrite=True)
     assert few["pid"][few["split"] == "train"].nunique() == 6
-    assert "train" not in set(make_table(folder, train=0)["split"])
+    assert "train" not in set(make_table(folder, train=0, overwrite=True)["split"])
     for wrong in (1, -0.1):
         with pytest.raises(ValueError, match="0 <= train < 1"):
             make_table(folder, train=wrong)
@@ -330,3 +333,169 @@ def test_real_warnings_only(read, write, crops):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(crops)
+
+
+def split_of(rows):
+    return dict(zip(rows["path"], rows["split"], strict=True))
+
+
+def test_folders_that_say_the_split_stay_and_others_are_left_out(album):
+    names = [
+        "query/7/a_c1.jpg",
+        "gallery/7/b_c2.jpg",
+        "train/8/a_c1.jpg",
+        "train/8/b_c2.jpg",
+        "val/9/a_c1.jpg",
+        "x.jpg",
+    ]
+    folder = album(*names)
+    with pytest.warns(UserWarning, match="2 images in no folder, val/ are left out"):
+        rows = make_table(folder)
+    assert split_of(rows) == {name: name.split("/")[0] for name in names[:4]}
+    assert who(rows) == {names[0]: (7, 1), names[1]: (7, 2), names[2]: (8, 1), names[3]: (8, 2)}
+
+
+@pytest.mark.parametrize("test", ["test", "bounding_box_test", "gallery"])
+def test_train_and_test_alone_keep_their_people(album, test):
+    folder = album(
+        *[f"{top}/p{p + 20 * (top == test)}/{i}.jpg" for top in ("train", test) for p in range(21) for i in (1, 2)]
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pids 0000 become a person here")
+        rows = make_table(folder)
+        with pytest.raises(ValueError, match=r"say who trains; train=0\.5 cannot"):
+            make_table(folder, train=0.5)
+    of_train = rows["path"].str.startswith("train/")
+    assert set(rows["split"][of_train]) == {"train"} and of_train.sum() == 42
+    assert rows["split"][~of_train].value_counts().to_dict() == {"gallery": 21, "query": 21}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["test/1.jpg", "anna/1.jpg", "anna/2.jpg"], "test/ beside anna/: is it a split or a person"),
+        (["train/anna/1.jpg", "train/anna/2.jpg", "train/bob/1.jpg"], "nobody .* to be tested with"),
+        (["query/anna/1.jpg", "query/bob/2.jpg", "train/carl/2.jpg"], "nobody .* to be tested with"),
+        (["1.jpg", "2.jpg", "10.jpg", "11.jpg"], "none of 4 images fits folders or names, .*pass pattern="),
+        (["cam1/1.jpg", "cam1/2.jpg", "cam2/1.jpg"], "none of 3 images fits"),
+        (["IMG_0001.jpg", "IMG_0002.jpg", "IMG_0003.jpg"], "none of 3 images fits"),
+        (["DSC_0001.jpg", "IMG 2.jpg", "photo-3.jpg"], "none of 3 images fits"),
+        (["walk_0001.jpg", "walk_0002.jpg"], "all 2 images would show one person, 'walk'"),
+        (["all/1.jpg", "all/2.jpg"], "all 2 images would show one person, 'all'"),
+        (["1_anna.jpg", "2_anna.jpg", "1_bob.jpg", "2_bob.jpg"], "two readings fit .* '1' or 'anna'"),
+        (["1_1.jpg", "1_2.jpg", "2_1.jpg", "2_2.jpg"], "two readings fit .* '1' or '1'"),
+        (["2024-05-03_eva_1.jpg", "2024-05-03_ole_1.jpg", "2024-05-04_eva_1.jpg"], "'2024-05-03' or 'eva'"),
+    ],
+)
+def test_what_cannot_be_read_in_one_way_is_refused(album, names, said):
+    folder = album(*names)
+    with pytest.raises(ValueError, match=said):
+        make_table(folder)
+    assert not (folder / "people.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "people"),
+    [
+        (["cam1_anna_1.jpg", "cam1_bob_1.jpg", "cam2_anna_1.jpg", "cam2_bob_1.jpg"], ["anna", "bob"] * 2),
+        (["cam01/person01/1.jpg", "cam01/person02/1.jpg", "cam02/person01/1.jpg", "cam02/person02/1.jpg"],
+         ["person01", "person02"] * 2),
+        (["c1_002_90.jpg", "c1_007_5.jpg", "c2_002_90.jpg", "c2_007_190.jpg"], ["002", "007"] * 2),
+        (["Camera 1 - Eva - 3.jpg", "Camera 1 - Ole - 4.jpg", "Camera 2 - Eva - 5.jpg", "Camera 2 - Ole - 6.jpg"],
+         ["Eva", "Ole"] * 2),
+        (["IMG_cam1_eva_1.jpg", "IMG_cam1_ole_1.jpg", "IMG_cam2_eva_2.jpg", "IMG_cam2_ole_9.jpg"], ["eva", "ole"] * 2),
+        (["day/cam1_anna.jpg", "day/cam1_bob.jpg", "cam2_anna.jpg", "cam2_bob.jpg"], ["anna", "bob"] * 2),
+    ],
+)  # fmt: skip
+def test_a_camera_is_no_person(album, names, people, capsys):
+    rows = make_table(album(*names)).sort_values(["camid", "path"])
+    assert rows["identity"].tolist() == people and rows["camid"].tolist() == [1, 1, 2, 2]
+    said = capsys.readouterr().out
+    assert said.startswith("4 images of 2 identities, 2 cameras; for example\n")
+    assert said.count(".jpg") == 3 and all(column in said for column in ("path", "pid", "camid", "split", "identity"))
+
+
+def test_images_without_a_camera_are_counted(album, capsys):
+    rows = make_table(album("anna_c1_1.jpg", "anna_c2_1.jpg", "bob_1.jpg", "bob_2.jpg"))
+    assert set(rows["camid"]) == {-1} and "2 without a camera" in capsys.readouterr().out
+
+
+def test_a_template(album):
+    names = ["cam1_anna_1.jpg", "cam1_bob_1.png", "cam2_anna_12.jpg", "cam2_bob_1.png", "cover.jpg"]
+    with pytest.warns(UserWarning, match=r"1 images do not fit the pattern 'cam\{camid\}_\{pid\}_\{n\}'.*cover"):
+        rows = make_table(album(*names), pattern="cam{camid}_{pid}_{n}")
+    assert who(rows) == {names[0]: (1, 1), names[1]: (2, 1), names[2]: (1, 2), names[3]: (2, 2)}
+    folder = album("../b/1.5/7-x.jpg", "../b/1.5/8-x.jpg", "../b/2.5/7-x.jpg", "../b/2.5/8-x.jpg").parent / "b"
+    rows = make_table(folder, pattern="{camid}.5/{pid}-x.jpg")  # dots are dots; a path from its end
+    assert sorted(who(rows).values()) == [(7, 1), (7, 2), (8, 1), (8, 2)]
+    for pattern, said in (
+        ("{person}_{n}", r"as a template, the field \{pid\}; got"),
+        ("{pid}{n}", "reads .* in two ways"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make_table(folder, pattern=pattern)
+    folder = album("../c/anna_lee_1.jpg", "../c/anna_lee_2.jpg", "../c/bob_1.jpg").parent / "c"
+    with pytest.raises(ValueError, match=r"reads anna_lee_1\.jpg in two ways, as .*'anna_lee'.* and as .*'anna'"):
+        make_table(folder, pattern="{pid}_{n}")
+
+
+def test_a_table_made_by_hand_is_never_overwritten(album):
+    folder = album("anna/1.jpg", "anna/2.jpg", "bob/1.jpg", "bob/2.jpg")
+    mine = "path,pid,camid,split\nanna/1.jpg,3,1,query\nanna/2.jpg,3,1,gallery\n"
+    (folder / "people.csv").write_text(mine)
+    with pytest.raises(FileExistsError, match=r"people\.csv is there and differs: .*overwrite=True"):
+        make_table(folder)
+    assert (folder / "people.csv").read_text() == mine
+    rows = make_table(folder, overwrite=True)
+    assert pd.read_csv(folder / "people.csv").equals(rows) and make_table(folder).equals(rows)
+
+
+def test_equal_numbers_written_in_two_ways_are_two_people(album):
+    rows = make_table(album("1/a.jpg", "1/b.jpg", "01/a.jpg", "01/b.jpg", "002/a.jpg"))
+    assert rows["pid"].nunique() == 3
+    long = make_table(album("../d/" + "1" * 20 + "/a.jpg", "../d/" + "1" * 20 + "/b.jpg", "../d/2/a.jpg").parent / "d")
+    assert sorted(set(long["pid"])) == [1, 2]  # more digits than an int64 holds
+
+
+@pytest.mark.filterwarnings("ignore:.* exact copies among")
+@pytest.mark.parametrize(
+    ("names", "rule", "said"),
+    [
+        (
+            ["a_cam1_1", "a_cam1_2", "b_cam2_1", "b_cam2_2"],
+            "none",
+            ["no query has an image of its person from another"],
+        ),
+        (["a_c1_1", "a_c1_2", "b_c2_1", "b_c2_2", "d_c3_1"], "none", ["no query has an image of its person"]),
+        (["a_cam1_1", "a_cam2_1", "b_cam2_1", "b_cam2_2"], "cross_camera", []),  # b has no query
+    ],
+)
+def test_people_seen_by_one_camera_each(album, read, names, rule, said):
+    folder = album(*(f"{name}.jpg" for name in names))
+    rows = make_table(folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bench = read(folder)
+    assert bench.protocol.camera_rule == rule and len(caught) == len(said)
+    assert all(text in str(w.message) for text, w in zip(said, caught, strict=True))
+    asked = rows[rows["split"] == "query"]["identity"].tolist()
+    assert asked == (["a", "b"] if rule == "none" else ["a"])
+    scores = evaluate_retrieval(
+        bench.query.pids[:, None].float(), bench.gallery.pids[:, None].float(),
+        query_pids=bench.query.pids, query_camids=bench.query.camids, gallery_pids=bench.gallery.pids,
+        gallery_camids=bench.gallery.camids, **bench.protocol.arguments(),
+    )  # fmt: skip
+    assert scores.n_valid == len(asked) and scores.rank(1) == 1
+
+
+def test_queries_without_a_match_are_counted(read, write, crops):
+    write([*ROWS, ("a/1.jpg", 5, 1, "query")][1:])
+    with pytest.warns(
+        UserWarning, match="1 of 2 queries have no image to find from another camera: left out of scores"
+    ):
+        assert read(crops).protocol == Protocol()
+    write([*ROWS[2:], ("a/1.jpg", 5, 1, "query"), ("a/2.jpg", 2, 1, "query")], ("path", "pid", "camid", "split"))
+    rows = pd.read_csv(crops / "people.csv").drop(columns="camid")
+    rows.to_csv(crops / "people.csv", index=False)
+    with pytest.warns(UserWarning, match="1 of 3 queries have no image to find: left out"):
+        assert read(crops).protocol.camera_rule == "none"

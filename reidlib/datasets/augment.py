@@ -22,6 +22,7 @@ Batch = dict[str, Tensor]
 PARTNERS = tuple(dict.fromkeys(prefix for prefixes in sampling.PREFIXES.values() for prefix in prefixes))
 PREFIXES = (*PARTNERS, "clean_")  # the images of a batch, those that belong to them, and what `erase` has kept
 PLANES = ("images", "masks", "parsing")
+IN_CACHE = 2**20  # floats that a CPU keeps close: on more at a time, most of the time goes to fetching memory
 
 
 def compose(*operations: Callable[..., Batch], joint: bool = True) -> Callable[[Batch, torch.Generator], Batch]:
@@ -134,7 +135,7 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -
     corners = list(zip((top + up).tolist(), (left + before).tolist(), strict=True))
 
     def cut(plane: Tensor, name: str) -> Tensor:  # windows are views, and stack copies them in one go
-        padded = F.pad(plane, (before, after, up, down))
+        padded = F.pad(plane, (before, after, up, down)) if any((before, after, up, down)) else plane
         windows = [
             p[:, t : t + image_size[0], f : f + image_size[1]] for p, (t, f) in zip(padded, corners, strict=True)
         ]
@@ -161,7 +162,9 @@ def resize(batch: Batch, image_size: tuple[int, int]) -> Batch:
     def interpolate(plane: Tensor, name: str) -> Tensor:
         if name == "parsing":
             return F.interpolate(plane.float(), size, mode="nearest-exact").to(torch.uint8)
-        return F.interpolate(plane.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+        few = len(plane) if plane.device.type != "cpu" else max(1, IN_CACHE // (plane.shape[1] * size[0] * size[1]))
+        scaled = (F.interpolate(p.float(), size, mode="bilinear", antialias=True) for p in plane.split(few))
+        return torch.cat([p.round_().to(torch.uint8) for p in scaled])  # means of pixels: never outside 0..255
 
     def follow(points: Tensor) -> Tensor:
         moved = points.clone()

@@ -220,6 +220,16 @@ def test_resize_equals_torchvision(size):
     assert A.resize(before, (H, W))["images"] is before["images"]
 
 
+@pytest.mark.parametrize("floats", [1, 3 * 72 * 36 * 5, 2**40])
+def test_resizing_a_few_images_at_a_time_is_resizing_all(monkeypatch, floats):
+    before = random_batch(13)
+    whole = interpolate(before["images"].float(), (72, 36), mode="bilinear", antialias=True).round().to(torch.uint8)
+    mask = interpolate(before["masks"][:, None].float(), (72, 36), mode="bilinear", antialias=True)[:, 0].round()
+    monkeypatch.setattr(A, "IN_CACHE", floats)
+    out = A.resize(before, (72, 36))
+    assert torch.equal(out["images"], whole) and torch.equal(out["masks"].float(), mask)
+
+
 def test_resize_agrees_with_the_cache(tree, tmp_path):
     """Resizing on the device moves masks, parsing and key points as the cache does when it decodes."""
     from reidlib.datasets import load

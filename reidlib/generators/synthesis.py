@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,13 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from reidlib.checks import check_choice
 from reidlib.datasets.person_images import ANNOTATIONS, PersonImages, free_memory
 from reidlib.datasets.sampling import Augment, pair_batches
-from reidlib.files import atomic_path, locked, resolve
-from reidlib.machine import has_fast_bfloat16, is_interactive
+from reidlib.files import atomic_path, locked, resolve, take_space
+from reidlib.machine import has_fast_bfloat16, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
 from reidlib.training import PRECISIONS, History, train
 
@@ -219,11 +217,10 @@ def watched(
     batches: Iterable[tuple[Tensor, Tensor]], total: int, title: str, progress: bool, *, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Hand on what `stream` yields, under a progress bar if `progress`."""
-    pause = 0.2 if is_interactive() else 10  # seconds; in a log a line now and then is enough
-    with tqdm(total=total, initial=start, desc=title, unit="image", disable=not progress, mininterval=pause) as bar:
+    with progress_bar(total, title, "image", progress, done=start) as advance:
         for rows, images in batches:
             yield rows, images
-            bar.update(len(rows))
+            advance(len(rows))
 
 
 def _condition(method: nn.Module, targets: dict[str, Tensor] | None, sources: dict[str, Tensor]) -> Any:
@@ -288,7 +285,7 @@ class _Store:
             if not self.done:
                 np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
             try:
-                _take_space(self.part)
+                take_space(self.part)
             except OSError:
                 if not self.done:
                     self.part.unlink()
@@ -313,30 +310,6 @@ class _Store:
     def _save_state(self) -> None:
         with atomic_path(self.state) as path:
             path.write_text(json.dumps(self.facts | {"done": self.done}, indent=1) + "\n", encoding="utf-8")
-
-
-def _take_space(path: Path) -> None:
-    """Give a file all its bytes on the disk, not only by name; what is in it stays.
-
-    A mapped file that meets a full disk ends Python with a bus error; here it is an OSError with the two sizes.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("r+b") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:  # what is read from a hole and written back fills it
-                for start in range(0, size, 1 << 24):
-                    file.seek(start)
-                    block = file.read(1 << 24)
-                    file.seek(start)
-                    file.write(block)
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        raise OSError(
-            f"{path} needs {size / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free ({error.strerror}): make room, "
-            f"or take another folder"
-        ) from error
 
 
 def _fingerprints(

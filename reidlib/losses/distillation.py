@@ -26,7 +26,7 @@ def distillation_loss(logits: Tensor, probabilities: Tensor) -> Tensor:
     q = probabilities.detach().float()
     if logits.dim() != 2 or logits.shape != q.shape:
         raise ValueError(f"logits and probabilities must be [B,K] alike, got {list(logits.shape)}, {list(q.shape)}")
-    if q.numel() and ((q < 0).any() or (q.sum(1) - 1).abs().max() > 1e-3):
+    if q.numel() and not ((q >= 0).all() and (q.sum(1) - 1).abs().max() < 1e-3):
         low, total = q.min().item(), q.sum(1).min().item()
         raise ValueError(f"each row must be probabilities that sum to 1, got {low:.4g} and a sum of {total:.4g}")
     return F.kl_div(F.log_softmax(logits.float(), dim=1), q, reduction="batchmean")

@@ -99,18 +99,32 @@ def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[i
     return block
 
 
-def custom_blocks(distance: Distance, n_gallery: int) -> Callable[[int, int], Tensor]:
-    """Wrap a callable that takes query row numbers, so that its blocks are checked: shape [q, G], floating, no NaN."""
+def custom_blocks(
+    distance: Distance, n_gallery: int, columns: Tensor | slice = slice(None)
+) -> Callable[[int, int], Tensor]:
+    """Wrap a callable that takes query row numbers, so that its blocks are checked: shape [q, G], floating, no NaN.
+
+    The blocks have the gallery images `columns`, and all where it is not given.
+    """
 
     def block(start: int, stop: int) -> Tensor:
         result = torch.as_tensor(distance(torch.arange(start, stop))).detach()
         if result.shape != (stop - start, n_gallery):
             raise ValueError(f"distance gave {tuple(result.shape)} for {stop - start} queries and {n_gallery} images")
-        return _checked(
-            result if result.dtype in (torch.float32, torch.float64) else result.double(), start, torch.isnan
-        )
+        result = result if result.dtype in (torch.float32, torch.float64) else result.double()
+        return _checked(result, start, torch.isnan)[:, columns]
 
     return block
+
+
+def blocks_of(
+    query: Tensor | None, gallery: Tensor | None, distance: str | Distance, n_gallery: int, kept: np.ndarray | None
+) -> Callable[[int, int], Tensor]:
+    """Return (start, stop) -> block of distances to the gallery images `kept` (None: all), of what `as_pair` gave."""
+    whole = kept is None or len(kept) == n_gallery
+    if callable(distance):
+        return custom_blocks(distance, n_gallery, slice(None) if whole else torch.from_numpy(kept))
+    return ranking_blocks(query, gallery if whole else gallery[torch.from_numpy(kept).to(gallery.device)], distance)
 
 
 def _checked(block: Tensor, first_row: int, is_wrong: Callable[[Tensor], Tensor]) -> Tensor:

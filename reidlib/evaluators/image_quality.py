@@ -125,8 +125,8 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
     averaged over places and colour channels: Gaussian window of 11x11 with deviation 1.5, population covariances,
     $C_1 = (0.01 \cdot 255)^2$, $C_2 = (0.03 \cdot 255)^2$, borders of 5 pixels left out. Wang et al., "Image Quality
-    Assessment", 2004, Eq. 13, computed in float64. Some pose-transfer code takes the range of each image instead of 255;
-    its numbers differ.
+    Assessment", 2004, Eq. 13, computed in float64. Some pose-transfer code takes the range of each image instead of
+    255; its numbers differ.
 
     Args:
         images, targets: uint8 [B, 3, H, W], 11 pixels each way and more.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reidlib.datasets.person_images import JUNK
-from reidlib.evaluators.distances import Array, Distance, as_pair, custom_blocks, ranking_blocks, row_chunks
+from reidlib.evaluators.distances import Array, Distance, as_pair, blocks_of, row_chunks
 from reidlib.evaluators.labels import Labels, check_cameras
 
 
@@ -48,10 +48,7 @@ def nearest_neighbours(
     ([[1, 2]], [[1.0, 1.0]])
     """
     query, gallery, n_queries, n_gallery = as_pair(query_features, gallery_features, distance, shape)
-    if callable(distance):
-        blocks = custom_blocks(distance, n_gallery)
-    else:
-        blocks = ranking_blocks(query, gallery, distance)
+    blocks = blocks_of(query, gallery, distance, n_gallery, None)
     if not 1 <= k <= n_gallery:
         raise ValueError(f"k={k}: accepted are 1 to {n_gallery}, the size of the gallery")
     excluded = None if exclude is None else _check_exclude(torch.as_tensor(exclude), n_queries, n_gallery)

@@ -78,7 +78,11 @@ def rerank(
     >>> reranked(torch.tensor([0])).mul(1e4).round().tolist()
     [[3492.0, 5789.0, 7635.0, 10000.0]]
     """
-    _check_parameters(k1, k2, lambda_value)
+    for name, value in (("k1", k1), ("k2", k2)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}={value!r}: accepted are whole numbers from 1")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value={lambda_value!r}: accepted are 0 to 1")
     query, gallery, n_queries, n_gallery = as_pair(query_features, gallery_features, distance, shape)
     kept = _kept_images(gallery_pids, n_queries, n_gallery)
     if callable(distance):
@@ -333,7 +337,7 @@ class _FromBlocks:
 
     def rows(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the distances between the given images [r, c], checked, in memory of their own."""
-        return custom_blocks(lambda r: self.distance(rows[r]), self.n_images)(0, len(rows))[:, columns]
+        return custom_blocks(lambda r: self.distance(rows[r]), self.n_images, columns)(0, len(rows))
 
     def nearest(self, k: int) -> tuple[np.ndarray, Tensor]:
         found, maxima = None, []
@@ -368,14 +372,6 @@ def _checked(maxima: Tensor) -> Tensor:
         row = int((~maxima.isfinite()).nonzero()[0])
         raise ValueError(f"infinite distance for row {row} of the queries and gallery: it cannot be normalised")
     return torch.where(maxima > 0, maxima, 1)
-
-
-def _check_parameters(k1: int, k2: int, lambda_value: float) -> None:
-    for name, value in (("k1", k1), ("k2", k2)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name}={value!r}: accepted are whole numbers from 1")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value={lambda_value!r}: accepted are 0 to 1")
 
 
 def _kept_images(gallery_pids: Array | None, n_queries: int, n_gallery: int) -> np.ndarray | None:

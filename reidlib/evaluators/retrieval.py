@@ -5,7 +5,7 @@ match is one plus the number of gallery images that beat it, and counting those 
 Queries go through in chunks, so memory stays bounded by the features and one block of distances.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +14,7 @@ from torch import Tensor
 
 from reidlib.checks import check_choice
 from reidlib.datasets.person_images import JUNK
-from reidlib.evaluators.distances import (
-    Array,
-    Distance,
-    as_features,
-    as_pair,
-    custom_blocks,
-    ranking_blocks,
-    row_chunks,
-)
+from reidlib.evaluators.distances import Array, Distance, as_features, as_pair, blocks_of, row_chunks
 from reidlib.evaluators.labels import Labels, check_cameras, check_people
 from reidlib.evaluators.scores import AP_RULES, DIVISORS, RetrievalScores
 
@@ -96,7 +88,8 @@ def evaluate_retrieval(
     check_cameras(query, gallery, camera_rule)
     sizes = len(query.pids), len(gallery.pids)
     kept = np.flatnonzero(gallery.pids != JUNK)
-    blocks = _blocks_of_kept(*as_pair(query_features, gallery_features, distance, sizes), kept, distance)
+    pair = as_pair(query_features, gallery_features, distance, sizes)[:2]
+    blocks = blocks_of(*pair, distance, sizes[1], kept)  # junk is left out before its distances are computed
     gallery = gallery.take(kept)
     rounds = list(_rounds(gallery, sorted(set(query.camids.tolist())), camera_rule, gallery_shots, repeats, seed))
     parts = []
@@ -158,17 +151,6 @@ def pool_queries(
         pooled = torch.nn.functional.normalize(pooled, dim=1)
     pairs = torch.from_numpy(pairs)
     return pooled, pairs[:, 0].clone(), pairs[:, 1].clone()
-
-
-def _blocks_of_kept(
-    query: Tensor | None, gallery: Tensor | None, _: int, n_gallery: int, kept: np.ndarray, distance: str | Distance
-) -> Callable[[int, int], Tensor]:
-    """Return (start, stop) -> block [stop - start, len(kept)]: junk is left out before its distances are computed."""
-    index = torch.from_numpy(kept)
-    if callable(distance):
-        whole = custom_blocks(distance, n_gallery)
-        return whole if len(kept) == n_gallery else lambda start, stop: whole(start, stop)[:, index]
-    return ranking_blocks(query, gallery if len(kept) == n_gallery else gallery[index.to(gallery.device)], distance)
 
 
 class _Round(NamedTuple):

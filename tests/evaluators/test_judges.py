@@ -115,6 +115,13 @@ def test_person_0_can_be_found_and_distractors_are_wrong():
     assert identity_kept(plain(31), torch.tensor([0]), gallery, judges).rank1 == 0.0  # the distractor is nearest
 
 
+def test_ten_nearest_are_ten():
+    """The right person is the tenth nearest of the first image, and the eleventh of the second."""
+    gallery = PersonImages(plain(*range(101, 111), 120, 200), [2] * 9 + [1] + [2, 3], [1] * 12)
+    kept = identity_kept(plain(100, 120), torch.tensor([1, 3]), gallery, fake_judges())
+    assert (kept.rank1, kept.rank10) == (0.0, 0.5)
+
+
 def test_judge_gives_what_applies(people):
     judges = load_judges()
     asked = dict(keypoints=people.keypoints, pids=people.pids, gallery=people, source_rows=torch.arange(len(people)))

@@ -92,6 +92,17 @@ def test_every_tenth_pair(rng):
     assert got.n_similar == got.n_dissimilar == -(-whole.n_similar // 10)
 
 
+def test_defaults_are_those_of_the_fact_sheet(rng):
+    kissme, xqda = KISSME(), XQDA()
+    assert (kissme.dims, kissme.ridge, kissme.weight, kissme.psd) == (128, 1e-6, 1.0, True)
+    assert kissme.pairs == dict(dissimilar="sampled", every=1, seed=0)
+    assert (xqda.ridge, xqda.solver, xqda.dims, xqda.seed) == (1e-3, "svd", None, 0)
+    x, pids, camids = people(rng)
+    for learner in (KISSME, XQDA):
+        one, other, again = (learner(seed=seed).fit(x, pids, camids).metric for seed in (0, 1, 0))
+        assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
 def test_kissme_hand_values():
     one = kissme_metric([[1.0]], [[4.0]])
     assert one.item() == 0.75 and 2 * one.item() * 2 == 3

@@ -46,6 +46,13 @@ def test_cosine_is_one_minus_cos():
     assert found.distances.tolist() == [[0.0, 1.0, 2.0]]
 
 
+def test_chunks_are_as_few_and_as_equal_as_memory_allows():
+    most = distances._BLOCK_ELEMENTS
+    assert list(distances.row_chunks(64, most // 32)) == [(0, 32), (32, 64)]
+    assert list(distances.row_chunks(65, most // 32)) == [(0, 22), (22, 44), (44, 65)]
+    assert list(distances.row_chunks(32, most)) == [(0, 16), (16, 32)]  # never fewer than 16 at once
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -53,6 +60,7 @@ def test_cosine_is_one_minus_cos():
         (dict(k=21), "1 to 20"),
         (dict(k=1, exclude=torch.zeros(3, dtype=torch.bool)), "exclude must be"),
         (dict(k=1, exclude=torch.full((4,), 20)), "20 to 20 of 20"),
+        (dict(k=1, exclude=torch.full((4,), -2)), "-2 to -2 of 20"),
         (dict(k=1, distance="manhattan"), "manhattan"),
         (dict(k=1, distance=lambda rows: rows), "shape="),
     ],

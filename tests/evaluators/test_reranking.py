@@ -101,6 +101,15 @@ def test_equals_the_dense_algorithm_in_float32_at_the_usual_settings(rng, monkey
     np.testing.assert_allclose(cosine, got, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [1e-3, 0.1, 30.0])
+def test_cosine_does_not_see_the_length_of_the_features(rng, length):
+    features = people(rng, 120)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    scaled = features * rng.uniform(0.5, 2, (120, 1)) * length
+    got = whole(rerank(scaled[:30], scaled[30:], distance="cosine"))
+    np.testing.assert_allclose(got, dense(squared(unit), 30, 20, 6, 0.3), atol=1e-9)
+
+
 def test_both_ways_of_finding_the_nearest_agree(rng, monkeypatch):
     features = people(rng, 400)
     monkeypatch.setattr(distances, "_BLOCK_ELEMENTS", 400 * 30)

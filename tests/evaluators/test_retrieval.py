@@ -296,6 +296,39 @@ def test_a_shard_of_one_query_rounds_like_the_whole(rng):
         assert torch.equal(one.average_precisions[0], whole.average_precisions[i])
 
 
+def test_other_seeds_draw_other_galleries_and_rounds_differ(rng):
+    features, ids = problem(rng)
+    first, second, again = (evaluate_retrieval(*features, **ids, gallery_shots=1, seed=s).first_hits for s in (0, 1, 0))
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    assert (first != first[:, :1]).any()
+
+
+def test_a_hit_behind_the_curve_is_no_hit():
+    scores = score_ranking([0, 0, 1], "plain")
+    assert scores.cmc[:4].tolist() == [0, 0, 1, 1] and scores.rank(50) == 1
+    short = toy(max_rank=2)
+    assert short.cmc.tolist() == [0, 0] and short.first_hits.tolist() == [[3]]
+    for k in (0, 3):
+        with pytest.raises(ValueError, match=rf"rank\({k}\): accepted are 1 to 2"):
+            short.rank(k)
+
+
+def test_a_custom_distance_may_be_whole_numbers_and_carry_gradients():
+    ids = dict(query_pids=[1], query_camids=[1], gallery_pids=[2, 1], gallery_camids=[2, 2])
+    block = torch.tensor([[2**24 + 1, 2**24]])  # alike in float32
+    assert evaluate_retrieval(None, None, distance=lambda rows: block, **ids).rank(1) == 1
+    learnt = torch.tensor([[2.0, 1.0]], requires_grad=True)
+    assert evaluate_retrieval(None, None, distance=lambda rows: learnt, **ids).rank(1) == 1
+
+
+def test_the_mean_does_not_depend_on_the_order_of_the_queries():
+    values = torch.tensor([[1e-17], [1.0], [1e-17], [1e-17]], dtype=torch.float64).repeat(30, 1)
+    ones = torch.ones(120, 1, dtype=torch.int64)
+    rules = dict(ap="plain", camera_rule="none", distance="custom", gallery_shots=None, divisor="valid", max_rank=1)
+    sums = {RetrievalScores(part, ones, part, **rules).mAP for part in (values, values.sort(0).values, values.flip(0))}
+    assert len(sums) == 1
+
+
 def test_words_and_dictionary_carry_the_rules():
     scores = toy(ap="trapezoid")
     assert "trapezoid AP" in str(scores) and "cross camera" in str(scores) and "1 of 1 queries" in str(scores)

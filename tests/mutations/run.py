@@ -2,7 +2,7 @@ r"""Break the library on purpose, one line at a time, and say which breaks the t
 
 `python tests/mutations/run.py` works through `mutations.txt`: each change is made in a temporary copy of the tree, the
 tests named beside it and the file's own doctests run with one thread, and what no test notices has survived. Words
-choose some of the files: `python tests/mutations/run.py evaluators sampling`. A mutation takes 10 s, so this is no part
+choose some of the files: `python tests/mutations/run.py evaluators sampling`. A mutation takes 5 s, so this is no part
 of `make test`. A section of `mutations.txt` is
 
     ## reidlib/losses/adversarial.py | tests/losses/test_adversarial.py
@@ -14,19 +14,27 @@ reason after "##" explains a change that no test can or should notice. Tests tha
 """
 
 import argparse
+import importlib
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = Path(__file__).with_name("mutations.txt")
 SHARE = 0.05  # that may survive
 COPIED = ("reidlib", "tests")  # the rest of the tree is linked, except the cache of images
+PRELOADED = (
+    "hypothesis", "lpips", "pandas", "PIL.Image", "pytorch_metric_learning.losses", "pytorch_metric_learning.miners",
+    "scipy.linalg", "scipy.sparse", "skimage.metrics", "sklearn.cluster", "torch", "torchmetrics.image.fid",
+    "torchvision",
+)  # fmt: skip
 SECONDS = 600  # for the tests of one mutation; slower is noticed
 
 
@@ -68,17 +76,34 @@ def copy_tree(place: Path) -> None:
             target.symlink_to(path)
 
 
+def preload(place: Path) -> None:
+    """Import the large packages once; tests run in forks of this process, which import the library."""
+    os.environ |= {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(place))
+    for name in ("reidlib.torchvision_ops", *PRELOADED):
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "reidlib"]:
+        del sys.modules[name]
+
+
 def run_tests(place: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
     """Run tests in the copy; return pytest's exit code (1 after a timeout) and its output."""
-    environment = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *options, *tests]
-    try:
-        done = subprocess.run(
-            command, cwd=place, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 1, "timeout"
-    return done.returncode, done.stdout + done.stderr
+    log, start = place / "log.txt", time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(place)
+        for stream in (1, 2):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC * (stream == 1) | os.O_APPEND), stream)
+        os._exit(pytest.main(["-q", "-p", "no:cacheprovider", "-n", "0", *options, *tests]))
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() - start > SECONDS:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return 1, "timeout"
+        time.sleep(0.05)
+    return os.waitstatus_to_exitcode(ended[1]), log.read_text(encoding="utf-8", errors="replace")
 
 
 def baseline(place: Path, tests: tuple[str, ...]) -> tuple[list[str], str]:
@@ -100,6 +125,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         copy_tree(place)
+        if not arguments.list:
+            preload(place)
         for mutation in chosen:
             path = place / mutation.file
             text = path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -85,17 +85,20 @@ class PersonImages:
         is_generated: Tensor | Sequence[bool] | None = None,
         info: pd.DataFrame | None = None,
     ) -> None:
-        n, height, width = _check_images(images)
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__} (torch.from_numpy makes one)")
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be uint8 [N,3,H,W], got {images.dtype} {list(images.shape)}")
+        n, _, height, width = images.shape
         _check_tensor("keypoints", keypoints, torch.float32, (n, JOINTS, 3))
         _check_tensor("masks", masks, torch.uint8, (n, height, width))
         _check_tensor("parsing", parsing, torch.uint8, (n, height, width))
         self._parts = (_Part(images, keypoints, masks, parsing),)
         self._rows: Tensor | None = None  # int64 [N] rows of the parts laid end to end; None: all of them, in order
-        self._length = n
-        self.pids = _numbers("pids", pids, n)
-        self.camids = _numbers("camids", camids, n)
-        self.sequences = _numbers("sequences", [-1] * n if sequences is None else sequences, n)
-        self.is_generated = _flags("is_generated", is_generated, n)
+        self.pids = _column("pids", pids, n)
+        self.camids = _column("camids", camids, n)
+        self.sequences = _column("sequences", [-1] * n if sequences is None else sequences, n)
+        self.is_generated = _column("is_generated", [False] * n if is_generated is None else is_generated, n)
         self.names = [f"{i:06d}" for i in range(n)] if names is None else [str(name) for name in names]
         if len(self.names) != n:
             raise ValueError(f"names must have one entry for each of the {n} images, got {len(self.names)}")
@@ -104,7 +107,7 @@ class PersonImages:
         self.info = None if info is None else info.reset_index(drop=True)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.pids)
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -225,12 +228,14 @@ class PersonImages:
             if name not in LABELS:
                 raise TypeError(f"with_labels takes {', '.join(LABELS)}; got {name!r}")
             values = [values] * len(self) if isinstance(values, int) else values
-            setattr(out, name, (_flags if name == "is_generated" else _numbers)(name, values, len(self)))
+            setattr(out, name, _column(name, values, len(self)))
         return out
 
     def table(self) -> pd.DataFrame:
         """Return one row for each image: name, pid, camid, sequence, is_generated, then the columns of `info`."""
-        table = pd.DataFrame({"name": self.names} | {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS})
+        table = pd.DataFrame(
+            {"name": self.names} | {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS}
+        )
         if self.info is not None:
             table = table.join(self.info[[c for c in self.info.columns if c not in table]])
         return table
@@ -261,7 +266,6 @@ class PersonImages:
     def _view(self, chosen: Tensor) -> "PersonImages":
         """Return the images at these positions, and keep only the parts that they lie in."""
         out = self._copy()
-        out._length = len(chosen)
         for name in LABELS:
             setattr(out, name, getattr(self, name)[chosen])
         out.names = [self.names[i] for i in chosen.tolist()]
@@ -337,7 +341,6 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
         rows.append(start_of[part_of] + row_of)
     out = first._copy()
     out._parts, out._rows = tuple(parts), torch.cat(rows)
-    out._length = len(out._rows)
     for name in LABELS:
         setattr(out, name, torch.cat([getattr(s, name) for s in filled]))
     out.names = [name for s in filled for name in s.names]
@@ -350,7 +353,7 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
 def free_memory(device: torch.device) -> int | None:
     """Return the bytes free on a device, or None where it cannot be asked."""
     if device.type == "cpu":
-        import psutil  # comes with accelerate; only this function needs it
+        import psutil  # only this function needs it
 
         return psutil.virtual_memory().available
     if device.type == "cuda":
@@ -381,14 +384,6 @@ def _only_used(parts: tuple[_Part, ...], rows: Tensor) -> tuple[tuple[_Part, ...
     return kept, _starts(kept)[torch.searchsorted(used, part_of)] + row_of
 
 
-def _check_images(images: Tensor) -> tuple[int, int, int]:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__} (torch.from_numpy makes one)")
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be uint8 [N,3,H,W], got {images.dtype} {list(images.shape)}")
-    return images.shape[0], images.shape[2], images.shape[3]
-
-
 def _check_tensor(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     if tensor is None:
         return
@@ -398,10 +393,14 @@ def _check_tensor(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: t
         raise ValueError(f"{name} must be {dtype} {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
 
 
-def _numbers(name: str, values: Tensor | Sequence[int], n: int) -> Tensor:
-    tensor = _integers(name, values)
+def _column(name: str, values: Tensor | Sequence[int], n: int) -> Tensor:
+    """Return one of LABELS as a tensor of its own on the CPU: a whole number for each image, or a flag."""
+    if name == "is_generated":
+        tensor = torch.as_tensor(values, dtype=torch.bool).to("cpu", copy=True)
+    else:
+        tensor = _integers(name, values)
     if tuple(tensor.shape) != (n,):
-        raise ValueError(f"{name} must have one number for each of the {n} images, got shape {list(tensor.shape)}")
+        raise ValueError(f"{name} must have one value for each of the {n} images, got shape {list(tensor.shape)}")
     return tensor
 
 
@@ -423,10 +422,3 @@ def _integers(name: str, values: Tensor | int | Iterable[int]) -> Tensor:
     if tensor.dtype == torch.uint64 and (out < 0).any():
         raise ValueError(f"{expected}, got {int(out[out < 0][0]) + 2**64} (uint64)")
     return out
-
-
-def _flags(name: str, values: Tensor | Sequence[bool] | None, n: int) -> Tensor:
-    tensor = torch.zeros(n, dtype=torch.bool) if values is None else torch.as_tensor(values, dtype=torch.bool)
-    if tuple(tensor.shape) != (n,):
-        raise ValueError(f"{name} must have one flag for each of the {n} images, got shape {list(tensor.shape)}")
-    return tensor.to("cpu", copy=True)

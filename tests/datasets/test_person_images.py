@@ -172,7 +172,11 @@ def test_the_callers_numbers_are_not_shared():
         ({"masks": torch.zeros(2, 8, 4)}, ValueError, "float32"),
         ({"masks": torch.zeros(2, 4, 8, dtype=torch.uint8)}, ValueError, "[2, 4, 8]"),
         ({"parsing": torch.zeros(1, 8, 4, dtype=torch.uint8)}, ValueError, "[1, 8, 4]"),
-        ({"is_generated": [True]}, ValueError, "flag"),
+        (
+            {"is_generated": [True]},
+            ValueError,
+            "is_generated must have one value for each of the 2 images, got shape [1]",
+        ),
         ({"info": pd.DataFrame({"a": [1]})}, ValueError, "1 rows"),
     ],
 )

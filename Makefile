@@ -42,10 +42,10 @@ $(READY): requirements.txt pyproject.toml
 	@touch $(READY)
 
 smoke: $(READY)
-	@$(BIN)/python -m reidlib.runs --profile smoke $(ARGS) $(foreach p,$(NOTEBOOKS),'$(p)')
+	@$(BIN)/python -m reidlib run --profile smoke $(ARGS) $(foreach p,$(NOTEBOOKS),'$(p)')
 
 course: $(READY)
-	@$(BIN)/python -m reidlib.runs --profile $(PROFILE) $(ARGS) $(foreach p,$(NOTEBOOKS),'$(p)')
+	@$(BIN)/python -m reidlib run --profile $(PROFILE) $(ARGS) $(foreach p,$(NOTEBOOKS),'$(p)')
 
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)

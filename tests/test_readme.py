@@ -1,9 +1,13 @@
 """What the README says: its links, its example, and its numbers, which stand in the recorded table."""
 
+import argparse
+import importlib
 import re
+import shlex
 
 import pytest
 
+from reidlib.__main__ import COMMANDS
 from reidlib.course import paper_tables, sweeps
 from reidlib.files import REPOSITORY
 
@@ -62,3 +66,29 @@ def test_the_example_runs(tmp_path, capsys):
     assert small != code
     exec(compile(small, "README.md", "exec"), {})
     assert "mAP (plain AP)" in capsys.readouterr().out
+
+
+def commands() -> list[str]:
+    """Every call of `reidlib` in README, data card and Makefile: lines of code blocks, and words in backticks."""
+    texts = [(REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "data/README.md")]
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", "\n".join(texts), re.DOTALL | re.MULTILINE)).splitlines()
+    inline = re.findall(
+        r"`([^`\n]+)`", "\n".join(re.sub(r"^```.*?^```", "", t, flags=re.DOTALL | re.MULTILINE) for t in texts)
+    )
+    called = [re.search(r"(?:^|-m )reidlib (.+)", line) for line in (*blocks, *inline)]
+    return sorted({call[1].partition("  ")[0].partition(" #")[0].strip() for call in called if call})
+
+
+@pytest.mark.parametrize("call", commands())
+def test_every_command_is_one_that_parses(call):
+    name, *words = shlex.split(call)
+    if name == "<study>" or not words:
+        assert name in COMMANDS
+        return
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"reidlib.{COMMANDS[name].module}").add_arguments(parser)
+    parser.parse_args(words)
+
+
+def test_commands_are_found():
+    assert len(commands()) >= 8 and not re.search(r"python -m reidlib\.", README)

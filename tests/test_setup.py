@@ -1,5 +1,6 @@
 """The clean-machine promises: pins in one place, a Makefile that finds a Python, an importable torchvision."""
 
+import ast
 import os
 import re
 import shutil
@@ -111,3 +112,73 @@ def test_a_declared_operator_does_not_pretend_to_work(name):
 
     with pytest.raises(NotImplementedError):
         getattr(torch.ops.torchvision, name)(torch.zeros(1, 4), torch.zeros(1), 0.5)
+
+
+def test_the_command_is_installed_under_its_name():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"reidlib": "reidlib.__main__:main"}
+
+
+TORCHVISION = ("torchvision", "torchmetrics", "lpips", "torch_fidelity")  # the last three import the first
+
+
+def imports_in_order(source: str) -> list[tuple[bool, str]]:
+    """Return the imports of a file as they run: those of the module, then those inside functions; name of the root."""
+    tree = ast.parse(source)
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else ["." * node.level + (node.module or "")]
+            )
+            if isinstance(node, ast.ImportFrom) and names == ["reidlib"]:
+                names = [f"reidlib.{alias.name}" for alias in node.names]
+            found += [(id(node) in inside, node.lineno, name) for name in names]
+    return [(late, name) for late, _, name in sorted(found)]
+
+
+def first_torchvision_before_the_shim(source: str) -> str | None:
+    """Name the first import that would meet torchvision before `reidlib.torchvision_ops` has prepared it."""
+    for _, name in imports_in_order(source):
+        if name in SHIMMED:
+            return None
+        if name.split(".")[0] in TORCHVISION:
+            return name
+    return None
+
+
+def shimmed_modules() -> set[str]:
+    """Modules of reidlib whose import runs the shim first, directly or through another one at its top."""
+    sources = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+        for path in (REPOSITORY / "reidlib").rglob("*.py")
+    }
+    shimmed, before = {"reidlib.torchvision_ops"}, 0
+    while before != len(shimmed):
+        before = len(shimmed)
+        for module, source in sources.items():
+            if any(not late and name in shimmed for late, name in imports_in_order(source)):
+                shimmed |= {module}
+    return shimmed
+
+
+SHIMMED = shimmed_modules()
+PYTHON_FILES = sorted(p for folder in ("reidlib", "tests") for p in (REPOSITORY / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_torchvision_is_never_imported_before_its_shim(path):
+    first = first_torchvision_before_the_shim(path.read_text())
+    assert first is None, f"{path.name} imports {first} before reidlib.torchvision_ops: alone it would fail"
+
+
+def test_the_order_of_imports_is_seen():
+    wrong = "from torchvision.models import vgg19\nimport reidlib.torchvision_ops"
+    lazily = "import torch\ndef f():\n    from lpips import LPIPS"
+    right = "from reidlib import torchvision_ops\ndef f():\n    from torchvision.models import vgg19"
+    through = "from reidlib.networks import normalise\nimport torchvision"
+    assert [first_torchvision_before_the_shim(s) for s in (wrong, lazily)] == ["torchvision.models", "lpips"]
+    assert [first_torchvision_before_the_shim(s) for s in (right, through)] == [None, None]

@@ -124,6 +124,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     missing = [name for name in COLUMNS if name not in rows]
     if missing:
         raise ValueError(f"{path} is no recorded table: it lacks the columns {', '.join(missing)}")
+    if not isinstance(rows.index, pd.RangeIndex):
+        raise ValueError(f"{path}: its first row has more fields than columns; a reason with a comma needs quotes")
     runs_file = runs_path(path)
     runs = json.loads(runs_file.read_text(encoding="utf-8")) if runs_file.is_file() else {}
     unknown = sorted(set(rows["run"]) - set(runs))

@@ -1,5 +1,6 @@
 """Studies: reading them, running what is missing, recording it."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -163,3 +164,108 @@ def test_a_study_through_a_kernel(tmp_path: Path, capsys):
     table = sweeps.recorded("00_toy", tmp_path / "note books")
     assert table["metric"].tolist() == ["toy/mAP (plain AP)", "toy/noise"] and table["rate"].tolist() == [0.25, 0.25]
     assert table["rule"].tolist() == ["plain AP", "one draw"] and "1 done" in capsys.readouterr().out
+    assert table["threads"].tolist() == [1, 1]  # whatever this machine has
+
+
+def test_two_sweeps_at_once_share_the_work_and_double_no_row(tmp_path: Path, no_kernels: list, monkeypatch):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path), tmp_path)
+    papermill, second = runner._papermill, []
+
+    def meanwhile(job, *arguments):
+        if not second:  # the first run of the first sweep: two more sweeps begin and end in the meantime
+            second.append(None)
+            second[:] = [state for _, state, _ in sweeps.run_study(study, output_root=job.output_root)]
+            second.extend(state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "elsewhere"))
+        papermill(job, *arguments)
+
+    monkeypatch.setattr(runner, "_papermill", meanwhile)
+    first = [(state, words) for _, state, words in sweeps.run_study(study, output_root=tmp_path / "runs")]
+    assert second == ["busy", "done", "done", "done", "done", "recorded", "recorded", "recorded"]
+    assert [state for state, _ in first] == ["done", "recorded", "recorded", "recorded"] and first[0][1].startswith(
+        "0 "
+    )
+    table = sweeps.recorded("00_toy", tmp_path)
+    assert len(table) == 8 and not table.duplicated(["run", "metric"]).any() and len(no_kernels) == 5
+
+
+def test_superseded_rows_stay_and_are_run_again(tmp_path: Path, no_kernels: list):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path, {"grid": {"seed": [0, 1]}}), tmp_path)
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    path = tmp_path / "recorded" / "00_toy.csv"
+    first, *_ = lines = path.read_text().splitlines()
+    assert first.endswith(",superseded")
+    lines[1] += "the loss was summed"
+    path.write_text("\n".join(lines) + "\n")  # one row of the first run: the run itself still counts
+    assert [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")] == ["recorded"] * 2
+    assert len(sweeps.recorded("00_toy", tmp_path)) == 3 and "superseded" not in sweeps.recorded("00_toy", tmp_path)
+    everything = sweeps.recorded("00_toy", tmp_path, superseded=True)
+    assert everything["superseded"].tolist() == ["the loss was summed", "", "", ""]
+    lines[2] += "likewise"
+    path.write_text("\n".join(lines) + "\n")  # all its rows: it is run again, and both recordings stay
+    assert [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")] == ["done", "recorded"]
+    table = sweeps.recorded("00_toy", tmp_path, superseded=True)
+    assert table["run"].nunique() == 3 and table["run"].iloc[-1] == f"{table['run'].iloc[0]}.2"
+    assert table[table["superseded"] == ""]["seed"].tolist() == [1, 1, 0, 0]
+    assert path.read_text().startswith("\n".join(lines))  # nothing that stood there was touched
+
+
+def test_renamed_and_dropped_parameters_leave_recorded_runs_recorded(tmp_path: Path, no_kernels: list):
+    from tiny_notebooks import PARAMETERS
+
+    old = PARAMETERS + '\npair: str = "5 6"  # two cameras\nweights: str = "train"  # unused'
+    notebook = write_notebook(tmp_path / "00_toy.ipynb", parameters=old)
+    sets = [{"pair": "5 6", "seed": 0}, {"pair": "3 2", "seed": 1}]
+    list(sweeps.run_study(sweeps.read_study(write_study(tmp_path, {"sets": sets}), tmp_path), output_root=tmp_path))
+
+    def states(parameters: str, sets: list) -> list[str]:
+        write_notebook(notebook, parameters=parameters)
+        study = sweeps.read_study(write_study(tmp_path, {"sets": sets}), tmp_path)
+        return [state for _, state, _ in sweeps.run_study(study, dry_run=True)]
+
+    typed = PARAMETERS + "\npair: list[int] = [5, 6]  # two cameras"
+    lists = [{"pair": [5, 6], "seed": 0}, {"pair": [3, 2], "seed": 1}, {"pair": [3, 2], "seed": 0}]
+    assert states(typed, lists) == ["recorded", "recorded", "missing"]
+    renamed = PARAMETERS + "\ncameras: list[int] = [5, 6]  # two cameras"
+    assert states(renamed, [{"seed": 0}, {"seed": 1}]) == ["missing", "missing"]  # `pair` differed: nobody can tell
+    assert states(typed.replace("[5, 6]", "[7]"), [{"seed": 0, "pair": [5, 6]}, {"seed": 0}]) == ["recorded", "missing"]
+
+
+def test_a_table_without_its_runs_is_refused(tmp_path: Path):
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "recorded" / "00_toy.csv").write_text("run,metric,value,rule,superseded\ncourse-1,a,1.0,b,\n")
+    with pytest.raises(ValueError, match=r"00_toy\.runs\.json lacks the run course-1 of 00_toy\.csv"):
+        sweeps.recorded("00_toy", tmp_path)
+    (tmp_path / "recorded" / "00_toy.csv").write_text("run,metric,value,rule,superseded\ncourse-1,a,1.0,b,bad, or so\n")
+    with pytest.raises(ValueError, match="a reason with a comma needs quotes"):
+        sweeps.recorded("00_toy", tmp_path)
+
+
+CONVERTED = {  # rows, runs and checksum of each table before its parameters moved from every row to its runs
+    "02_reid_baseline": (534, 3, "62a1259b6bb099e10f51d4748171755db9dff04c7eed4036fd6e2fb97aed3863"),
+    "03_camera_transfer": (875, 4, "e2ee9bbf31ef3ddcb6212536cf868c6e9e9d609b5bf2e598853be4c30569f4f6"),
+    "04_pn_gan": (1332, 7, "adbfecf4afa75182b1dabdfa7b10b57af620eca233b502fa3aeda3664586d059"),
+}
+
+
+@pytest.mark.parametrize("notebook", CONVERTED)
+def test_the_first_recordings_are_as_they_were(notebook: str):
+    """Every row, fact and parameter that was recorded up to commit 2973826, to the last digit."""
+    rows, n_runs, checksum = CONVERTED[notebook]
+    table = sweeps.recorded(notebook)
+    table = table[table["run"].isin(table["run"].unique()[:n_runs])].dropna(axis=1, how="all").drop(columns="threads")
+    plain = [
+        {name: float(value) if isinstance(value, int | float) else str(value) for name, value in row.items()}
+        for row in table[sorted(table)].to_dict("records")
+    ]
+    assert len(plain) == rows
+    assert hashlib.sha256(json.dumps(plain).encode()).hexdigest() == checksum
+
+
+def test_the_rows_that_were_taken_out_by_hand_are_back():
+    table = sweeps.recorded("04_pn_gan", superseded=True)
+    gone = table[table["superseded"] != ""]
+    assert set(gone["superseded"].str.partition(";")[0]) == {"the DCGAN had learnt nothing: pictures of noise"}
+    assert gone["value"].tolist() == [0.77, 0.62, 0.03, 0.04] and set(gone["run"]) == {"course-39bca5df"}
+    assert gone["metric"].str.startswith("LSRO/").all() and len(sweeps.recorded("04_pn_gan")) == len(table) - len(gone)

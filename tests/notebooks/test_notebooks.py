@@ -55,13 +55,44 @@ def test_measured_times_are_noted(notebook):
     assert 0 < seconds["smoke"] <= 20 and 0 < seconds["course"] <= 360
 
 
-def test_no_function_is_defined_in_two_notebooks():
+def shape(function: ast.FunctionDef) -> str:
+    """What a function does, whatever it and its names are called: its tree without names, docstrings and types."""
+    tree = ast.parse(ast.unparse(function)).body[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        for field in ("id", "name", "arg", "annotation", "returns", "type_comment"):
+            if hasattr(node, field) and not isinstance(node, ast.keyword):
+                setattr(node, field, None)
+    return ast.dump(tree)
+
+
+def functions_of(source: str) -> dict[str, str]:
+    """Functions of a notebook's code by shape; what is no more than one short line is nobody's."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return {shape(node): node.name for node in nodes if len(list(ast.walk(node))) > 12}
+
+
+def test_no_function_stands_in_two_notebooks():
     seen: dict[str, str] = {}
     for path in NOTEBOOKS:
         source = "\n".join(cell.source for cell in code_cells(path))
-        for name in {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}:
-            assert name not in seen, f"{name} is defined in {seen[name]} and in {path.stem}: it belongs in reidlib"
-            seen[name] = path.stem
+        for form, name in functions_of(source).items():
+            assert form not in seen, f"{name} of {path.stem} is {seen[form]} once more: it belongs in reidlib"
+            seen[form] = f"{name} of {path.stem}"
+
+
+def test_a_function_is_known_again_under_other_names():
+    first = 'def mean(values: list) -> float:\n    """Mean."""\n    total = sum(values)\n    return total / len(values)'
+    renamed = "def average(numbers):\n    s = sum(numbers)\n    return s / len(numbers)"
+    other = "def average(numbers):\n    s = sum(numbers)\n    return s * len(numbers)"
+    assert functions_of(first).keys() == functions_of(renamed).keys() != functions_of(other).keys()
+
+
+def test_only_the_parameters_cell_annotates_names(notebook):
+    """Settings.of takes the annotated names for parameters, also when its cell is run once more."""
+    for cell in code_cells(notebook)[1:]:
+        assert not [node for node in ast.parse(cell.source).body if isinstance(node, ast.AnnAssign)]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice
+
 _DEFAULT_MARGINS = {"hinge": (1.0, 0.01), "literal": (-1.0, 0.01)}
 
 
@@ -16,25 +18,29 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float = 0.3) ->
     $$L = \frac{1}{B} \sum_a \Big[ m + \max_{p:\, y_p = y_a} d_{ap} - \min_{n:\, y_n \ne y_a} d_{an} \Big]_+,
       \qquad d_{ab} = \lVert f_a - f_b \rVert_2$$
 
-    Hermans, Beyer and Leibe 2017, eq. 5; not squared. The work is pytorch-metric-learning's miner and loss. An anchor
-    without a positive or a negative is left out of the mean; a batch without any triplet gives 0.
+    Hermans, Beyer and Leibe 2017, eq. 5; not squared. An anchor whose identity has no other image in the batch is its
+    own positive, at distance 0: the public re-ID trainers do so, and the mean is over all anchors. An anchor without a
+    negative is left out; a batch without any gives 0.
 
     Args:
         features: [B, D].  labels: int64 [B]; images with a label below 0 (unlabelled) take no part.
 
+    Raises:
+        ValueError: for shapes that do not fit.
+
     >>> batch_hard_triplet(torch.tensor([[0.0], [1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1, 1]))
     tensor(0.0750)
     """
-    from pytorch_metric_learning.distances import LpDistance  # 1 s to import, and only this function needs it
-    from pytorch_metric_learning.losses import TripletMarginLoss
-    from pytorch_metric_learning.miners import BatchHardMiner
-    from pytorch_metric_learning.reducers import MeanReducer
-
     _check(features, labels)
     features, labels = features[labels >= 0], labels[labels >= 0]
-    distance = LpDistance(normalize_embeddings=False, p=2, power=1)
-    triplets = BatchHardMiner(distance=distance)(features, labels)
-    return TripletMarginLoss(margin, distance=distance, reducer=MeanReducer())(features, labels, triplets)
+    distances = torch.cdist(features, features)  # [B, B]
+    same = labels[:, None] == labels
+    if same.all():
+        return features.sum() * 0
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    farthest = distances.masked_fill(~same | itself, 0).max(1).values  # 0 where there is no other image
+    nearest = distances.masked_fill(same, torch.inf).min(1).values
+    return F.relu(farthest - nearest + margin).mean()
 
 
 def quartet_loss(
@@ -74,11 +80,9 @@ def quartet_loss(
     >>> quartet_loss(*quartet), quartet_loss(*quartet, form="literal")
     (tensor(1.9900), tensor(1.))
     """
-    if form not in _DEFAULT_MARGINS or second_negative not in ("43", "23") or reduction not in ("mean", "sum"):
-        raise ValueError(
-            f"form={form!r}, second_negative={second_negative!r}, reduction={reduction!r}: accepted are hinge or "
-            "literal, 43 or 23, mean or sum"
-        )
+    check_choice("form", form, _DEFAULT_MARGINS)
+    check_choice("second_negative", second_negative, ("43", "23"))
+    check_choice("reduction", reduction, ("mean", "sum"))
     shapes = {tuple(x.shape) for x in (anchor, positive, negative, other_negative)}
     if len(shapes) != 1 or anchor.ndim != 2:
         raise ValueError(f"the four members of the quartets must be [n, D] alike; got {sorted(shapes)}")

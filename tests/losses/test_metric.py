@@ -47,6 +47,30 @@ def test_batch_hard_equals_a_loop():
     torch.testing.assert_close(*gradients)
 
 
+def test_an_identity_with_one_image_is_its_own_positive():
+    """By hand, on a line: 0 and 1 are one person, 1.2 a second, 2 and 4 a third."""
+    features, labels = torch.tensor([[0.0], [1.0], [1.2], [2.0], [4.0]]), torch.tensor([0, 0, 1, 2, 2])
+    # anchors: 0.3 + 1 - 1.2, 0.3 + 1 - 0.2, 0.3 + 0 - 0.2, 0.3 + 2 - 0.8, and 0.3 + 2 - 2.8 is below 0
+    assert batch_hard_triplet(features, labels).item() == pytest.approx((0.1 + 1.1 + 0.1 + 1.5 + 0) / 5)
+    # nobody has a second image: 0.3 - 0.25, 0.3 - 0.25, and 0.3 - 0.75 is below 0
+    alone = batch_hard_triplet(torch.tensor([[0.0], [0.25], [1.0]]), torch.tensor([4, 7, 9]))
+    assert alone.item() == pytest.approx(0.1 / 3)
+    # an unlabelled image makes no identity a pair
+    pair = torch.tensor([[0.0], [0.1], [0.2]]), torch.tensor([0, -2, 1])
+    assert batch_hard_triplet(*pair).item() == pytest.approx(0.1)
+
+
+def test_a_lone_anchor_is_at_distance_0_from_itself_in_any_batch():
+    """Distances of large batches of long features are rounded; that adds nothing to it, and the gradient is finite."""
+    features = (10 + torch.randn(40, 256, generator=generator())).requires_grad_()
+    labels = torch.arange(40)
+    nearest = torch.cdist(features.detach().double(), features.detach().double()).fill_diagonal_(torch.inf).amin(1)
+    loss = batch_hard_triplet(features, labels, margin=30.0)
+    assert loss.item() == pytest.approx((30 - nearest).clamp(min=0).mean().item(), rel=1e-4)
+    loss.backward()
+    assert torch.isfinite(features.grad).all() and features.grad.any()
+
+
 def test_batch_hard_without_triplets_is_zero_and_equal_features_have_a_gradient():
     features = torch.randn(4, 3, requires_grad=True)
     assert batch_hard_triplet(features, torch.zeros(4, dtype=torch.int64)).item() == 0
@@ -142,8 +166,8 @@ def test_centre_loss_by_hand_and_its_step():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: quartet_loss(*FIRST, form="square"), "hinge or literal"),
-        (lambda: quartet_loss(*FIRST, second_negative="13"), "43 or 23"),
+        (lambda: quartet_loss(*FIRST, form="square"), "form must be one of 'hinge', 'literal'; got 'square'"),
+        (lambda: quartet_loss(*FIRST, second_negative="13"), "second_negative must be one of '43', '23'; got '13'"),
         (lambda: quartet_loss(*FIRST[:3], torch.zeros(2, 2)), r"\[n, D\]"),
         (lambda: draw_quartets(torch.tensor([0, 0, 1, -2]), generator()), "three identities"),
         (lambda: draw_quartets(torch.tensor([0, 1, 2]), generator()), "every identity has one"),

@@ -31,6 +31,14 @@ WRAPPERS = (
     "weights",
 )  # names that trainers store weights under
 
+# sRGB primaries to CIE XYZ; white of D65, 2 degrees
+XYZ_FROM_RGB = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+WHITE = (0.95047, 1.0, 1.08883)
+
 
 def normalise(images: Tensor, mode: str = "imagenet") -> Tensor:
     r"""Scale uint8 pixels to what networks take: `"imagenet"` $(p/255-\mu)/\sigma$, or `"signed"` $2p/255-1$.
@@ -73,6 +81,37 @@ def signed_to_imagenet(images: Tensor) -> Tensor:
     """
     mean, std = (images.new_tensor(values)[:, None, None] for values in SCALES["imagenet"])
     return ((images + 1) / 2 - mean) / std
+
+
+def rgb_to_lab(images: Tensor) -> Tensor:
+    """Turn sRGB in [0, 1], float [B,3,H,W], to CIELAB (D65): L in [0, 100], a and b around 0.
+
+    >>> white, red = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
+    >>> [round(value, 1) for value in rgb_to_lab(red).flatten().tolist()]
+    [53.2, 80.1, 67.2]
+    """
+    linear = torch.where(images > 0.04045, ((images.clamp_min(0) + 0.055) / 1.055) ** 2.4, images / 12.92)
+    white = images.new_tensor(WHITE)[:, None, None]
+    xyz = torch.einsum("ij,bjhw->bihw", images.new_tensor(XYZ_FROM_RGB), linear) / white
+    f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-8) ** (1 / 3), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """Turn CIELAB (D65), float [B,3,H,W], to sRGB; colours that sRGB cannot show are cut to [0, 1].
+
+    >>> lab_to_rgb(torch.tensor([100.0, 0.0, 0.0])[None, :, None, None]).flatten().round(decimals=2).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    lightness, a, b = lab.unbind(1)
+    y = (lightness + 16) / 116
+    f = torch.stack([y + a / 500, y, y - b / 200], dim=1)
+    xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * lab.new_tensor(WHITE)[:, None, None]
+    inverse = torch.linalg.inv(torch.tensor(XYZ_FROM_RGB, dtype=torch.float64)).to(lab)
+    linear = torch.einsum("ij,bjhw->bihw", inverse, xyz)
+    bent = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055, 12.92 * linear)
+    return bent.clamp(0, 1)
 
 
 def _scale(mode: str, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,9 @@ from skimage import color
 
 from reidlib.datasets.backgrounds import fill_person, mean_background, replace_background
 from reidlib.datasets.person_images import PersonImages
-from reidlib.generators.controls import ColourMatching, Paste, lab_statistics, lab_to_rgb, rgb_to_lab
+from reidlib.generators.controls import ColourMatching, Paste, lab_statistics
 from reidlib.generators.synthesis import synthesise
-from reidlib.networks import normalise
+from reidlib.networks import lab_to_rgb, normalise, rgb_to_lab
 
 
 def people(n=6, seed=0, low=0, high=256, masks=True):

@@ -4,6 +4,7 @@ Each function takes plain tensors or tables and returns a matplotlib figure, so 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -104,6 +105,18 @@ def image_grid(
         hspace=0.05 + title_room / height,
     )
     return figure
+
+
+def image_rows(rows: Mapping[str, Tensor], **options: Any) -> Figure:
+    """Draw one row of images [k,3,H,W] a name, all rows of the same k; `options` are those of `image_grid`.
+
+    >>> len(image_rows({"source": torch.zeros(3, 3, 8, 4), "generated": torch.ones(3, 3, 8, 4)}).axes)
+    6
+    """
+    counts = {name: len(images) for name, images in rows.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"every row must have the same number of images, got {counts}")
+    return image_grid(torch.cat(list(rows.values())), counts.popitem()[1], row_labels=list(rows), **options)
 
 
 def rank_list(

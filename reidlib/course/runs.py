@@ -36,6 +36,7 @@ import torch
 
 from reidlib.checks import check_choice
 from reidlib.course.settings import PROFILES, Settings
+from reidlib.evaluators import SplitScores
 from reidlib.files import atomic_path, resolve
 from reidlib.machine import commit, device_name, peak_memory, pick_device
 
@@ -97,11 +98,26 @@ class Run:
 
         Raises ValueError for a number that is not finite, and for one without a rule.
         """
-        self.values |= _checked({name: {"value": value, "rule": rule}})
+        in_brackets = re.search(r"\(([^()]+)\)$", name)
+        rule = rule or (in_brackets[1] if in_brackets else None)
+        if not rule:
+            raise ValueError(
+                f"metric {name!r} names no rule: give rule=..., or end its name in brackets, 'mAP (plain AP)'"
+            )
+        if not math.isfinite(value := float(value)):
+            raise ValueError(f"metric {name!r} is {value}: only finite numbers are recorded")
+        self.values[name] = {"value": value, "rule": rule}
 
     def metrics(self, prefix: str, scores: Any, rule: str | None = None) -> None:
-        """Note several numbers as `prefix/name`: `RetrievalScores`, or a mapping name -> number."""
-        if hasattr(scores, "as_dict"):
+        """Note several numbers as `prefix/name`: `RetrievalScores`, `SplitScores`, or a mapping name -> number.
+
+        Of several splits the mean is noted, and their spread as `spread over splits/prefix/name`.
+        """
+        if isinstance(scores, SplitScores):
+            if len(scores.table) > 1:
+                self.metrics(f"spread over splits/{prefix}", scores.std.to_dict(), "standard deviation over the splits")
+            rule, scores = rule or f"mean over {len(scores.table)} splits", scores.mean.to_dict()
+        elif hasattr(scores, "as_dict"):
             rule = rule or getattr(scores, "protocol", None)
             scores = scores.as_dict()
         for name, value in scores.items():
@@ -118,18 +134,44 @@ class Run:
         `metrics` holds names, prefixes ("ide_lsr" for "ide_lsr/rank-1") or patterns ("*/mAP*"). Raises AssertionError
         naming everything that is missing.
         """
-        missing = [f"figure {name!r}" for name in figures if not self.path("figures", f"{name}.png").is_file()]
+        names = dict.fromkeys([*figures, *self.figures])
+        missing = [f"figure {name!r}" for name in names if not self.path("figures", f"{name}.png").is_file()]
         missing += [f"metric {name!r}" for name in metrics if not _matching(name, self.values)]
         missing += [f"checkpoint {path}" for path in self.checkpoints if not path.is_file()]
         if missing:
             raise AssertionError(f"{self.notebook} promised and did not make: {', '.join(missing)}")
-        path = record(
-            self.notebook, parameters=self.parameters, metrics=self.values, figures=self.figures.values(),
-            checkpoints=self.checkpoints, folder=self.folder, device=self.device,
-            seconds=time.monotonic() - self.started,
-        )  # fmt: skip
+        path = self.record()
         print(f"{len(self.values)} metrics and {len(self.figures)} figures recorded in {path}")
         return path
+
+    def record(self) -> Path:
+        """Write `results.json`, whole or not at all, and return its path; `finish` checks first."""
+        results = {
+            "notebook": self.notebook,
+            "parameters": self.parameters,
+            "commit": commit(),
+            "versions": {
+                "reidlib": metadata.version("reidlib") if _installed() else "source",
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "device": device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "peak_memory_bytes": peak_memory(self.device),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "metrics": self.values,
+            "figures": [self._inside(path) for path in self.figures.values()],
+            "checkpoints": [self._inside(path) for path in self.checkpoints],
+        }
+        path = self.path(RESULTS)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
+        return path
+
+    def _inside(self, path: Path) -> str:
+        """Name a file by its path inside the folder where it lies in it."""
+        return (path.relative_to(self.folder) if path.is_relative_to(self.folder) else path).as_posix()
 
 
 def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool = False) -> Run:
@@ -167,94 +209,8 @@ def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool
     return Run(notebook, parameters, folder, pick_device(parameters.get("device", "auto")))
 
 
-def record(
-    notebook: str,
-    *,
-    parameters: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    figures: Iterable[str | os.PathLike] = (),
-    checkpoints: Iterable[str | os.PathLike] = (),
-    output_root: str | os.PathLike = "runs",
-    folder: str | os.PathLike | None = None,
-    device: str | torch.device = "auto",
-    seconds: float | None = None,
-) -> Path:
-    """Write a run's `results.json`, whole or not at all, and return its path.
-
-    Args:
-        notebook: its name.
-        parameters: of the run, by name.
-        metrics: name -> {"value": number, "rule": words}, (number, rule), or a number whose name ends in "(rule)".
-        figures: files that the run made; listed relative to the folder where they lie in it.
-        checkpoints: files of weights, likewise.
-        output_root: the folder is `<output_root>/<notebook>/<run id>` unless `folder` names it.
-        folder: the run's folder.
-        device: what it ran on.
-        seconds: how long it took.
-
-    Raises:
-        ValueError: a metric is not finite or names no rule.
-        FileNotFoundError: a figure or checkpoint is not there.
-    """
-    folder = resolve(output_root) / notebook / run_id(parameters) if folder is None else Path(folder)
-    device = pick_device(device)
-    results = {
-        "notebook": notebook,
-        "parameters": dict(parameters),
-        "commit": commit(),
-        "versions": {
-            "reidlib": metadata.version("reidlib") if _installed() else "source",
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "seconds": None if seconds is None else round(seconds, 3),
-        "peak_memory_bytes": peak_memory(device),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metrics": _checked(metrics),
-        "figures": _relative(figures, folder),
-        "checkpoints": _relative(checkpoints, folder),
-    }
-    path = folder / RESULTS
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
-    return path
-
-
-def _checked(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Bring metrics into their form {"value", "rule"}; refuse what is not finite or has no rule."""
-    checked = {}
-    for name, entry in metrics.items():
-        if isinstance(entry, Mapping):
-            value, rule = entry["value"], entry.get("rule")
-        else:
-            value, rule = entry if isinstance(entry, tuple) else (entry, None)
-        in_brackets = re.search(r"\(([^()]+)\)$", name)
-        rule = rule or (in_brackets[1] if in_brackets else None)
-        if not rule:
-            raise ValueError(
-                f"metric {name!r} names no rule: give rule=..., or end its name in brackets, 'mAP (plain AP)'"
-            )
-        if not math.isfinite(float(value)):
-            raise ValueError(f"metric {name!r} is {float(value)}: only finite numbers are recorded")
-        checked[name] = {"value": float(value), "rule": rule}
-    return checked
-
-
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [n for n in names if n == pattern or n.startswith(f"{pattern}/") or fnmatch.fnmatchcase(n, pattern)]
-
-
-def _relative(paths: Iterable[str | os.PathLike], folder: Path) -> list[str]:
-    """List files by their path inside `folder` where they lie in it."""
-    listed = []
-    for path in map(Path, paths):
-        path = path if path.is_absolute() else folder / path
-        if not path.is_file():
-            raise FileNotFoundError(f"results name a file that is not there: {path}")
-        listed.append(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix())
-    return listed
 
 
 def _installed() -> bool:

@@ -11,17 +11,18 @@ On a command line a list is `5,6`, `"5 6"` or `"[5, 6]"`; plain papermill's `-p 
 import ast
 import difflib
 import io
+import itertools
 import os
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from reidlib.checks import check_choice
-from reidlib.datasets import Benchmark, load
+from reidlib.datasets import Benchmark, load, load_splits
 from reidlib.machine import pick_device
 
 if TYPE_CHECKING:
@@ -135,6 +136,14 @@ class Settings:
         """
         options = {"scene": scene, "size": DATA_SIZES[self.profile]} | options
         return load(options.pop("dataset", self.dataset), self.data_root, self.size, **options)
+
+    def load_splits(self, name: str, count: int, scene: str = "retrieval", **options: Any) -> Iterator[Benchmark]:
+        """Load the first `count` splits of another data set, rendered or real (CUHK01's both ways; most have one)."""
+        options = {"scene": scene, "size": DATA_SIZES[self.profile]} | options
+        options |= {"network": name} if self.dataset == "procedural" else {}
+        reader = "procedural" if self.dataset == "procedural" else name
+        every = load_splits(reader, self.data_root, self.size, **options)
+        yield from itertools.islice(every, count * (2 if name == "cuhk01" else 1))
 
 
 def check_shared(values: Mapping[str, Any]) -> None:

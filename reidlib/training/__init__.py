@@ -2,5 +2,6 @@
 
 from reidlib.training.fitting import PRECISIONS, fit, train
 from reidlib.training.history import History, Interrupted
+from reidlib.training.updates import plain_update
 
-__all__ = ["PRECISIONS", "History", "Interrupted", "fit", "train"]
+__all__ = ["PRECISIONS", "History", "Interrupted", "fit", "plain_update", "train"]

@@ -63,6 +63,22 @@ def check_optimizers(method: nn.Module) -> dict[str, MethodOptimizer]:
     return entries
 
 
+def plain_update(method: nn.Module) -> Callable[[str, Tensor], None]:
+    """Return `update(name, loss)` without `fit`'s care: backward to that optimizer's parameters, one step.
+
+    For looking at a single `training_step`, as notebooks and tests do.
+    """
+    entries = check_optimizers(method)
+
+    def update(name: str, loss: Tensor) -> None:
+        entry = entries[name]
+        entry.optimizer.zero_grad()
+        loss.backward(inputs=entry.parameters)
+        entry.optimizer.step()
+
+    return update
+
+
 class Update:
     """The `update(name, loss)` of a step: backward, accumulation, averaging, finite check, optimizer, schedule."""
 

@@ -4,6 +4,7 @@ The file formats are those that public person re-ID work uses, so rendered and r
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -27,6 +28,14 @@ LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19,
 BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 
 
+def read_text(path: str | os.PathLike) -> str:
+    """Read a text file in UTF-8, with or without a mark at its start; else raise ValueError naming the file."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+
+
 def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read a ':'-separated key-point file `name:keypoints_y:keypoints_x` (JSON lists of 18 numbers, -1 = missing).
 
@@ -37,23 +46,22 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ValueError: on another header or on lists that do not hold 18 numbers, with file and line.
     """
     out = {}
-    with Path(path).open(newline="") as file:
-        rows = csv.reader(file, delimiter=":")
-        header = next(rows, None)
-        if header != ["name", "keypoints_y", "keypoints_x"]:
-            raise ValueError(f"{path} must start with the header name:keypoints_y:keypoints_x, got {header}")
-        for line, row in enumerate(rows, start=2):
-            try:
-                name, y, x = row[0], json.loads(row[1]), json.loads(row[2])
-                points = np.array([x, y, np.ones(18)], dtype=np.float32).T  # [18,3]
-                _check_finite(points)
-            except (IndexError, ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{path}, line {line}: two JSON lists of 18 numbers (-1: missing) expected, got {row}"
-                ) from error
-            missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
-            points[missing] = (-1, -1, 0)
-            out[name] = points
+    rows = csv.reader(io.StringIO(read_text(path)), delimiter=":")
+    header = next(rows, None)
+    if header != ["name", "keypoints_y", "keypoints_x"]:
+        raise ValueError(f"{path} must start with the header name:keypoints_y:keypoints_x, got {header}")
+    for line, row in enumerate(rows, start=2):
+        try:
+            name, y, x = row[0], json.loads(row[1]), json.loads(row[2])
+            points = np.array([x, y, np.ones(18)], dtype=np.float32).T  # [18,3]
+            _check_finite(points)
+        except (IndexError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {line}: two JSON lists of 18 numbers (-1: missing) expected, got {row}"
+            ) from error
+        missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
+        points[missing] = (-1, -1, 0)
+        out[name] = points
     return out
 
 
@@ -78,7 +86,7 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
     try:
         people = [
             np.array(person.get("pose_keypoints_2d", person.get("pose_keypoints")), np.float32).reshape(-1, 3)
-            for person in json.loads(Path(path).read_text())["people"]
+            for person in json.loads(read_text(path))["people"]
         ]
         _check_finite(*people)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -241,7 +249,7 @@ def read_truth(path: Path) -> pd.DataFrame | None:
     """Read a renderer's truth table (comma-separated, a `name` column), or return None where there is none."""
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
+    table = pd.read_csv(io.StringIO(read_text(path)))
     if "name" not in table.columns:
         raise ValueError(f"{path} must have a column `name`, got {list(table.columns)}")
     return table

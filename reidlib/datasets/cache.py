@@ -144,11 +144,14 @@ def _key(files: Mapping[str, Files], folder: Path, image_size: tuple[int, int]) 
         paths = files[subset].paths()
         step = -(-len(paths) // LOOKED_AT)
         for i, path in enumerate(paths):
-            stat = path.stat()
-            line = f"{subset} {os.path.relpath(path, folder)} {stat.st_size} {stat.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-            if i % step == 0:
-                digest.update(_some_bytes(path, stat.st_size))
+            digest.update(f"{subset} {os.path.relpath(path, folder)}".encode("utf-8", "surrogateescape"))
+            try:
+                stat = path.stat()
+                digest.update(f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
+                if i % step == 0:
+                    digest.update(_some_bytes(path, stat.st_size))
+            except OSError:  # a link to nowhere, no right to read it: decoding says so
+                digest.update(b" unreadable\n")
     return digest.hexdigest()[:16]
 
 

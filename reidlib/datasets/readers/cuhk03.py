@@ -25,10 +25,14 @@ Source: Li et al., "DeepReID", CVPR 2014; new protocol: Zhong et al., "Re-rankin
 k-reciprocal Encoding", CVPR 2017; counts from the released files.
 """
 
+import json
 import os
 import re
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -54,6 +58,15 @@ NEW_COUNTS = {
 CLASSIC = Protocol(camera_rule="separate_views", gallery_shots=1, repeats=10)
 SPLITS = tuple({"split": k} for k in range(20))
 SUBSETS = ("train", "query", "gallery")
+LARGEST = 1 << 26  # bytes of an array in the .mat: 4,700 x 4,700 pixels
+READ_CONFIG = """
+import json, sys, numpy as np
+from scipy.io import loadmat
+names = ["train_idx", "query_idx", "gallery_idx", "labels", "filelist", "camId"]
+config = loadmat(sys.argv[1], squeeze_me=True, variable_names=names)
+arrays = {name: np.atleast_1d(config[name]).ravel() for name in names if name in config}
+print(json.dumps({n: [str(x) for x in a] if n == "filelist" else a.tolist() for n, a in arrays.items()}))
+"""
 
 
 class Split(NamedTuple):
@@ -103,7 +116,7 @@ def read(root: str | os.PathLike, *, split: int = 0, boxes: str = "detected", pr
     mat = next((folder / path for path in MAT if (folder / path).is_file()), None)
     source: dict = {}
     if (folder / sub).is_dir():
-        names = listing.named_well(folder / sub, (".png",), parse_name, GRAMMAR)
+        names = listing.named_well(folder / sub, parse_name, GRAMMAR)
     else:
         names = list(_mat_cells(mat, boxes, mat.stat().st_mtime_ns))
         source = {"container": mat, "open_image": _open_from(mat, boxes)}
@@ -144,7 +157,7 @@ def _mat_cells(mat: Path, boxes: str, changed: int) -> tuple[str, ...]:
         if len(tables) != len(PEOPLE):
             raise ValueError(f"{mat}: {boxes} must hold {len(PEOPLE)} pairs of cameras, got {len(tables)}")
         for pair, reference in enumerate(tables, start=1):
-            cells = file[reference]  # MATLAB's people x 10 lies as 10 x people
+            cells = _dataset(file, reference, mat)  # MATLAB's people x 10 lies as 10 x people
             if cells.ndim != 2 or cells.shape[0] != 10 or cells.shape[1] > PEOPLE[pair - 1]:
                 raise ValueError(
                     f"{mat}: pair {pair} of {boxes} must be at most {PEOPLE[pair - 1]} people x 10 images, "
@@ -152,7 +165,7 @@ def _mat_cells(mat: Path, boxes: str, changed: int) -> tuple[str, ...]:
                 )
             for index, row in enumerate(cells[()], start=1):
                 for person, cell in enumerate(row, start=1):
-                    if isinstance(cell, h5py.Reference) and file[cell].ndim == 3:
+                    if isinstance(cell, h5py.Reference) and _may_be_image(file, cell):
                         names.append(f"{pair}_{person:03d}_{1 + (index > 5)}_{index:02d}.png")
     if not names:
         raise ValueError(f"{mat} holds no {boxes} image")
@@ -165,32 +178,64 @@ def _open_from(mat: Path, boxes: str) -> Callable[[Path], Image.Image]:
     @lru_cache(maxsize=1)
     def tables() -> list[np.ndarray]:  # opened when the first image is wanted: a cache that is whole needs none
         file = _open_mat(mat)
-        return [(file, file[reference][()]) for reference in _references(file, boxes, mat)]
+        return [(file, _dataset(file, reference, mat)[()]) for reference in _references(file, boxes, mat)]
 
     def open_image(path: Path) -> Image.Image:
         match = NAME.fullmatch(path.name)
         file, cells = tables()[int(match["pair"]) - 1]
-        pixels = file[cells[int(match["index"]) - 1, int(match["person"]) - 1]][()]  # [3,W,H]: MATLAB's order reversed
-        if pixels.shape[0] != 3 or pixels.dtype != np.uint8:
-            raise ValueError(f"an RGB image of 8 bits expected, got {pixels.dtype} {pixels.shape[::-1]}")
+        reference = cells[int(match["index"]) - 1, int(match["person"]) - 1]
+        with _damage(mat):
+            pixels = _dataset(file, reference, mat)[()]  # [3,W,H]: MATLAB's order reversed
+        if pixels.ndim != 3 or pixels.shape[0] != 3 or pixels.dtype != np.uint8:
+            raise ValueError(f"{mat}: an RGB image of 8 bits expected, got {pixels.dtype} {pixels.shape[::-1]}")
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
 
     return open_image
 
 
+@contextmanager
+def _damage(mat: Path) -> Iterator[None]:
+    """Turn whatever HDF5 says of a damaged file into one error that names it."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, TypeError, AttributeError, MemoryError) as error:
+        raise ValueError(f"{mat} is not a MATLAB 7.3 (HDF5) file, or is damaged: {error}") from error
+
+
 def _open_mat(mat: Path):
     import h5py  # here: only this file needs it
 
-    try:
+    with _damage(mat):
         return h5py.File(mat, "r")
-    except OSError as error:
-        raise ValueError(f"{mat} is not a MATLAB 7.3 (HDF5) file: {error}") from error
+
+
+def _dataset(file, key: object, mat: Path):
+    """Return an array of the .mat by name or reference, unread: one that lies in this file and is not too large."""
+    import h5py
+
+    with _damage(mat):
+        is_link = isinstance(key, str) and not isinstance(file.get(key, getlink=True), h5py.HardLink)
+        data = None if is_link else file[key]
+        if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual or data.nbytes > LARGEST:
+            raise ValueError(
+                f"{mat}: an array in this file, of at most {LARGEST} bytes, expected; got {data or 'a link'}"
+            )
+        return data
+
+
+def _may_be_image(file, cell) -> bool:
+    """Say whether a cell holds three dimensions; one that cannot be looked at is read, and named, with the images."""
+    try:
+        return file[cell].ndim == 3
+    except (OSError, RuntimeError, LookupError, ValueError, AttributeError):
+        return True
 
 
 def _references(file, key: str, mat: Path) -> np.ndarray:
     if key not in file:
         raise ValueError(f"{mat} must hold detected, labeled and testsets; {key} is not among {sorted(file.keys())}")
-    return file[key][()].reshape(-1)
+    with _damage(mat):
+        return _dataset(file, key, mat)[()].reshape(-1)
 
 
 def _classic_split(folder: Path, mat: Path | None, boxes: str, names: list[str], split: int) -> Split:
@@ -208,7 +253,9 @@ def _classic_split(folder: Path, mat: Path | None, boxes: str, names: list[str],
         with _open_mat(mat) as file:
             testsets = _references(file, "testsets", mat)
             listing.check_split(split, len(testsets), "CUHK03")
-            test = _people(file[testsets[split]][()].T.astype(int).tolist(), f"{mat}, test set {split}")
+            with _damage(mat):
+                pairs = _dataset(file, testsets[split], mat)[()].T.astype(int).tolist()
+            test = _people(pairs, f"{mat}, test set {split}")
     else:
         raise FileNotFoundError(f"the classic protocol needs {path} or one of {', '.join(MAT)} in {folder}")
     there = {parse_name(n)[0] for n in names}
@@ -258,32 +305,40 @@ def _new_split(folder: Path, mat: Path | None, boxes: str, names: list[str], spl
 
 
 def _new_config(path: Path) -> Split:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        config = loadmat(path, squeeze_me=True)
-    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{path} is not a MATLAB file of version 7 or older: {error}") from error
+    config = _load_config(path)
     wanted = ("train_idx", "query_idx", "gallery_idx", "labels", "filelist")
     if missing := [key for key in wanted if key not in config]:
         raise ValueError(f"{path} must hold {', '.join(wanted)}; {', '.join(missing)} is missing")
-    files = [str(n) for n in np.atleast_1d(config["filelist"])]
-    labels = np.atleast_1d(config["labels"]).astype(int)
+    files, labels = config["filelist"], _whole(config["labels"], f"{path}: labels", 0, 2**63 - 1)
     if len(files) != len(labels):
         raise ValueError(f"{path}: {len(files)} names beside {len(labels)} labels")
     lists = []
     for key in wanted[:3]:
-        rows = np.atleast_1d(config[key]).astype(int) - 1  # MATLAB counts from 1
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(files)):
-            raise ValueError(f"{path}: {key} must be 1 to {len(files)}, got {rows.min() + 1} to {rows.max() + 1}")
-        lists.append(sorted(files[row] for row in rows.tolist()))
-    views = np.atleast_1d(config.get("camId", []))
+        rows = _whole(config[key], f"{path}: {key}", 1, len(files))  # MATLAB counts from 1
+        lists.append(sorted(files[row - 1] for row in rows))
+    views = config.get("camId", [])
     if len(views) == len(files):
         wrong = [n for n, v in zip(files, views, strict=True) if (parse_name(n) or (0, int(v)))[1] != int(v)]
         if wrong:
             warnings.warn(f"{path}: camId differs from the view in the names of {some(wrong)}", stacklevel=2)
-    return Split(*lists, dict(zip(files, labels.tolist(), strict=True)))
+    return Split(*lists, dict(zip(files, labels, strict=True)))
+
+
+def _load_config(path: Path) -> dict[str, list]:
+    """Read a MATLAB file of version 7 or older, in a process of its own: a damaged one can end Python."""
+    out = subprocess.run([sys.executable, "-c", READ_CONFIG, str(path)], capture_output=True, text=True, check=False)
+    if out.returncode:
+        said = f"signal {-out.returncode}" if out.returncode < 0 else (out.stderr.strip() or "?").splitlines()[-1]
+        raise ValueError(f"{path} is damaged, or is not a MATLAB file of version 7 or older: {said}")
+    return json.loads(out.stdout)
+
+
+def _whole(values: list, what: str, least: int, most: int) -> list[int]:
+    """Return numbers as whole ones between two limits, or raise ValueError with the first that is not."""
+    for value in values:
+        if not isinstance(value, int | float) or not least <= value <= most or value % 1:
+            raise ValueError(f"{what} must be {least} to {most}, got {value!r}")
+    return [int(value) for value in values]
 
 
 def _check(chosen: Split, names: list[str], folder: Path) -> None:

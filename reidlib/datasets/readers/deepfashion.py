@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from reidlib.checks import check_choice, some
+from reidlib.datasets.annotations import read_text
 from reidlib.datasets.contract import Benchmark, Protocol
 from reidlib.datasets.person_images import PersonImages, extend
 from reidlib.datasets.poses import has_torso
@@ -142,11 +143,10 @@ def read_pairs(path: str | os.PathLike, names: list[str]) -> Tensor:
         ValueError: another header.  FileNotFoundError: a name that is not among `names`.
     """
     position = {name: i for i, name in enumerate(names)}
-    with Path(path).open(newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"from", "to"} <= set(rows.fieldnames or []):
-            raise ValueError(f"{path} must have the columns from,to; got {rows.fieldnames}")
-        listed = [(row["from"], row["to"]) for row in rows]
+    rows = csv.DictReader(read_text(path).splitlines())
+    if not {"from", "to"} <= set(rows.fieldnames or []):
+        raise ValueError(f"{path} must have the columns from,to; got {rows.fieldnames}")
+    listed = [(row["from"], row["to"]) for row in rows]
     absent = sorted({name for pair in listed for name in pair if name not in position})
     if absent:
         raise FileNotFoundError(f"{path} names {len(absent)} pictures that are not there: {some(absent)}")
@@ -157,7 +157,7 @@ def _list(folder: Path, subset: str) -> dict[str, str]:
     """Return the path of each picture of a subset by its flattened name, sorted by name."""
     lst = folder / f"{subset}.lst"
     if lst.is_file():
-        names = sorted({line.strip() for line in lst.read_text().splitlines() if line.strip()})
+        names = sorted({line.strip() for line in read_text(lst).splitlines() if line.strip()})
         if wrong := [name for name in names if group_of(name) is None]:
             raise ValueError(f"{len(wrong)} names in {lst} do not look like {GRAMMAR}: {some(wrong)}")
         there = _pictures(folder, (subset, "train", "test")) or _released(folder)
@@ -167,7 +167,7 @@ def _list(folder: Path, subset: str) -> dict[str, str]:
             )
     else:
         there = _pictures(folder, (subset,))
-        names = listing.named_well(folder / subset, SUFFIXES, group_of, GRAMMAR) if there else []
+        names = listing.named_well(folder / subset, group_of, GRAMMAR) if there else []
     if not names:
         raise ValueError(f"{folder} holds no picture for {subset}: neither {lst.name} nor {subset}/ with {GRAMMAR}")
     return {name: there[name] for name in names}
@@ -178,7 +178,7 @@ def _pictures(folder: Path, subs: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for sub in subs:
         if (folder / sub).is_dir():
-            for name in listing.list_names(folder / sub, SUFFIXES):
+            for name in listing.list_names(folder / sub):
                 found.setdefault(name, f"{sub}/{name}")
     return found
 

@@ -25,9 +25,10 @@ import pandas as pd
 from PIL import Image
 
 from reidlib.checks import some
+from reidlib.datasets.annotations import read_text
 from reidlib.datasets.contract import Protocol
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.pictures import open_picture
+from reidlib.datasets.pictures import SUFFIXES, open_picture
 from reidlib.files import resolve
 
 Subsets = dict[str, PersonImages]
@@ -74,12 +75,17 @@ def find_folder(root: str | os.PathLike, names: Sequence[str], markers: Sequence
 
 
 def check_counts(folder: Path, title: str, found: Mapping[str, int], released: Mapping[str, int]) -> None:
-    """Warn where the released data set has another number of images (a rendered tree has its own numbers)."""
-    if (folder / "truth.csv").exists():
+    """Warn where the released data set, or of a rendered one what was rendered, has another number of images."""
+    expected, source = released, f"the released {title}"
+    if (folder / "finished.json").is_file():
+        images = read_json(folder / "finished.json")["images"]
+        expected = {name.removeprefix("images_").replace("campus", "images"): n for name, n in images.items()}
+        source = "what was rendered (take the folder away to render it again)"
+    elif (folder / "truth.csv").exists():
         return
-    wrong = [f"{part} {n} (released: {released[part]})" for part, n in found.items() if n != released.get(part, n)]
+    wrong = [f"{part} {n} (expected: {expected[part]})" for part, n in found.items() if n != expected.get(part, n)]
     if wrong:
-        warnings.warn(f"{folder} differs from the released {title} in its images: {', '.join(wrong)}", stacklevel=4)
+        warnings.warn(f"{folder} differs from {source} in its images: {', '.join(wrong)}", stacklevel=4)
 
 
 def check_disjoint(folder: Path, train: Iterable[int], test: Iterable[int]) -> None:
@@ -96,13 +102,18 @@ def check_disjoint(folder: Path, train: Iterable[int], test: Iterable[int]) -> N
         )
 
 
-def check_files(folder: Path, paths: Sequence[str], source: str) -> None:
-    """Refuse a list that names files which are not there.
+def check_files(folder: Path, paths: Sequence[str], source: str, outside: bool = False) -> None:
+    """Refuse a list that names files which are not there, or which lie outside of the folder.
 
     Raises:
         FileNotFoundError: with how many are missing, and the first of them.
+        ValueError: a path that is absolute or climbs up (`../`), unless `outside` is true.
     """
-    missing = [path for path in paths if not os.path.isfile(folder / path)]  # noqa: PTH113, quicker on 100,000 files
+    climbing = [path for path in paths if path.startswith("/") or ".." in path.split("/")]
+    if climbing and not outside:
+        raise ValueError(f"{len(climbing)} of the paths that {source} names leave {folder}: {some(climbing)}")
+    # a link to nowhere is an image that cannot be read, like others; os.path is quicker on 100,000 files
+    missing = [p for p in paths if not (os.path.isfile(folder / p) or os.path.islink(folder / p))]  # noqa: PTH113, PTH114
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(paths)} images that {source} names are not in {folder}: {some(missing)}"
@@ -128,19 +139,20 @@ def in_utf8(names: Sequence[str], folder: Path) -> list[str]:
     return [name for name in names if name not in set(wrong)]
 
 
-def list_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """List the files of one folder with these suffixes, sorted by name; hidden files are ignored.
+def list_names(folder: Path) -> list[str]:
+    """List the picture files of one folder, sorted by name; hidden files are ignored.
 
     Raises:
         FileNotFoundError: if there is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing")
-    return sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(suffixes) and e.name[0] != ".")
+    names = [e.name for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != "."]
+    return sorted(in_utf8(names, folder))
 
 
-def named_well(folder: Path, suffixes: tuple[str, ...], parse: Callable[[str], object], grammar: str) -> list[str]:
-    """List the files of one folder whose names `parse` understands (does not answer None).
+def named_well(folder: Path, parse: Callable[[str], object], grammar: str) -> list[str]:
+    """List the picture files of one folder whose names `parse` understands (does not answer None).
 
     The others are named in a warning and left out: a guessed identity would quietly spoil every score.
 
@@ -148,7 +160,7 @@ def named_well(folder: Path, suffixes: tuple[str, ...], parse: Callable[[str], o
         FileNotFoundError: if there is no such folder.
         ValueError: if no name follows the grammar.
     """
-    names = list_names(folder, suffixes)
+    names = list_names(folder)
     good = [name for name in names if parse(name) is not None]
     if len(good) < len(names):
         wrong = [name for name in names if parse(name) is None]
@@ -162,7 +174,7 @@ def named_well(folder: Path, suffixes: tuple[str, ...], parse: Callable[[str], o
 def read_json(path: Path) -> object:
     """Read a JSON file, or raise ValueError naming the file."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 

@@ -98,7 +98,7 @@ def read_layout(root: str | os.PathLike, layout: Layout) -> Listing:
     for subset, sub in SUBSETS.items():
         if (folder / sub).is_dir() or subset != "multi_query":
             tables[subset] = list_images(folder / sub, layout)
-    if folder.name == layout.folder:
+    if folder.name == layout.folder or (folder / "finished.json").is_file():
         found = {("gt_bbox" if subset == "multi_query" else subset): len(table) for subset, table in tables.items()}
         listing.check_counts(folder, layout.title, found, layout.counts)
     listing.check_disjoint(folder, tables["train"]["pid"], [*tables["query"]["pid"], *tables["gallery"]["pid"]])
@@ -114,7 +114,7 @@ def read_layout(root: str | os.PathLike, layout: Layout) -> Listing:
 def list_images(folder: Path, layout: Layout = MARKET) -> pd.DataFrame:
     """List one folder by its file names alone: path, name, pid, camid, sequence, frame, sorted by name.
 
-    Files that are not `.jpg` and hidden files are ignored.
+    Pictures of other names, `.png` and `.jpeg` among them, are named in a warning and left out.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -124,6 +124,6 @@ def list_images(folder: Path, layout: Layout = MARKET) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{folder} is missing; a {layout.title} folder holds bounding_box_train, query and bounding_box_test"
         )
-    names = listing.named_well(folder, (".jpg",), lambda name: parse_name(name, layout), layout.grammar)
+    names = listing.named_well(folder, lambda name: parse_name(name, layout), layout.grammar)
     rows = [(f"{folder.name}/{name}", name, *parse_name(name, layout)) for name in names]
     return pd.DataFrame(rows, columns=["path", "name", "pid", "camid", "sequence", "frame"])

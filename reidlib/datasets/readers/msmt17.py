@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from reidlib.checks import check_choice
+from reidlib.datasets.annotations import read_text
 from reidlib.datasets.person_images import extend
 from reidlib.datasets.readers import listing
 from reidlib.datasets.readers.listing import Listing, Subsets
@@ -107,7 +108,7 @@ def _find(root: str | os.PathLike, versions: tuple[str, ...]) -> tuple[Path, str
 def _read_list(path: Path) -> list[tuple[str, int, int]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; MSMT17 has {', '.join(f'list_{part}.txt' for part in LISTS)}")
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     rows = [parse_line(line) for line in lines]
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
         if row is None:

@@ -106,7 +106,7 @@ def test_malformed(read, folder, tmp_path, paint):
         read(split=10)
     with pytest.raises(ValueError, match="query_view must be one of 1, 2; got 0"):
         read(query_view=0)
-    with pytest.warns(UserWarning, match=r"CUHK01 in its images: images 28 \(released: 3884\)"):
+    with pytest.warns(UserWarning, match=r"CUHK01 in its images: images 28 \(expected: 3884\)"):
         load("cuhk01", folder, (8, 4), cache=tmp_path / "cache", progress=False)
     own = folder / "splits.json"
     for text, error, said in (
@@ -133,3 +133,10 @@ def test_malformed(read, folder, tmp_path, paint):
         path.unlink()
     with pytest.raises(ValueError, match=r"campus holds no image named PPPPIII\.png"):
         read()
+
+
+def test_a_rendered_set_that_lost_files_says_so(folder, tmp_path):
+    (folder / "truth.csv").write_text("name\n")
+    (folder / "finished.json").write_text(json.dumps({"images": {"campus": 29}}))
+    with pytest.warns(UserWarning, match=r"what was rendered .* in its images: images 28 \(expected: 29\)"):
+        load("cuhk01", folder, (8, 4), cache=tmp_path / "cache", progress=False)

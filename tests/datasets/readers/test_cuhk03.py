@@ -236,7 +236,11 @@ def test_the_new_protocol_malformed(read, extracted):
     assert read(extracted, protocol="new").query.pids.tolist() == [844]
     with pytest.raises(ValueError, match="new protocol has 1 splits: split must be 0 to 0, got 1"):
         read(extracted, protocol="new", split=1)
-    for index, said in ((0, "must be 1 to 16, got 0 to 0"), (17, "must be 1 to 16, got 17 to 17")):
+    for index, said in (
+        (0, "must be 1 to 16, got 0$"),
+        (17, "must be 1 to 16, got 17$"),
+        (1.5, "must be 1 to 16, got 1.5$"),
+    ):
         write_config(extracted, [index], [2], [3])
         with pytest.raises(ValueError, match=f"train_idx {said}"):
             read(extracted, protocol="new")
@@ -285,7 +289,7 @@ def test_arguments_and_folders(read, folder, extracted, tmp_path, paint):
         read(folder, protocol="np")
     with pytest.raises(TypeError, match="cuhk03 takes no option labeled; it takes boxes, protocol, split"):
         read(folder, labeled=True)
-    with pytest.warns(UserWarning, match=r"the released CUHK03 in its images: detected 16 \(released: 14097"):
+    with pytest.warns(UserWarning, match=r"the released CUHK03 in its images: detected 16 \(expected: 14097"):
         load("cuhk03", folder, (8, 4), cache=tmp_path / "cache", progress=False)
     (extracted / "images_detected" / NAMES[0]).write_bytes(b"no picture")
     paint(extracted / "images_detected" / "1_001_1_06.png", 0)
@@ -331,3 +335,79 @@ def test_load_splits_gives_what_the_protocol_averages(folder, tmp_path):
         assert len(benches) == 1 and set(benches[0].query.pids.tolist()) == {3, 844}
         write_mat(folder / "cuhk03_release" / "cuhk-03.mat", test_sets=TEST_SETS * 10)
         assert len(list(load_splits("cuhk03", folder, (8, 4), **options))) == 20
+
+
+def test_labels_beyond_whole_numbers_are_refused(read, extracted):
+    for label in (1e20, -3, 0.5, np.inf):
+        write_config(extracted, [1], [2], [3], labels=np.full((len(NAMES), 1), label))
+        with pytest.raises(ValueError, match=r"config_detected\.mat: labels must be 0 to 9223372036854775807, got"):
+            read(extracted, protocol="new")
+
+
+def test_a_config_that_ends_its_reader_does_not_end_python(read, extracted, monkeypatch):
+    write_config(extracted, [1], [2], [3])
+    path = extracted / "cuhk03_new_protocol_config_detected.mat"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"config_detected\.mat is damaged, or is not a MATLAB file"):
+        read(extracted, protocol="new")
+    path.write_bytes(whole)
+    monkeypatch.setattr(cuhk03, "READ_CONFIG", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(ValueError, match=r"config_detected\.mat is damaged, .*: signal 11"):
+        read(extracted, protocol="new")
+
+
+def cell_of(file, pair, person, index):
+    """The table that holds one image of the detected boxes, and its place there."""
+    return file[file["detected"][0, pair - 1]], (index - 1, person - 1)
+
+
+def too_large(file):
+    return file.create_dataset("huge", (3, 100_000, 100_000), np.uint8, chunks=(3, 10, 10)).ref  # nothing is stored
+
+
+def elsewhere(file):
+    return file.create_dataset("far", (3, 16, 32), np.uint8, external=[("/etc/hostname", 0, 3 * 16 * 32)]).ref
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((3, 16, 32), np.uint8)
+    layout[:] = h5py.VirtualSource("other.h5", "x", (3, 16, 32))
+    return file.create_virtual_dataset("seen", layout).ref
+
+
+@pytest.mark.parametrize("make", [too_large, elsewhere, virtual])
+def test_cells_that_are_no_images_of_this_file_are_left_out_by_name(read, folder, make):
+    mat = folder / "cuhk03_release" / "cuhk-03.mat"
+    with h5py.File(mat, "r+") as file:
+        table, place = cell_of(file, 1, 1, 3)
+        cells = table[()]
+        cells[place] = make(file)
+        table[...] = cells
+    said = r"1 images are left out: .*1_001_1_03\.png .*cuhk-03\.mat: an array in this file"
+    with pytest.warns(UserWarning, match=said):
+        bench = read(folder)
+    assert {*bench.train.names, *bench.query.names} == set(NAMES) - {"1_001_1_03.png"}
+
+
+def test_a_damaged_cell_is_left_out_by_name(read, folder):
+    mat = folder / "cuhk03_release" / "cuhk-03.mat"
+    with h5py.File(mat, "r") as file:
+        table, place = cell_of(file, 1, 1, 3)
+        address = h5py.h5o.get_info(file[table[place]].id).addr
+    data = bytearray(mat.read_bytes())
+    data[address : address + 16] = b"\xff" * 16  # its header
+    mat.write_bytes(data)
+    said = r"1 images are left out: .*1_001_1_03\.png .*cuhk-03\.mat is not .* or is damaged"
+    with pytest.warns(UserWarning, match=said):
+        read(folder)
+
+
+def test_a_table_that_lies_in_another_file_is_refused(read, tmp_path):
+    mat = tmp_path / "c" / "cuhk-03.mat"
+    write_mat(mat)
+    mat.rename(mat.with_name("other.h5"))
+    with h5py.File(mat, "w") as file:
+        file["detected"] = h5py.ExternalLink("other.h5", "/detected")
+    with pytest.raises(ValueError, match=r"cuhk-03\.mat: an array in this file, .* expected; got a link"):
+        read(mat.parent)

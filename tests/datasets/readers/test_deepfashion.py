@@ -154,7 +154,7 @@ def test_malformed(folder, read, tmp_path):
         FileNotFoundError, match=r"DeepFashion folder: none of these holds train\.lst or train/ or img/"
     ):
         read(tmp_path / "nowhere")
-    with pytest.warns(UserWarning, match=r"train 4 \(released: 48674\), test 4 \(released: 4038\)"):
+    with pytest.warns(UserWarning, match=r"train 4 \(expected: 48674\), test 4 \(expected: 4038\)"):
         load("deepfashion", folder, (8, 8), cache=tmp_path / "cache", progress=False)
     lst = folder / "train.lst"
     for text, error, said in (

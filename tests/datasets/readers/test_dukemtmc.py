@@ -77,7 +77,7 @@ def test_key_points_masks_and_parsing_take_the_same_way(read, duke):
 
 def test_released_counts_are_checked_and_only_warned_of(read, duke):
     released = duke.rename(duke.with_name("DukeMTMC-reID"))
-    with pytest.warns(UserWarning, match=r"train 3 \(released: 16522\), query 2 \(released: 2228\), gallery 3"):
+    with pytest.warns(UserWarning, match=r"train 3 \(expected: 16522\), query 2 \(expected: 2228\), gallery 3"):
         assert read(released.parent).folder == released
     (released / "truth.csv").write_text("name\n")
     with warnings.catch_warnings():

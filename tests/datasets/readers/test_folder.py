@@ -499,3 +499,39 @@ def test_queries_without_a_match_are_counted(read, write, crops):
     rows.to_csv(crops / "people.csv", index=False)
     with pytest.warns(UserWarning, match="1 of 3 queries have no image to find: left out"):
         assert read(crops).protocol.camera_rule == "none"
+
+
+@pytest.mark.parametrize("climb", ["../far.jpg", "a/../../far.jpg", "{absolute}"])
+def test_a_table_may_not_leave_its_folder_unless_allowed(read, write, crops, paint, climb):
+    path = climb.format(absolute=paint(crops.parent / "far.jpg", 40))
+    write([*ROWS, (path, 2, 3, "gallery")])
+    with pytest.raises(ValueError, match=r"1 of the paths that people\.csv names leave .*far\.jpg"):
+        read(crops)
+    bench = read(crops, outside=True)
+    assert len(bench.gallery) == 4 and path in bench.gallery.names
+
+
+def test_links_to_nowhere_and_odd_names(read, write, crops, album):
+    write()
+    (crops / "d.jpg").unlink()
+    (crops / "d.jpg").symlink_to(crops / "gone.jpg")
+    with pytest.warns(UserWarning, match=r"gallery: 1 images are left out: .*d\.jpg"):
+        assert len(read(crops).gallery) == 2
+    folder = album("anna/1.jpg", "anna/2.jpg", "bob/1.jpg", "bob/2.jpg")
+    (folder / "bob" / "3.jpg").symlink_to(folder / "gone.jpg")
+    (folder / "anna" / b"\xe4.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"x")
+    with pytest.warns(UserWarning) as caught:
+        rows = make_table(folder)
+    said = " ".join(str(w.message) for w in caught)
+    assert len(rows) == 4 and "1 links to nowhere are left out: bob/3.jpg" in said and "1 names in" in said
+
+
+def test_tables_of_spreadsheets(read, write, crops):
+    path = write()
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # with the mark that spreadsheets put first
+    assert read(crops).query.names == ["b/1.png"]
+    path.rename(crops / "mine.csv")
+    assert read(crops).query.names == ["b/1.png"]
+    (crops / "mine.csv").write_bytes("path,pid".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"mine\.csv is not UTF-8 text"):
+        read(crops / "mine.csv")

@@ -1,3 +1,4 @@
+import json
 import shutil
 import warnings
 
@@ -66,7 +67,7 @@ def test_everything_that_names_say(read):
 def test_root_may_be_the_folder_or_its_parent(read, tree):
     assert read(tree.folder).folder == read(tree.folder.parent).folder == tree.folder
     tree.folder.rename(tree.folder.with_name(FOLDER))
-    with pytest.warns(UserWarning, match=r"train 6 \(released: 12936\), query 3 \(released: 3368\), gallery 6"):
+    with pytest.warns(UserWarning, match=r"train 6 \(expected: 12936\), query 3 \(expected: 3368\), gallery 6"):
         assert read(tree.folder.parent).folder.name == FOLDER
 
 
@@ -116,7 +117,7 @@ def test_released_counts_from_names_alone(tmp_path):
     assert (tables["gallery"]["pid"] == -1).sum() == 3_819 and (tables["gallery"]["pid"] == DISTRACTOR).sum() == 2_798
     assert tables["query"]["name"].str.endswith(".jpg.jpg").sum() == 6
     (folder / "query" / tables["query"]["name"].iloc[-1]).unlink()
-    with pytest.warns(UserWarning, match=rf"query 3367 \(released: {COUNTS['query']}\)$"):
+    with pytest.warns(UserWarning, match=rf"query 3367 \(expected: {COUNTS['query']}\)$"):
         market1501.read(folder)
     shutil.rmtree(folder)  # pytest would keep 36,000 files for two more runs
 
@@ -246,8 +247,6 @@ def test_arguments_are_checked(tree, tmp_path):
 
 def test_openpose_json_beside_the_images(read, tree):
     """JSON gives joints where no table has the image; a table's row goes first."""
-    import json
-
     names = list_images(tree.folder / "bounding_box_train")["name"]
     folder = tree.folder / "bounding_box_train_keypoints"
     folder.mkdir()
@@ -269,3 +268,48 @@ def test_openpose_json_beside_the_images(read, tree):
 def test_one_split_is_what_the_protocol_averages(read, tree, tmp_path):
     benches = list(load_splits("market1501", tree.folder, cache=tmp_path / "cache", progress=False))
     assert len(benches) == 1 and benches[0].query.names == read().query.names
+
+
+@pytest.mark.parametrize("name", ["0001_c1s1_000101_01.png", "0001_c1s1_000101_01.jpeg", "0001_c1s1_000101_01.JPG"])
+def test_pictures_of_another_extension_are_named(read, tree, name):
+    tree.add("query", name)
+    with pytest.warns(UserWarning, match=rf"1 names in .*query do not follow .* and are left out: {name}"):
+        assert len(read().query) == 3
+
+
+def test_names_that_are_not_utf8_are_named(read, tree):
+    odd = tree.folder / "query" / b"0001_c1s1_000101_0\xe4.jpg".decode("utf-8", "surrogateescape")
+    odd.write_bytes((tree.folder / "query" / "0001_c1s1_000101_00.jpg").read_bytes())
+    with pytest.warns(UserWarning, match=r"1 names in .*query are not UTF-8 and are left out, rename them: .*udce4"):
+        assert len(read().query) == 3
+
+
+def test_a_link_to_nowhere_is_one_image_left_out(read, tree):
+    (tree.folder / "query" / "0001_c1s1_000102_00.jpg").symlink_to(tree.folder / "gone.jpg")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"query: 1 images are left out: .*0001_c1s1_000102_00\.jpg"):
+            assert len(read().query) == 3
+
+
+def test_text_files_that_are_not_utf8_are_named(read, tree):
+    table = tree.folder / "market-annotation-train.csv"
+    table.write_bytes(b"name:keypoints_y:keypoints_x\n\xe4.jpg:[]:[]\n")
+    with pytest.raises(ValueError, match=r"market-annotation-train\.csv is not UTF-8 text"):
+        read()
+    table.unlink()
+    (tree.folder / "truth.csv").write_bytes(b"name\n\xff\n")
+    with pytest.raises(ValueError, match=r"truth\.csv is not UTF-8 text"):
+        read()
+
+
+def test_a_rendered_set_that_lost_files_says_so(read, tree):
+    (tree.folder / "truth.csv").write_text("name\n")
+    counts = {"train": 6, "query": 3, "gallery": 6, "gt_bbox": 4}
+    (tree.folder / "finished.json").write_text(json.dumps({"network": "market1501", "images": counts}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read()
+    (tree.folder / "gt_bbox" / "0001_c2s1_000131_00.jpg").unlink()  # no query's, but it was rendered
+    (tree.folder / "query" / "0003_c2s1_000302_00.jpg").unlink()
+    with pytest.warns(UserWarning, match=r"what was rendered .*: query 2 \(expected: 3\), gt_bbox 3 \(expected: 4\)"):
+        assert len(read().query) == 2

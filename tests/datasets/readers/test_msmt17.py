@@ -114,7 +114,7 @@ def test_malformed(make, read, tmp_path):
     with pytest.raises(FileNotFoundError, match="no MSMT17 folder"):
         read(tmp_path / "nowhere")
     folder = make(1)
-    with pytest.warns(UserWarning, match=r"train \+ val 5 \(released: 32621\), query 2 \(released: 11659\)"):
+    with pytest.warns(UserWarning, match=r"train \+ val 5 \(expected: 32621\), query 2 \(expected: 11659\)"):
         load("msmt17", folder, (8, 4), cache=tmp_path / "cache", progress=False)
     query = folder / "list_query.txt"
     for text, said in (
@@ -135,4 +135,16 @@ def test_malformed(make, read, tmp_path):
         read(folder)
     (folder / "test").rename(folder / "tests")
     with pytest.raises(FileNotFoundError, match="test is missing; it belongs beside train/"):
+        read(folder)
+
+
+def test_lists_may_not_leave_their_folder(make, read, paint):
+    folder = make(1)
+    far = paint(folder.parent / "x_000_02_a.jpg", 3)
+    for path in ("../../x_000_02_a.jpg", f"0000/../../../{far.name}"):
+        (folder / "list_query.txt").write_text("\n".join([*LISTS["query"], f"{path} 7"]))
+        with pytest.raises(ValueError, match=r"1 of the paths that list_query\.txt names leave"):
+            read(folder)
+    (folder / "list_query.txt").write_bytes(b"0000/0000_000_02_\xff.jpg 0\n")
+    with pytest.raises(ValueError, match=r"list_query\.txt is not UTF-8 text"):
         read(folder)

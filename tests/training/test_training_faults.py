@@ -1,0 +1,168 @@
+"""`training.fit` where something goes wrong: a full disk, two at once, an interrupt at an evaluation, other threads."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from toy_methods import Game, Regressor, ToyBatches
+
+from reidlib import training
+from reidlib.files import InUseError
+from reidlib.training import checkpoints
+
+QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
+
+
+def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    for name, tensor in a.state_dict().items():
+        assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+def test_a_full_disk_is_said_in_words_and_the_last_good_checkpoint_goes_on(tmp_path, monkeypatch):
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    method, straight, six = Regressor(), Regressor(), Regressor()
+    said = (
+        r"step 6 could not be written \(No space left on device\): it needs [0-9.]+ MB, [0-9.e+]+ MB are free; the "
+        r"last good one, .*checkpoint\.pt, stays"
+    )
+    with pytest.raises(OSError, match=said) as caught:
+        training.fit(method, ToyBatches(), 9, tmp_path, checkpoint_every=3, **QUIET)
+    assert caught.value.errno == errno.ENOSPC
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    training.fit(six, ToyBatches(), 6, **QUIET)
+    assert_same(method, six)  # what was learned is still in memory
+    assert training.fit(method, ToyBatches(), 9, tmp_path, **QUIET).resumed_from == 3
+    training.fit(straight, ToyBatches(), 9, **QUIET)
+    assert_same(method, straight)
+
+
+def test_a_file_that_may_not_grow_ends_the_training_in_words(tmp_path):
+    """The same by the system's own limit, at the first checkpoint."""
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from toy_methods import Regressor, ToyBatches
+from reidlib import training
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+training.fit(Regressor(), ToyBatches(), 3, {str(tmp_path)!r}, device="cpu", progress=False)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "the checkpoint of step 3 could not be written (File too large): it needs" in ended.stderr, ended.stderr
+    assert f"there is none before it in {tmp_path}" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_trainings_at_once_in_one_folder(tmp_path):
+    """The second is told who works there, and leaves the first one's half-written file alone."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(method, step):
+        inside.set()
+        assert go_on.wait(60)
+        return {}
+
+    first, straight = Regressor(), Regressor()
+    options = {**QUIET, "evaluate": wait, "evaluate_every": 2}
+    thread = threading.Thread(target=lambda: training.fit(first, ToyBatches(), 4, tmp_path, **options))
+    thread.start()
+    try:
+        assert inside.wait(60)
+        writing = tmp_path / ".checkpoint.0badcafe.part.pt"
+        writing.write_bytes(b"half a file of a living process")
+        for resume in (True, False):
+            with pytest.raises(InUseError, match=rf"checkpoint\.pt is in use by process {os.getpid()} on "):
+                training.fit(Regressor(), ToyBatches(), 4, tmp_path, resume=resume, **QUIET)
+        assert writing.exists()
+        training.fit(Regressor(), ToyBatches(), 4, tmp_path / "another folder", **QUIET)
+    finally:
+        go_on.set()
+        thread.join()
+    training.fit(straight, ToyBatches(), 4, **QUIET)
+    assert_same(first, straight)
+    again = Regressor()  # now the folder is free, and what a killed process left there is removed
+    assert training.fit(again, ToyBatches(), 4, tmp_path, **QUIET).resumed_from == 4
+    assert not writing.exists() and not (tmp_path / ".checkpoint.pt.lock").exists()
+
+
+class Interrupting(ToyBatches):
+    """Presses Ctrl-C while these steps' batches are made, once each."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__()
+        self.steps = list(steps)
+
+    def __call__(self, step: int):
+        if self.steps and step == self.steps[0]:
+            signal.raise_signal(signal.SIGINT)
+            self.steps.pop(0)
+        return super().__call__(step)
+
+
+def noisy(method, step: int) -> dict[str, float]:
+    """An evaluation that draws random numbers, as one that generates from noise does."""
+    return {"weight": float(method.state_dict()["net.0.weight"].sum()), "noise": float(torch.rand(()))}
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}])
+@pytest.mark.parametrize("stops", [[5], [5, 8], [4, 11]])  # steps counted from 0: 5 is the one that ends at step 6
+def test_an_interrupt_loses_no_evaluation(tmp_path, stops, options):
+    options = {**QUIET, **options, "evaluate": noisy, "evaluate_every": 3}
+    straight = training.fit(Regressor(), ToyBatches(), 12, **options)
+    batches = Interrupting(*stops)
+    for _ in stops:
+        with pytest.raises(training.Interrupted):
+            training.fit(Regressor(), batches, 12, tmp_path, **options)
+    resumed = training.fit(Regressor(), batches, 12, tmp_path, **options)
+    assert straight.evaluations["step"].tolist() == [3, 6, 9, 12]
+    same = ["step", "weight", "noise"]
+    assert resumed.evaluations[same].equals(straight.evaluations[same])
+
+
+def test_another_number_of_threads_is_said_and_recorded(tmp_path, recwarn):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with pytest.raises(training.Interrupted):
+            training.fit(Game(), Interrupting(3), 6, tmp_path, **QUIET)
+        torch.set_num_threads(2)
+        with pytest.warns(
+            UserWarning, match=r"1 threads\), now there are 1 on cpu \(.*2 threads\): the numbers will not"
+        ):
+            history = training.fit(Game(), Interrupting(), 6, tmp_path, **QUIET)
+        assert "1 threads), then cpu (" in history.device and history.device.endswith("2 threads)")
+        torch.set_num_threads(1)
+        recwarn.clear()
+        assert training.fit(Game(), Interrupting(), 6, tmp_path, **QUIET).device == history.device  # only loaded
+        assert not recwarn.list
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_peak_memory_is_that_of_the_training(tmp_path):
+    class Large(Regressor):
+        def training_step(self, batch, step, update):
+            torch.ones(64 << 20).sum()  # 256 MB, freed at once
+            return super().training_step(batch, step, update)
+
+    small, large, again = (training.fit(m, ToyBatches(), 2, **QUIET) for m in (Regressor(), Large(), Regressor()))
+    if small.peak_memory is None:
+        assert not sys.platform.startswith("linux")
+        return
+    assert large.peak_memory - small.peak_memory > 200e6
+    assert again.peak_memory - small.peak_memory < 100e6

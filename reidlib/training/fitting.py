@@ -108,11 +108,15 @@ def fit(
         batches: step -> dict of tensors, a function of the step alone. Under torchrun it also offers
             `.shard(rank, world)`, this process's part of every batch.
         steps: steps in all; a resumed run does those that are missing.
-        run_dir: folder of the checkpoint; a relative one counts from the repository root. None keeps nothing.
+        run_dir: folder of the checkpoint; a relative one counts from the repository root. None keeps nothing. It holds
+            one training, known by what decides its numbers: the weights at the start, the modules and their options,
+            `settings` and the method's own, seed, length, precision, images, labels, sampler and augmentation (of
+            batches that are no `sampling.Batches`: the first three batches).
         seed: with step and process it seeds torch before every step (dropout, noise).
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the hardware computes in it. A checkpoint made
-            under "auto" is resumed in its own precision.
+        device: where the method is moved to, and its batches: "auto" (what `machine.pick_device` says), "cpu", "cuda",
+            "cuda:1", "mps".
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the hardware is quick at it. A checkpoint made under
+            "auto" is resumed in its own precision.
         channels_last: memory layout of images and 4-D weights; "auto" is with bf16 on a GPU. On a CPU it gains a few
             percent, and torch 2.13 crashes with it for some batch sizes.
         accumulation: each batch goes through in so many pieces whose gradients add up to the batch's mean: the same
@@ -120,14 +124,15 @@ def fit(
         ema: decay of averaged weights, e.g. 0.999, reached slowly: min(ema, (1 + step) / (10 + step)). `evaluate` sees
             them, and the method comes back with them; the checkpoint keeps both.
         evaluate: (method, step) -> numbers, called in eval mode without gradients every `evaluate_every` steps and
-            after the last one, on every process.
+            after the last one, on every process, with torch's generators seeded from (seed, step, process). An
+            interrupt at such a step puts it off until the run goes on.
         log_every: steps in a row of `History.losses`.
         checkpoint_every: steps between checkpoints; the last step and an interruption are always saved.
         resume: go on from the checkpoint in `run_dir`; False starts anew and overwrites it.
         settings: anything JSON can hold, or a dataclass, that decides the numbers (switches, data, batch size). It is
             kept in the checkpoint, and another one is refused.
         deterministic: on a GPU, take kernels that repeat their numbers (slower; where there is none nothing changes).
-        progress: a bar where somebody watches, else a line every few seconds.
+        progress: a bar when interactive, otherwise a line every few seconds and at the end.
 
     Raises:
         FloatingPointError: a loss or a gradient is not finite; every loss of the step is named. The weights are those
@@ -135,7 +140,10 @@ def fit(
         Interrupted: SIGINT (Ctrl-C, a notebook's stop button); a KeyboardInterrupt, so that "Run all" ends there. The
             step is finished and saved first, `.history` tells what was done; calling `fit` again goes on. A second
             SIGINT stops at once.
-        ValueError: the arguments do not fit each other, or the checkpoint is of another training.
+        ValueError: the arguments do not fit each other, or the checkpoint is of another training, with what differs.
+        InUseError: another process trains in this `run_dir`; its process id and host are named.
+        OSError: the checkpoint cannot be written, such as on a full disk: the room it needs, the room that is free and
+            the last good checkpoint are named. The method keeps the weights of the last step.
 
     Under torchrun every process calls `fit`; the weights start as those of process 0, gradients are averaged, running
     statistics of BatchNorm are averaged after each step (other buffers follow process 0), so weights and buffers are
@@ -177,21 +185,45 @@ def train(
     evaluations: int = 1,
     **options: Any,
 ) -> tuple[nn.Module, History]:
-    """Build a method and train it until it has seen `images_seen` images (or pairs); return it with its history.
+    r"""Build a method and train it until it has seen `images_seen` images (or pairs); return it with its history.
 
-    Nothing but the arguments decides the numbers: the caller's random state is neither used nor changed.
+    The skeleton of every experiment: $\lfloor n / B \rfloor$ steps for n images in batches of B, so that sets and
+    batches of different size are compared at equal cost. Nothing but the arguments decides the numbers: the caller's
+    random state is neither used nor changed.
 
     Args:
-        build: (steps, n_classes) -> method, called under `seed`.
-        images, sampler, augment, labels: of the batches, see `sampling.Batches`.
-        images_seen: length of the training, so that sets and batches of different size are compared fairly.
-        seed: of the initial weights, the order and the augmentation.
-        device: where the method and its batches lie, see `machine.pick_device`.
+        build: (steps, n_classes) -> method, called under `seed`: schedules need the steps, classifiers the classes.
+        images: the training set.
+        sampler: how it is cut into batches, from `datasets.sampling`; of pairs, where it draws pairs.
+        images_seen: length of the training in images (pairs).
+        augment: (batch, generator) -> batch, see `datasets.augment`; None changes nothing.
+        labels: int64 [N], class of each image; default: the identities, numbered in sorted order.
+        seed: of the initial weights, the order, the augmentation and the steps.
+        device: where the method and its batches lie; "auto" is what `machine.pick_device` says.
         evaluations: how often `evaluate` is called, evenly spread, the last time at the end.
-        options: further arguments of `training.fit` (run_dir, evaluate, ema, settings, precision, progress, ...).
+        options: further arguments of `fit` (run_dir, evaluate, ema, settings, precision, progress, ...).
+
+    Returns:
+        (method, history): the method in training mode, on `device`.
 
     Raises:
-        ValueError: less than one batch to see.
+        ValueError: `images_seen` is less than one batch; and what `sampling.Batches` and `fit` raise.
+
+    >>> class Guess(nn.Module):
+    ...     def __init__(self, steps, n_classes):
+    ...         super().__init__()
+    ...         self.scores = nn.Parameter(torch.zeros(n_classes))
+    ...     def optimizers(self):
+    ...         return {"S": ([self.scores], torch.optim.SGD([self.scores], lr=0.1), None)}
+    ...     def training_step(self, batch, step, update):
+    ...         loss = nn.functional.cross_entropy(self.scores.expand(len(batch["labels"]), -1), batch["labels"])
+    ...         update("S", loss)
+    ...         return {"cross entropy": loss}
+    >>> from reidlib.datasets.sampling import uniform_batches
+    >>> people = PersonImages(torch.zeros(8, 3, 8, 4, dtype=torch.uint8), pids=[3] * 6 + [5] * 2, camids=[1] * 8)
+    >>> method, history = train(Guess, people, uniform_batches(8, 4), images_seen=800, device="cpu", progress=False)
+    >>> history.steps, history.images, method.scores.softmax(0)[0].item() > 0.7
+    (200, 800, True)
     """
     device = pick_device(device)
     batches = Batches(images, sampler, augment=augment, device=device, seed=seed, labels=labels)

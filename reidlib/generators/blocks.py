@@ -341,6 +341,15 @@ def adam(
     return parameters, torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused), schedule
 
 
+def adams(lr: float, schedule: Schedule | None = None, *, fused: bool | None = None, **networks: Any) -> Optimizers:
+    """Return a method's `optimizers()`: an `adam` for each name, in this order.
+
+    >>> list(adams(2e-4, D=nn.Linear(2, 1), G=(nn.Linear(2, 1), nn.Linear(2, 1))))
+    ['D', 'G']
+    """
+    return {name: adam(nets, lr, schedule, fused=fused) for name, nets in networks.items()}
+
+
 def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return every choice of a constructor: what was given, and the preset's own where that is None.
 

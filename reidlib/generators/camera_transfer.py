@@ -13,9 +13,9 @@ CVPR 2017, whose released defaults are the paper preset. The discriminator is `b
 `train_transfer(train, 5, 6)` learns to move images of camera 5 to camera 6; `transfer(method, train, 5, 6)` moves them.
 """
 
+import copy
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from math import log2
 from typing import Any
@@ -217,8 +217,7 @@ class CameraTransfer(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "D" and for "G", both with `schedule`."""
-        nets = {"D": self.D, "G": self.G}
-        return {name: blocks.adam(net, self.settings["lr"], self.schedule, fused=True) for name, net in nets.items()}
+        return blocks.adams(self.settings["lr"], self.schedule, fused=True, D=self.D, G=self.G)
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
@@ -282,8 +281,8 @@ class CameraTransfer(nn.Module):
         x = images if condition is None else torch.cat([images, condition], dim=1)
         x = blocks.resized(x, self.image_size)
         if self.settings["stochastic_test"]:
-            with _own_statistics(self.G):
-                out = torch.cat([self.G(one) for one in x.split(1)])  # the test script has batches of one image
+            network = copy.deepcopy(self.G).train()  # a copy: its running averages move, those of G stay
+            out = torch.cat([network(one) for one in x.split(1)])  # the test script has batches of one image
         else:
             with evaluating(self.G):
                 out = self.G(x)
@@ -335,22 +334,6 @@ def masks_needed(model: int, variant: str = "static") -> tuple[str, ...]:
     if model == 4:
         return ("masks", "target_masks") if variant == "static" else ("target_masks",)
     return ("masks", "target_masks")[: MASKS_SEEN[model]]
-
-
-@contextmanager
-def _own_statistics(network: nn.Module) -> Iterator[None]:
-    """Training mode whose batch normalisation does not count what it sees."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = network.training
-    network.train()
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-        network.train(before)
 
 
 def _check_weights(method: CameraTransfer, state: dict[str, Tensor], prefix: str, *_: object) -> None:

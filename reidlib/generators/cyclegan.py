@@ -108,8 +108,8 @@ class CycleGAN(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give one Adam for both generators, "G", and one for both discriminators, "D"."""
-        nets = {"G": (self.G_A, self.G_B), "D": (self.D_A, self.D_B)}
-        return {name: blocks.adam(both, self.settings["lr"], self.schedule) for name, both in nets.items()}
+        both = dict(G=(self.G_A, self.G_B), D=(self.D_A, self.D_B))
+        return blocks.adams(self.settings["lr"], self.schedule, **both)
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
@@ -121,14 +121,10 @@ class CycleGAN(nn.Module):
         Returns:
             every term, unweighted, by the authors' names: G_A, G_B, cycle_A, cycle_B, idt_A, idt_B, D_A, D_B.
         """
-        a, b = self.domains(batch)
+        a, b = blocks.pair_images(batch, self.image_size, type(self).__name__)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         update("G", self.generator_loss(terms))
         return terms | self.train_discriminators(a, b, fake_b, fake_a, update)
-
-    def domains(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the images of both cameras, in [-1, 1], or say what is wrong with the batch."""
-        return blocks.pair_images(batch, self.image_size, type(self).__name__)
 
     def generator_terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return G_A(a), G_B(b) and the terms of the generators' loss, unweighted."""
@@ -305,11 +301,11 @@ class SPGAN(CycleGAN):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give CycleGAN's two and the Siamese net's Adam, "M"."""
-        return super().optimizers() | {"M": blocks.adam(self.siamese, self.settings["lr"], self.schedule)}
+        return super().optimizers() | blocks.adams(self.settings["lr"], self.schedule, M=self.siamese)
 
     def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take the steps of generators, discriminators and Siamese net; returns CycleGAN's terms, con_G and con_M."""
-        a, b = self.domains(batch)
+        a, b = blocks.pair_images(batch, self.image_size, type(self).__name__)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         contrast = self.contrastive_terms(a, b, fake_b, fake_a, for_generators=True)
         update("G", self.generator_loss(terms) + self.settings["lambda_contrast"] * contrast)

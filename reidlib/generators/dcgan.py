@@ -76,7 +76,7 @@ class DCGAN(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "D" and for "G", at a constant rate."""
-        return {name: blocks.adam(net, self.settings["lr"]) for name, net in (("D", self.D), ("G", self.G))}
+        return blocks.adams(self.settings["lr"], D=self.D, G=self.G)
 
     def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take D's step on `images` and as many generated ones (each with its own batch statistics), then G's."""

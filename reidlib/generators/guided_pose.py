@@ -78,9 +78,7 @@ class GuidedPose(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give the Adams of "D" and "G"."""
-        return {
-            name: blocks.adam(net, self.settings["lr"], self.schedule) for name, net in (("D", self.D), ("G", self.G))
-        }
+        return blocks.adams(self.settings["lr"], self.schedule, D=self.D, G=self.G)
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""

@@ -130,9 +130,7 @@ class PNGAN(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "G" and for "D", both with `schedule`."""
-        return {
-            name: blocks.adam(net, self.settings["lr"], self.schedule) for name, net in (("G", self.G), ("D", self.D))
-        }
+        return blocks.adams(self.settings["lr"], self.schedule, G=self.G, D=self.D)
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0: `lr_factor` of the epoch that the step lies in."""

@@ -1,7 +1,7 @@
 """CycleGAN, CamStyle's set, SPGAN: published sizes, loss forms by hand, order of the steps, resumed history."""
 
-import signal
 import math
+import signal
 
 import pytest
 import torch

@@ -14,30 +14,7 @@ from urllib.parse import quote
 
 from reidlib.files import atomic_path
 
-_STYLE = """
-:root { --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --paper: #ffffff; --ground: #f6f7f9; --link: #1f5fb4; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 0; }
-p.soft, .soft { color: var(--soft); } a { color: var(--link); text-decoration: none; }
-a:hover { text-decoration: underline; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: var(--soft); font-size: .82rem; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-.number { text-align: right; white-space: nowrap; }
-section, .card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.3rem;
-  margin: 1.2rem 0; overflow-x: auto; }
-.badge { display: inline-block; border-radius: 99px; padding: 0 .6rem; font-size: .8rem; font-weight: 600; }
-.done { background: #dcf3e1; color: #14642c; } .failed, .unreadable { background: #fbdcdc; color: #97191f; }
-.running, .waiting, .stopped { background: #fdf0d2; color: #7a5200; }
-.figures { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: 1rem; }
-.figures a { text-align: center; font-size: .8rem; color: var(--soft); }
-.figures img { display: block; height: 170px; max-width: 100%; border: 1px solid var(--line); border-radius: 6px;
-  background: white; object-fit: contain; }
-pre { white-space: pre-wrap; background: #fbf1f1; border-radius: 6px; padding: .6rem .8rem; font-size: .85rem; }
-details { margin-top: .7rem; } summary { cursor: pointer; color: var(--soft); }
-"""
+_STYLE = (Path(__file__).parent / "index.css").read_text(encoding="utf-8")  # stands in the page itself
 
 
 def write_index(output_root: Path, waiting: Sequence[Any] = ()) -> Path:

@@ -2,161 +2,26 @@
 
 import argparse
 import errno
-import hashlib
 import json
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import torch
 
 from reidlib.course.index import write_index
-from reidlib.course.runs import FOLDER_VARIABLE, NOT_NUMBERS, RESULTS, RESUME_VARIABLE, run_id
-from reidlib.course.settings import (
-    PROFILES,
-    ParameterError,
-    UnreadableNotebook,
-    check_names,
-    check_shared,
-    check_value,
-    parse_value,
-    read_notebook,
-    read_parameters,
-)
+from reidlib.course.jobs import NOTEBOOKS, STATUS, Job, find_notebooks, plan
+from reidlib.course.runs import FOLDER_VARIABLE, RESULTS, RESUME_VARIABLE
+from reidlib.course.settings import PROFILES, ParameterError, UnreadableNotebook, read_parameters
 from reidlib.files import REPOSITORY, InUseError, atomic_path, locked, resolve
 
-NOTEBOOKS = REPOSITORY / "notebooks"
-STATUS = "status.json"
 SECONDS_BETWEEN_LINES = 5.0
-
-
-def find_notebooks(patterns: Sequence[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
-    """Return the notebooks that `patterns` name, sorted: files, globs, or patterns of names in `folder` ("02*").
-
-    Raises FileNotFoundError naming the pattern without a match and the notebooks there are.
-    """
-    there = sorted(folder.glob("*.ipynb"))
-    if not patterns:
-        return there
-    found: set[Path] = set()
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        matches = [path.absolute()] if path.is_file() else []
-        if not matches and path.name != pattern:  # it names a folder
-            matches = [match.absolute() for match in path.parent.glob(path.name) if match.suffix == ".ipynb"]
-        matches = matches or [
-            match
-            for match in there
-            if match.match(pattern) or match.stem.startswith(f"{pattern}_") or match.stem == pattern
-        ]
-        if not matches:
-            names = ", ".join(match.stem for match in there) or "none"
-            raise FileNotFoundError(f"no notebook matches {pattern!r}; in {folder} there are: {names}")
-        found |= set(matches)
-    return sorted(found)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A notebook, and the parameters to hand to it."""
-
-    notebook: Path
-    given: Mapping[str, Any]  # handed to papermill
-    values: Mapping[str, Any]  # with the cell's defaults
-    output_root: Path
-    problem: str = ""  # why the notebook cannot be read
-
-    @property
-    def name(self) -> str:
-        """The notebook's name without .ipynb."""
-        return self.notebook.stem
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.output_root / self.name / run_id(self.values)
-
-    @property
-    def executed(self) -> Path:
-        """The executed copy."""
-        return self.folder / self.notebook.name
-
-    @property
-    def measured_seconds(self) -> float | None:
-        """Seconds that this profile took on two CPU cores, as noted in the notebook's metadata; None if unknown."""
-        notes = self.content.metadata.get("reidlib", {})
-        return notes.get("seconds_on_two_cores", {}).get(self.values.get("profile"))
-
-    @cached_property
-    def content(self) -> nbformat.NotebookNode:
-        """The notebook, without cells where it cannot be read."""
-        return nbformat.v4.new_notebook() if self.problem else read_notebook(self.notebook)
-
-    @cached_property
-    def code(self) -> str:
-        """Hash of everything that decides the numbers: the notebook's cells, reidlib's sources, torch, parameters."""
-        digest = hashlib.sha256()
-        for cell in self.content.cells:
-            digest.update(f"{cell.cell_type}\0{cell.source}\0".encode())
-        for path in sorted((REPOSITORY / "reidlib").rglob("*.py")):
-            digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes())
-        kept = {name: value for name, value in self.values.items() if name not in NOT_NUMBERS}
-        digest.update(json.dumps([torch.__version__, kept], sort_keys=True, default=str).encode())
-        return digest.hexdigest()
-
-    def status(self) -> dict[str, Any]:
-        """Return what the runner last wrote of this run; empty where it never ran."""
-        try:
-            return json.loads((self.folder / STATUS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
-    def is_done(self) -> bool:
-        """Say whether this very code with these parameters has already run to its end."""
-        status = self.status()
-        done = status.get("status") == "done" and status.get("code") == self.code
-        return done and (self.folder / RESULTS).is_file() and self.executed.is_file()
-
-
-def plan(
-    notebook: Path, given: Mapping[str, Any], *, output_root: str | os.PathLike = "runs", typed: bool = False
-) -> Job:
-    """Check parameters against the notebook's cell and return the job.
-
-    `given` holds a command line's words, or values where `typed`. A relative `output_root` counts from the repository.
-    A file that is no notebook becomes a job that fails, so that the others run.
-
-    Raises ParameterError for a name or a value that does not fit, and for a faulty parameters cell.
-    """
-    root = resolve(output_root)
-    try:
-        parameters = read_parameters(notebook)
-    except UnreadableNotebook as error:
-        return Job(notebook, {}, {}, root, str(error))
-    check_names(parameters, given, notebook.name)
-    if "output_root" in given:
-        raise ParameterError(f"{notebook.name}: output_root is no choice of one run here; use --output-root")
-    convert = check_value if typed else (lambda parameter, value: parse_value(parameter, str(value)))
-    try:
-        for name, value in {"--output-root": root, **given}.items():
-            if not str(value).isascii() and re.search("[\ud800-\udfff]", str(value)):
-                raise ParameterError(f"{name} = {str(value)!r} holds bytes that are no UTF-8")
-        values = {name: convert(parameters[name], value) for name, value in given.items()}
-        if "output_root" in parameters:
-            values["output_root"] = str(root)
-        all_values = {p.name: p.default for p in parameters.values()} | values
-        check_shared(all_values)
-    except ParameterError as error:
-        raise ParameterError(f"{notebook.name}: {error}") from error
-    return Job(notebook, values, all_values, root)
 
 
 @dataclass(frozen=True)
@@ -203,7 +68,7 @@ def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | 
     _write_status(job, status="running")
     started = time.monotonic()
     cell = error = export = ""
-    lines = _Lines(job.name, show)
+    lines = _Lines(job, show)
     try:
         if job.problem:
             raise UnreadableNotebook(job.problem)
@@ -248,17 +113,17 @@ def _write_status(job: Job, **facts: Any) -> None:
 class _Lines:
     """Progress for a terminal or a log: the cell, and the last line that the notebook printed."""
 
-    def __init__(self, name: str, show: Callable[[str], None]) -> None:
-        self.name, self.show = name, show
+    def __init__(self, job: Job, show: Callable[[str], None]) -> None:
+        self.name, self.show = job.name, show
+        self.cells = len(job.content.cells) + bool(job.given)  # papermill adds one for the parameters
         self.started = self.last = time.monotonic()
         self.cell, self.heading, self.printed = "", "", ""
 
-    def on_cell(self, index: int, cells: Sequence[Any]) -> None:
-        """Note that cell `index` starts."""
-        cell = cells[index]
+    def on_cell(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        """Note that a cell starts."""
         headings = re.findall(r"^#+\s+(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         self.heading = headings[-1] if headings else self.heading
-        self.cell, self.printed = f"cell {index + 1} of {len(cells)}", ""
+        self.cell, self.printed = f"cell {cell_index + 1} of {self.cells}", ""
         self.tell()
 
     def write(self, text: str) -> None:
@@ -283,7 +148,6 @@ def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> No
     import papermill
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
-    from papermill.engines import NBClientEngine, papermill_engines
 
     environment = {FOLDER_VARIABLE: str(job.folder), RESUME_VARIABLE: "1" if resume else "0"}
     if threads:
@@ -298,28 +162,13 @@ def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> No
             argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python", env=environment)
 
-    class Engine(NBClientEngine):
-        """papermill's own engine, telling which cell starts."""
-
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            start = nb_man.cell_start
-
-            def cell_start(cell: Any, cell_index: int | None = None, **more: Any) -> Any:
-                lines.on_cell(cell_index or 0, nb_man.nb.cells)
-                return start(cell, cell_index, **more)
-
-            nb_man.cell_start = cell_start
-            return super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-    papermill_engines.register("reidlib", Engine)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls parameters unknown whose types it cannot read
     source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (job.notebook, job.executed))
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in job.given.items()}
     papermill.execute_notebook(
-        source, target, given, engine_name="reidlib", kernel_name="python3",
-        language="python", cwd=str(job.notebook.parent), progress_bar=False, stdout_file=lines,
-        kernel_manager_class=ThisPython, autosave_cell_every=30,
+        source, target, given, kernel_name="python3", language="python", cwd=str(job.notebook.parent),
+        progress_bar=False, stdout_file=lines, kernel_manager_class=ThisPython, autosave_cell_every=30,
+        on_cell_start=lines.on_cell,
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ from typing import Any
 import pandas as pd
 
 from reidlib.checks import some
-from reidlib.course.runner import NOTEBOOKS, Job, execute, plan
+from reidlib.course.jobs import NOTEBOOKS, Job, plan
+from reidlib.course.runner import execute
 from reidlib.course.runs import RESULTS
 from reidlib.course.settings import Parameter, ParameterError, read_parameters, read_value
 from reidlib.files import atomic_path, locked

@@ -28,10 +28,10 @@ COLOURS = {"evaluate_retrieval": "#1f5fb4", "rerank": "#d1343b"}
 IMAGES_A_PERSON, CAMERAS = 20, 6
 
 
-def peak_memory(function: Callable[[], object]) -> tuple[float, float]:
+def extra_memory(function: Callable[[], object]) -> tuple[float, float]:
     """Call a function; return its seconds and the megabytes of resident memory it took beyond those held before.
 
-    >>> seconds, megabytes = peak_memory(lambda: torch.ones(1 << 24))
+    >>> seconds, megabytes = extra_memory(lambda: torch.ones(1 << 24))
     >>> 30 < megabytes < 130  # 64 MB
     True
     """
@@ -98,7 +98,7 @@ def measure(work: str, n_queries: int, n_gallery: int, dimensions: int) -> dict[
     run(**made_up_people(20, 200, dimensions))
     people = made_up_people(n_queries, n_gallery, dimensions)
     scores = []
-    seconds, megabytes = peak_memory(lambda: scores.append(run(**people)))
+    seconds, megabytes = extra_memory(lambda: scores.append(run(**people)))
     return {
         "work": work,
         "queries": n_queries,

@@ -11,13 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.course.runs import record
+from reidlib.course.runs import Run
 from reidlib.datasets import PersonImages, extend, load
 from reidlib.datasets.augment import Batch, compose, enlarge_crop, erase, flip
 from reidlib.datasets.procedural import RENDERER_VERSION
@@ -263,7 +264,10 @@ def save_judges(
 
     def write(metrics: dict[str, tuple[float, str]]) -> None:
         with tempfile.TemporaryDirectory() as made:
-            path = record("judges", parameters=facts | known, metrics=metrics, folder=made, seconds=seconds)
+            run = Run("judges", facts | known, Path(made), pick_device(), time.monotonic() - (seconds or 0))
+            for name, (value, rule) in metrics.items():
+                run.metric(name, value, rule)
+            path = run.record()
             with atomic_path(folder / RESULTS) as temporary:
                 temporary.write_bytes(path.read_bytes())
 

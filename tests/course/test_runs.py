@@ -23,7 +23,7 @@ import torch
 from tiny_notebooks import PARAMETERS, write_notebook
 
 from reidlib.__main__ import COMMANDS, main
-from reidlib.course import runner, runs
+from reidlib.course import jobs, runner, runs
 from reidlib.course.index import format_value, write_index
 from reidlib.course.settings import Parameter, ParameterError, Settings, check_value, parse_value, read_parameters
 from reidlib.files import locked
@@ -100,8 +100,9 @@ def test_promises_that_are_not_kept_are_named(tmp_path: Path):
     run.checkpoint(tmp_path / "gone.safetensors")
     with pytest.raises(AssertionError, match=r"figure 'curve', metric '\*/mAP\*', checkpoint .*gone"):
         run.finish(figures=["curve"], metrics=["*/mAP*"])
-    with pytest.raises(FileNotFoundError, match="not there"):
-        runs.record("00_toy", parameters={}, metrics={}, figures=["figures/none.png"], output_root=tmp_path)
+    run.figure(a_figure(), "lost").unlink()
+    with pytest.raises(AssertionError, match="did not make: figure 'lost', checkpoint"):
+        run.finish()
     assert not (run.folder / "results.json").exists()
 
 
@@ -284,14 +285,14 @@ def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_c
     notebook = root / "note books" / "01_bad.ipynb"
     kwargs = {"output_root": root / "the runs"}
     seen = []
-    monkeypatch.setattr(runner, "REPOSITORY", root / "check out")
+    monkeypatch.setattr(jobs, "REPOSITORY", root / "check out")
     monkeypatch.setattr(runner, "_papermill", lambda job, lines, resume, threads: seen.append(resume))
-    runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
-    runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None, force=True)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None, force=True)
     write_notebook(notebook, work='raise RuntimeError("warmer now")')
-    runner.execute(runner.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
     assert seen == [True, False, False]
-    assert not runner.plan(root / "note books" / "00_good.ipynb", {"profile": "smoke", "seed": "4"}, **kwargs).is_done()
+    assert not jobs.plan(root / "note books" / "00_good.ipynb", {"profile": "smoke", "seed": "4"}, **kwargs).is_done()
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_notebooks_are_found_by_name_glob_and_file(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def names(*patterns):
-        return [path.stem for path in runner.find_notebooks(patterns, tmp_path / "books")]
+        return [path.stem for path in jobs.find_notebooks(patterns, tmp_path / "books")]
 
     assert names() == ["00_a", "01_b", "10_c"]
     assert names("1*", "00_a") == names("10", "00") == ["00_a", "10_c"] and names("0*") == ["00_a", "01_b"]
@@ -359,7 +360,7 @@ def test_plain_papermill_runs_a_notebook_too(tmp_path: Path):
 
 
 def test_the_index_shows_what_waits_and_what_was_run_by_hand(tmp_path: Path):
-    job = runner.plan(write_notebook(tmp_path / "00_toy.ipynb"), {}, output_root=tmp_path / "runs")
+    job = jobs.plan(write_notebook(tmp_path / "00_toy.ipynb"), {}, output_root=tmp_path / "runs")
     page = write_index(tmp_path / "runs", [job]).read_text()
     assert "00_toy" in page and "waiting" in page and "course" in page
     by_hand = runs.start("01_by_hand", settings_of(tmp_path / "runs"))
@@ -377,10 +378,10 @@ def test_announce_says_how_long_before_the_start(tmp_path):
     notebook = nbformat.read(known, as_version=4)
     notebook.metadata["reidlib"] = {"seconds_on_two_cores": {"smoke": 20, "course": 150}}
     nbformat.write(notebook, known)
-    jobs = [runner.plan(path, {"profile": "course"}, output_root=tmp_path / "runs") for path in (known, unknown)]
-    line = runner.announce(jobs)
+    planned = [jobs.plan(path, {"profile": "course"}, output_root=tmp_path / "runs") for path in (known, unknown)]
+    line = runner.announce(planned)
     assert line.startswith("2 of 2 notebooks to run: about 2 min on two CPU cores (and 1 of unknown length)")
-    (short,) = [runner.plan(known, {"profile": "smoke", "data_root": str(tmp_path)}, output_root=tmp_path / "runs")]
+    (short,) = [jobs.plan(known, {"profile": "smoke", "data_root": str(tmp_path)}, output_root=tmp_path / "runs")]
     assert runner.announce([short]) == "1 of 1 notebooks to run: about 20 s; the first run also renders the data set"
     (tmp_path / "procedural" / "made").mkdir(parents=True)
     assert runner.announce([short]).endswith("about 20 s")
@@ -401,7 +402,7 @@ def no_kernels(monkeypatch):
 
     monkeypatch.setattr(runner, "_papermill", papermill)
     monkeypatch.setattr(runner, "_to_html", lambda executed: None)
-    monkeypatch.setattr(runner, "REPOSITORY", Path(__file__).parent)  # whose sources nobody edits meanwhile
+    monkeypatch.setattr(jobs, "REPOSITORY", Path(__file__).parent)  # whose sources nobody edits meanwhile
     return ran
 
 
@@ -432,7 +433,7 @@ def test_braces_tuples_and_lists_reach_the_notebook_without_warnings(tmp_path: P
     work += "run.metric('toy/sum', sum(settings.shape) + sum(settings.cameras) + settings.limit, rule='sum')\n"
     work += "run.metric('toy/threads', torch.get_num_threads(), rule='count')"
     write_notebook(root / "books" / "00_{toy}.ipynb", parameters=PARAMETERS + more, work=work)
-    job = runner.plan(
+    job = jobs.plan(
         root / "books" / "00_{toy}.ipynb",
         {"profile": "smoke", "shape": "3,4", "cameras": "1", "limit": "100"},
         output_root=root / "runs",
@@ -494,7 +495,7 @@ def test_a_full_disk_is_said_and_the_next_notebook_runs(
 def test_two_runners_on_one_output_root_leave_each_other_alone(tmp_path: Path, no_kernels: list, capsys):
     for name in ("00_taken", "01_free"):
         write_notebook(tmp_path / "books" / f"{name}.ipynb")
-    taken = runner.plan(tmp_path / "books" / "00_taken.ipynb", {"profile": "smoke"}, output_root=tmp_path / "runs")
+    taken = jobs.plan(tmp_path / "books" / "00_taken.ipynb", {"profile": "smoke"}, output_root=tmp_path / "runs")
     with locked(taken.folder):
         taken.folder.mkdir()
         (taken.folder / "results.json").write_text("the other runner's")
@@ -550,7 +551,7 @@ def test_an_export_that_fails_is_marked_and_its_numbers_stay(tmp_path: Path, no_
 def test_a_profile_is_checked_before_it_is_part_of_a_path(tmp_path: Path):
     for profile in ("../../x", "", "Smoke"):
         with pytest.raises(ValueError, match="profile must be one of"):
-            runs.record("00_toy", parameters={"profile": profile}, metrics={}, output_root=tmp_path)
+            runs.start("00_toy", {"profile": profile, "output_root": str(tmp_path)})
     assert not list(tmp_path.iterdir())
 
 

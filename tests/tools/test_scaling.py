@@ -26,7 +26,7 @@ def test_peak_memory_sees_what_is_freed_again():
     def allocate():
         torch.ones(1 << 26).sum()  # 256 MB
 
-    seconds, megabytes = scaling.peak_memory(allocate)
+    seconds, megabytes = scaling.extra_memory(allocate)
     assert 200 < megabytes < 400 and 0 < seconds < 10
 
 

@@ -24,6 +24,39 @@ def test_tables():
     assert (2, 16) not in P.LIMBS and (5, 17) not in P.LIMBS
 
 
+# as the public demo prints them: colours blue, green, red; joints counted from 1; the last two limbs are never drawn
+DEMO_COLOURS = (
+    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
+    (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
+    (255, 0, 170), (255, 0, 85),
+)  # fmt: skip
+DEMO_LIMBS = (
+    (2, 3), (2, 6), (3, 4), (4, 5), (6, 7), (7, 8), (2, 9), (9, 10), (10, 11), (2, 12), (12, 13), (13, 14), (2, 1),
+    (1, 15), (15, 17), (1, 16), (16, 18), (3, 17), (6, 18),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("joint", range(18))
+def test_each_joint_has_its_colour_of_the_demo(joint):
+    shown = P.skeleton_images(points(**{f"j{joint}": (10, 20)}), (64, 32))[0, :, 20, 10]
+    assert tuple(shown.tolist()) == (*DEMO_COLOURS[joint][::-1],)
+
+
+@pytest.mark.parametrize("limb", range(19))
+def test_each_limb_has_its_colour_of_the_demo_at_half_strength(limb):
+    a, b = (joint - 1 for joint in DEMO_LIMBS[limb])
+    shown = P.skeleton_images(points(**{f"j{a}": (16, 10), f"j{b}": (16, 50)}), (64, 32))[0, :, 30, 16]
+    expected = torch.tensor(DEMO_COLOURS[limb][::-1] if limb < 17 else (0, 0, 0)) / 2
+    assert torch.equal(shown, expected.round().to(torch.uint8))
+
+
+def test_joints_that_were_not_found_are_cleared():
+    both = points(j4=(3, 9), j0=(0, 1))
+    found = torch.zeros(1, 18, dtype=torch.bool)
+    found[0, 4] = True
+    assert torch.equal(P.clear_missing(both, found), points(j4=(3, 9)))
+
+
 @pytest.mark.parametrize("size", [(128, 64), (64, 32), (5, 9)])
 def test_heat_maps_against_the_equation(size):
     g = torch.Generator().manual_seed(0)

@@ -206,6 +206,16 @@ def test_shards_augment_differently_and_too_many_processes_are_refused():
         whole.shard(2, 2)
 
 
+def test_a_mixture_is_drawn_from_its_seed_alone():
+    sampler = mixed_batches(torch.arange(60) % 3 == 0, 10, 5)
+    for other in (123, 456):  # whatever the global generator does
+        torch.manual_seed(other)
+        drawn = torch.stack(sampler.draw(seeded(7)))
+        if other == 123:
+            first = drawn
+    assert torch.equal(first, drawn) and not torch.equal(drawn, torch.stack(sampler.draw(seeded(8))))
+
+
 def test_person_zero_is_a_person_and_nobody_is_not():
     pids = torch.tensor([0, 0, 4, -1, -1, -2, -2, -3, -3])
     assert same_identity_pairs(pids).tolist() == [[0, 1], [1, 0]]

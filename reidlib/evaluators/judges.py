@@ -2,7 +2,7 @@ r"""Did the generator do what was asked? Three judges say: the wanted pose, the 
 
 A judge is a small network that was trained once, on rendered people whom no generator and no re-ID network has met, so
 its opinion is nobody's training loss. The recorded ones were trained on both presets of the procedural `market1501`
-network by `python -m reidlib.tools.train_judges`; how often each is right on real renders of yet other people is in
+network by `reidlib judges`; how often each is right on real renders of yet other people is in
 `Judges.accuracy`, and no generated image can be expected to score higher. They know the six cameras and the rendered
 people of that network only: for other data train judges on people that you set aside (`judges.train_judges`).
 """
@@ -25,7 +25,7 @@ from reidlib.files import resolve
 from reidlib.networks import SmallResNet, device_of, load_weights, normalise
 
 FOLDER = "notebooks/weights"
-COMMAND = "python -m reidlib.tools.train_judges"
+COMMAND = "reidlib judges"
 RESULTS = "judges.results.json"
 NAMES = ("pose", "identity", "camera")  # judges-<name>.safetensors
 IDENTITY_NAMES = ("identity kept, rank-1", "identity kept, any of 10", "identity kept, by chance")

@@ -235,7 +235,7 @@ def pn_gan_pairs(train: PersonImages) -> Tensor:
     """
     if not train.has("keypoints"):
         raise ValueError(
-            "PN-GAN needs key points; this set has none (reidlib.tools.annotate or an annotation file adds them)"
+            "PN-GAN needs key points; this set has none (`reidlib annotate` or an annotation file adds them)"
         )
     return same_identity_pairs(train.pids, usable=poses.visible(train.keypoints).any(dim=1))
 

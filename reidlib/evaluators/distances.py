@@ -92,8 +92,7 @@ def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[i
             rows = torch.cat([rows, rows.new_zeros(_LEAST_ROWS - len(rows), rows.shape[1])])
         if buffer.shape != (len(rows), len(gallery)):
             buffer = query.new_empty(len(rows), len(gallery))
-        with torch.autocast(query.device.type, enabled=False):
-            torch.addmm(bias, rows, gallery.T, alpha=factor, out=buffer)
+        torch.addmm(bias, rows, gallery.T, alpha=factor, out=buffer)  # with `out` autocast leaves it alone
         return _checked(buffer[: stop - start], start, lambda x: ~x.isfinite())
 
     return block

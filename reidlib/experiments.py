@@ -115,9 +115,9 @@ def _sampler(images: PersonImages, recipe: Recipe, losses: Sequence[str], fakes:
     if {"triplet", "quartet"} & set(losses):
         k = IMAGES_PER_IDENTITY if isinstance(recipe.batch, int) else recipe.batch[1]
         return pk_batches(images.pids, min(size // k, len(images.pids.unique())), k)
-    if fakes is not None and 0 < real < len(images):
+    if fakes is not None and 1 < real < len(images):
         size = min(size, real)
-        return mixed_batches(images.is_generated, size, max(1, round(FAKES_PER_REAL * size)))
+        return mixed_batches(images.is_generated, size, max(2, round(FAKES_PER_REAL * size)))
     return uniform_batches(len(images), min(size, len(images)), drop_last=True)
 
 

@@ -16,6 +16,7 @@ from reidlib.losses import BatchHardTriplet, CentreLoss, QuartetLoss, lsro, mixe
 from reidlib.networks import device_of, evaluating
 from reidlib.networks import normalise as normalise_pixels
 
+PASSES = ("separate", "joint")
 FAKES = (None, "lsr", "vanilla")
 
 
@@ -47,6 +48,8 @@ class Baseline(nn.Module):
         steps: length of the run that the recipe's schedule is spread over.
         fakes: how generated images are taken: None as real ones, "lsr" by the equation above, "vanilla" by it with
             plain cross-entropy for both parts.
+        passes: where generated images are taken apart, "separate" sends real and generated ones through the network
+            one after the other, so that each has its own BatchNorm statistics (the released code), "joint" together.
         epsilon: smoothing of the labels.
         weights: ResNet-50's start, see `resnet.ResNet50`.
         triplet_weight, quartet_weight, centre_weight: weights of the terms.
@@ -77,6 +80,7 @@ class Baseline(nn.Module):
         normalise: bool | None = None,
         frozen_share: float | None = None,
         fakes: str | None = None,
+        passes: str = "separate",
         epsilon: float = 0.1,
         weights: str | Path | None = "auto",
         triplet_weight: float = 1.0,
@@ -90,7 +94,7 @@ class Baseline(nn.Module):
         self.fakes = chosen.pop("fakes", None)
         self.losses = read_losses(self.recipe.loss if loss is None else loss)
         self.normalise = self.recipe.normalise if normalise is None else normalise
-        self.epsilon, self.steps = epsilon, steps
+        self.epsilon, self.steps, self.passes = epsilon, steps, passes
         if "heads" not in chosen:
             chosen = {"bnneck": self.recipe.bnneck} | chosen
         chosen = {"last_stride": self.recipe.last_stride, "dropout": self.recipe.dropout} | chosen
@@ -106,6 +110,7 @@ class Baseline(nn.Module):
 
     def _check(self, frozen_share: float) -> None:
         check_choice("fakes", self.fakes, FAKES)
+        check_choice("passes", self.passes, PASSES)
         if self.steps < 1 or not 0 <= frozen_share < 1:
             raise ValueError(
                 f"steps={self.steps}, frozen_share={frozen_share}: accepted are steps >= 1 and a share in [0, 1)"
@@ -146,10 +151,10 @@ class Baseline(nn.Module):
             sum) and "accuracy" of the labelled images.
 
         Raises:
-            ValueError: an image without an identity where generated images are taken apart.
+            ValueError: where generated images are taken apart, an image without an identity or one image of a kind.
         """
         labels, frozen = batch["labels"], step < self.frozen_steps
-        heads = self.embedder.all_heads(as_network_input(batch["images"]), frozen=frozen)
+        heads = self._heads(batch, frozen)
         terms = self._identity(heads, labels, batch.get("is_generated"))
         compared = heads[0].compared
         if "triplet" in self.losses:
@@ -165,6 +170,22 @@ class Baseline(nn.Module):
             update("centres", self.centre(compared.detach(), labels))
         hits = (heads[0].logits.argmax(1) == labels).sum() / (labels >= 0).sum().clamp(min=1)
         return {**terms, "loss": loss, "accuracy": hits}
+
+    def _heads(self, batch: dict[str, Tensor], frozen: bool) -> list[Embedding]:
+        """Send the batch through the network, whole or in two passes, and return it in its own order."""
+        images = as_network_input(batch["images"])
+        if self.fakes is None or self.passes == "joint":
+            return self.embedder.all_heads(images, frozen=frozen)
+        groups = [rows for wanted in (False, True) if len(rows := (batch["is_generated"] == wanted).nonzero()[:, 0])]
+        if self.training and min(map(len, groups)) < 2:
+            raise ValueError(
+                f"{[len(rows) for rows in groups]} real and generated images: passes='separate' needs two or more of "
+                "each in a batch, for their batch statistics; passes='joint' does not"
+            )
+        back = torch.cat(groups).argsort()
+        passes = [self.embedder.all_heads(images[rows], frozen=frozen) for rows in groups]
+        heads = zip(*passes, strict=True)  # of each head its embeddings of both passes
+        return [Embedding(*(torch.cat(parts)[back] for parts in zip(*head, strict=True))) for head in heads]
 
     def _identity(self, heads: list[Embedding], labels: Tensor, is_generated: Tensor | None) -> dict[str, Tensor]:
         """Return the identity terms, summed over the heads."""

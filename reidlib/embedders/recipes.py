@@ -141,7 +141,7 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
             recipe="camstyle",
             backbone="resnet50",
             fakes="lsr",
-            heads=[dict(dimensions=1024, norm="batch", relu=True, feature="pooled", init="torch")],
+            heads=[dict(dimensions=1024, norm="batch", relu=True, feature="pooled")],
         ),
     },
 }

@@ -118,22 +118,15 @@ class Head(nn.Module):
             )
         outs = dimensions or ins
         self.feature, self.dimensions = feature, ins if feature == "pooled" else outs
-        if dimensions and init == "torch":  # the draws of a classifier that was once made and replaced
-            nn.init.normal_(nn.Linear(ins, n_classes).weight)
-            late = nn.Linear(outs, n_classes)
-            nn.init.normal_(late.weight, std=0.001)
         self.layer = nn.Linear(ins, dimensions) if dimensions else nn.Identity()
         self.norm = nn.BatchNorm1d(outs) if norm else nn.Identity()
         self.activation = nn.ReLU() if relu else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(outs, n_classes, bias=norm != "bnneck")
-        if dimensions and init == "torch":
-            self.classifier = late
-        elif dimensions:
+        if dimensions and init == "kaiming":
             nn.init.kaiming_normal_(self.layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(self.layer.bias)
-        if not (dimensions and init == "torch"):
-            nn.init.normal_(self.classifier.weight, std=0.001)
+        nn.init.normal_(self.classifier.weight, std=0.001)
         if norm == "bnneck":
             self.norm.bias.requires_grad_(False)
         else:

@@ -186,6 +186,7 @@ def test_state_dict_makes_the_same_features():
         (dict(steps=0), "steps=0"),
         (dict(frozen_share=1.0), "frozen_share=1.0: accepted are"),
         (dict(fakes="soft"), "fakes must be one of None, 'lsr', 'vanilla'; got 'soft'"),
+        (dict(passes="both"), "passes must be one of 'separate', 'joint'; got 'both'"),
         (dict(fakes="vanilla", loss="lsr"), "the loss lsr smooths them"),
     ],
 )

@@ -191,6 +191,76 @@ def test_vanilla_does_not_smooth():
         method.training_step(batch | {"labels": torch.full((24,), -1)}, 0, lambda name, loss: None)
 
 
+@pytest.mark.parametrize("heads", [None, [{"dimensions": 5, "norm": "batch"}, {"norm": "batch"}]])
+def test_real_and_generated_images_have_batch_statistics_of_their_own(heads):
+    """As the released code: two passes a step, real images first; "joint" sends all through together."""
+    images = people(4, fakes=True)
+    batch, fake = images.batch(range(24)) | {"labels": images.pids - 1}, images.is_generated
+    torch.manual_seed(0)
+    method = camstyle(heads=heads, dropout=0.0).train()
+    before = copy.deepcopy(method.embedder)
+
+    def cross_entropy(parts, labels, **options):
+        return sum(F.cross_entropy(part.logits, labels, **options) for part in parts)
+
+    terms = method.training_step(batch, 0, lambda name, loss: None)
+    pixels, labels = normalise(batch["images"]), batch["labels"]
+    real = cross_entropy(before.all_heads(pixels[~fake]), labels[~fake])
+    fakes = cross_entropy(before.all_heads(pixels[fake]), labels[fake], label_smoothing=0.1)
+    assert torch.equal(terms["identity"], real) and torch.equal(terms["identity of fakes"], fakes)
+    for name, value in before.state_dict().items():  # the running statistics count both passes, in this order
+        assert torch.equal(value, method.embedder.state_dict()[name]), name
+    assert method.embedder.backbone.stem[1].num_batches_tracked == 2
+    joint = camstyle(heads=heads, dropout=0.0, passes="joint").train()
+    joint.embedder.load_state_dict(before.state_dict())
+    logits = copy.deepcopy(joint.embedder).all_heads(pixels)
+    terms = joint.training_step(batch, 0, lambda name, loss: None)
+    want = sum(F.cross_entropy(part.logits[~fake], labels[~fake]) for part in logits)
+    torch.testing.assert_close(terms["identity"], want)
+    assert abs(terms["identity"] - real) > 1e-6 and joint.embedder.backbone.stem[1].num_batches_tracked == 3
+
+
+def test_a_batch_with_one_image_of_a_kind_is_refused_by_name():
+    images = people(4, fakes=True)
+    rows = torch.cat([images.is_generated.nonzero()[:1, 0], (~images.is_generated).nonzero()[:5, 0]])
+    batch = images.batch(rows) | {"labels": torch.arange(6) % 4}
+    with pytest.raises(ValueError, match=r"\[5, 1\] real and generated images: .* two or more of each"):
+        camstyle().training_step(batch, 0, lambda name, loss: None)
+    assert torch.isfinite(camstyle(passes="joint").training_step(batch, 0, lambda name, loss: None)["loss"])
+    options = dict(form="camstyle", preset="smoke", images_seen=12, device="cpu", progress=False)
+    few = images.select(indices=[0, 1, 3, 6, 7])  # two real people in two images, and three fakes: 2 * 46 / 128 is 1
+    assert few.is_generated.tolist() == [True, False, True, True, False]
+    assert train_baseline(few, **options)[1].steps == 3  # the batches that it draws itself never hold one of a kind
+
+
+def test_two_passes_give_everything_back_in_the_order_of_the_batch():
+    images = people(4, fakes=True)
+    batch = images.batch(torch.randperm(24, generator=torch.Generator().manual_seed(0)))
+    batch |= {"labels": batch["pids"] - 1}
+    torch.manual_seed(0)
+    method = camstyle(loss="softmax+triplet", dropout=0.0).eval()  # evaluation: the passes cannot differ
+    assert 0 < batch["is_generated"].sum() < 24
+    joint = camstyle(loss="softmax+triplet", dropout=0.0, passes="joint").eval()
+    joint.load_state_dict(method.state_dict())
+    found, want = (m.training_step(batch, 0, lambda name, loss: None) for m in (method, joint))
+    for name, value in want.items():
+        torch.testing.assert_close(found[name], value)
+    for kind in (False, True):  # a batch of one kind is one pass
+        rows = (batch["is_generated"] == kind).nonzero()[:, 0]
+        part = {name: value[rows] for name, value in batch.items()}
+        terms = method.training_step(part, 0, lambda name, loss: None)
+        assert terms["identity" if kind else "identity of fakes"] == 0 and torch.isfinite(terms["loss"])
+
+
+def test_camstyles_layer_starts_as_in_the_released_code():
+    torch.manual_seed(0)
+    layer = camstyle(751, preset="paper", weights=None).embedder.heads[0].layer
+    assert layer.weight.std().item() == pytest.approx(0.044, abs=5e-4) and not layer.bias.any()
+    own = [dict(dimensions=1024, norm="batch", relu=True, feature="pooled", init="torch")]
+    layer = camstyle(751, preset="paper", weights=None, heads=own).embedder.heads[0].layer
+    assert layer.weight.std().item() == pytest.approx((1 / 3 / 2048) ** 0.5, rel=0.01) and layer.bias.any()
+
+
 def test_camstyles_head_and_rates_of_the_paper():
     method = camstyle(751, preset="paper", weights=None, steps=50)
     head = method.embedder.heads[0]

@@ -1,8 +1,10 @@
-"""Features that nobody has to train: pixels and colour histograms, the baselines every learnt feature must beat."""
+"""Features without training: pixels and colour histograms, the baselines that every learnt feature must beat."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from reidlib.checks import check_choice
 
 
 def pixel_features(images: Tensor, *, size: tuple[int, int] = (16, 8)) -> Tensor:
@@ -45,7 +47,7 @@ def colour_histogram(
         bins: number of bins of each channel.
         stripes: horizontal stripes, top to bottom; 1 is the whole image.
         masks: uint8 [N, H, W] weights (a person mask); an empty stripe gives zeros.
-        centre: weight pixels by a Gaussian across the width (deviation a quarter of it): a poor man's mask.
+        centre: weight pixels by a Gaussian across the width (deviation a quarter of it): a crude mask.
         grey_world: first scale each channel to a common mean, which takes out a camera's white balance.
 
     Returns:
@@ -59,8 +61,7 @@ def colour_histogram(
     """
     _check(images)
     n, _, height, width = images.shape
-    if space not in _SPACES:
-        raise ValueError(f"space={space!r}: accepted are {', '.join(map(repr, _SPACES))}")
+    check_choice("space", space, _SPACES)
     if not 1 <= stripes <= height:
         raise ValueError(f"stripes={stripes}: accepted are 1 to the {height} rows of the images")
     if masks is not None and masks.shape != (n, height, width):

@@ -269,3 +269,14 @@ def test_the_rows_that_were_taken_out_by_hand_are_back():
     assert set(gone["superseded"].str.partition(";")[0]) == {"the DCGAN had learnt nothing: pictures of noise"}
     assert gone["value"].tolist() == [0.77, 0.62, 0.03, 0.04] and set(gone["run"]) == {"course-39bca5df"}
     assert gone["metric"].str.startswith("LSRO/").all() and len(sweeps.recorded("04_pn_gan")) == len(table) - len(gone)
+
+
+STUDIES = sorted(path.stem for path in jobs.NOTEBOOKS.glob("*.*.json"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_courses_studies_fit_their_notebooks_and_stay_recorded(study: str):
+    """Renamed, typed and dropped parameters must not make recorded runs look missing."""
+    states = [state for _, state, _ in sweeps.run_study(sweeps.read_study(study), dry_run=True)]
+    table = sweeps.recorded(study.partition(".")[0])
+    assert states.count("recorded") == table.loc[table["study"] == study, "run"].nunique()

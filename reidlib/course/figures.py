@@ -153,6 +153,32 @@ def learning_curves(curves: Mapping[str, pd.Series], *, xlabel: str, ylabel: str
     return figure
 
 
+def loss_curves(losses: Mapping[str, pd.DataFrame], *, log: bool = True, extra: int = 0) -> Figure:
+    """Draw the losses of `History.losses` over steps, one panel a name, smoothed over five rows.
+
+    `extra` more panels stay empty for the caller.
+    """
+    panels = len(losses) + extra
+    figure, axes = plt.subplots(1, panels, figsize=(3.4 * panels, 2.8), squeeze=False, layout="constrained")
+    for axis, (title, table) in zip(axes[0], losses.items(), strict=False):
+        for name in table.columns.difference(["step", "images", "seconds", "images_per_second"], sort=False):
+            if not name.startswith("lr/"):
+                axis.plot(table["step"], table[name].rolling(5, min_periods=1).mean(), label=name)
+        axis.set(title=title, xlabel="step", **({"yscale": "log"} if log else {}))
+        axis.legend(fontsize=7)
+    return figure
+
+
+def percent(table: pd.DataFrame, except_for: Sequence[str] = ()) -> pd.DataFrame:
+    """Show fractions as percent with one decimal, other columns as they are.
+
+    >>> percent(pd.DataFrame({"rank-1": [0.123], "FID": [1.5]}), except_for=["FID"]).values.tolist()
+    [[12.3, 1.5]]
+    """
+    scale = [1 if name in except_for else 100 for name in table.columns]
+    return table.astype(float).mul(scale).round(1)
+
+
 def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str = "") -> Figure:
     """Draw CMC curves in percent, each a tensor [max_rank] of fractions."""
     figure, axis = plt.subplots(figsize=(5.6, 3.6))

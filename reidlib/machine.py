@@ -72,7 +72,8 @@ def watch_memory(device: torch.device) -> int | None:
 
     Measurements may lie within each other (a training within a run). None where the system cannot start anew.
     """
-    before = peak_memory(device)
+    peaks = _peaks.setdefault(str(device), [])
+    before = peak_memory(device, since=len(peaks))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -80,8 +81,8 @@ def watch_memory(device: torch.device) -> int | None:
             Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is what is resident now
         except OSError:
             return None
-    _peaks.setdefault(str(device), []).append(before or 0)
-    return len(_peaks[str(device)])
+    peaks.append(before or 0)
+    return len(peaks)
 
 
 def peak_memory(device: torch.device, since: int | None = 0) -> int | None:

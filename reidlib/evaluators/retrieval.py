@@ -216,9 +216,8 @@ def _score_rows(block: Tensor, columns: np.ndarray | None, own: np.ndarray, is_m
     valid = is_match.any(1)
     if not valid.any():
         return scores
-    # own images by (distance, gallery order): the padding lies last and a stable sort keeps it there
+    # own images by (distance, gallery order); where the padding comes to lie changes nothing
     distances = block.gather(1, torch.from_numpy(np.maximum(own, 0)).to(block.device)).cpu().numpy()
-    distances = np.where(own < 0, np.inf, distances).astype(distances.dtype)
     by_distance = np.argsort(distances, axis=1, kind="stable")
     own, is_match, distances = (np.take_along_axis(x, by_distance, 1) for x in (own, is_match, distances))
     if columns is None:

@@ -66,6 +66,9 @@ def test_drawn_pairs_are_as_many_seeded_and_of_the_right_kind(rng, monkeypatch):
     # one feature for the person and one for the camera: every difference of a dissimilar pair is not 0 in both
     told = camera_covariances(np.stack([pids * 1.0, camids * 1.0], 1), pids, camids)
     assert abs(told.similar[0, 0]) < 1e-12 and told.similar[1, 1] >= 1 and np.diag(told.dissimilar).min() >= 1
+    two = np.arange(60) % 2  # of two cameras every pair is exactly 1 apart
+    told = camera_covariances(np.stack([pids * 1.0, two * 1.0], 1), pids, two)
+    assert told.dissimilar[1, 1] == pytest.approx(1) and told.similar[1, 1] == pytest.approx(1)
     monkeypatch.setattr(metric_learning, "DRAWS", 50)
     assert 1 <= camera_covariances(x, pids, camids).n_dissimilar < 50
 

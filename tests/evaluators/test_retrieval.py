@@ -461,6 +461,9 @@ def test_a_gallery_image_without_a_camera_cannot_find_itself(rule):
         with pytest.raises(ValueError, match="gallery images without a camera"):
             ignored_images(**ids, gallery_camids=camids, camera_rule=rule)
         assert evaluate_retrieval(features[:1], features, **ids, gallery_camids=camids, camera_rule="none").rank(1) == 1
+    person_0 = ids | dict(query_pids=[0], gallery_pids=[0, 2, 0])
+    with pytest.raises(ValueError, match="gallery images without a camera"):
+        evaluate_retrieval(features[:1], features, **person_0, gallery_camids=[-1, 1, 2], camera_rule=rule)
     with pytest.raises(ValueError, match="query images without a camera"):
         ignored_images(**ids | dict(query_camids=[-1]), gallery_camids=[1, 2, 2], camera_rule=rule)
 

@@ -49,6 +49,22 @@ def test_form(notebook):
     assert "run.finish(" in code[-1].source
 
 
+@pytest.mark.parametrize("name", ["03_camera_transfer", "04_pn_gan"])
+def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
+    cells = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    starts = {
+        heading: next(i for i, cell in enumerate(cells) if cell.source.startswith(heading))
+        for heading in ("# Part 1 · The method", "# Part 2 · The tables", "## What did not match, and why")
+    }
+    method, tables, end = starts.values()
+    code = [cell.source for cell in cells[:end] if cell.cell_type == "code"]
+    assert method < tables < end and len(code) <= 30
+    assert sum(len([line for line in source.splitlines() if line.strip()]) for source in code) <= 420
+    steps = [s for s in code if "library.training_step(batch" in s and "assert_close(weight" in s]
+    assert len(steps) == 1 and cells.index(next(c for c in cells if c.source == steps[0])) < tables
+    assert steps[0].count("optimizer.step()") == 2  # D's and G's
+
+
 def test_measured_times_are_noted(notebook):
     """The runner says beforehand how long the course takes; these are its source."""
     seconds = nbformat.read(notebook, as_version=4).metadata["reidlib"]["seconds_on_two_cores"]

@@ -25,6 +25,11 @@ COMMANDS = {
     "render": Command(
         "tools.render", "render people, draw contact sheets, measure difficulty", "render --network dukemtmc --seed 1"
     ),
+    "table": Command(
+        "tools.people_table",
+        "make the table of your own photographs",
+        'table photographs --pattern "cam{camid}_{pid}_{n}"',
+    ),
     "annotate": Command(
         "tools.annotate", "make key points and masks for photographs", "annotate photographs --weights keypointrcnn.pth"
     ),

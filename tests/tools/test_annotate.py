@@ -11,9 +11,9 @@ from PIL import Image
 from reidlib.__main__ import main
 from reidlib.datasets import annotations, load
 from reidlib.datasets.poses import FLIPPED, JOINT_NAMES
-from reidlib.datasets.readers.folder import make_table
 from reidlib.tools import detectors as networks
 from reidlib.tools.annotate import annotate, find_images, main_person, to_openpose
+from reidlib.tools.people_table import make_table
 
 COCO = (
     "nose", "L-eye", "R-eye", "L-ear", "R-ear", "L-shoulder", "R-shoulder", "L-elbow", "R-elbow", "L-wrist", "R-wrist",

@@ -1,4 +1,4 @@
-r"""Your own crops: a table of `path,pid,camid,split`, and one call that makes such a table from a folder.
+r"""Your own crops: a table of `path,pid,camid,split` (`reidlib table FOLDER` makes one from names and folders).
 
 The table is a CSV with the columns
 
@@ -26,19 +26,16 @@ import numpy as np
 import pandas as pd
 
 from reidlib.checks import some
-from reidlib.datasets.annotations import BESIDE, read_text
+from reidlib.datasets.annotations import read_text
 from reidlib.datasets.contract import Protocol
 from reidlib.datasets.person_images import DISTRACTOR, JUNK
-from reidlib.datasets.pictures import SUFFIXES
 from reidlib.datasets.readers import listing
 from reidlib.datasets.readers.listing import Listing
-from reidlib.datasets.readers.names import numbers_of, read_names, splits_of
-from reidlib.files import atomic_path, resolve
+from reidlib.files import resolve
 
 TABLE = "people.csv"
 LARGEST = 2**63 - 1  # what an int64 holds
 SUBSETS = ("train", "query", "gallery")
-MANY = 20  # identities from which on half of them train
 
 
 def read(root: str | os.PathLike, *, table: str | os.PathLike | None = None, outside: bool = False) -> Listing:
@@ -69,103 +66,6 @@ def read(root: str | os.PathLike, *, table: str | os.PathLike | None = None, out
     return Listing(folder, subsets, protocol=protocol, variant=path.stem)
 
 
-def make_table(
-    folder: str | os.PathLike,
-    table: str | os.PathLike | None = None,
-    *,
-    pattern: str | None = None,
-    train: float | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> pd.DataFrame:
-    r"""Make the table of a folder of crops: who is who, which split; write `people.csv` into the folder.
-
-    How the names were read is printed: three examples with their fields, and counts. Who is who, by the first of these
-    that applies:
-
-    1. `pattern`: a template of the file name, `"cam{camid}_{pid}_{n}"` (of the end of the path where it holds a `/`;
-       fields of other names are passed over), or a regular expression with the group `pid` (and `camid`, if names tell
-       cameras), searched in each image's path relative to the folder: `r"(?P<pid>\d+)_c(?P<camid>\d)"`;
-    2. folders: `anna/1.jpg`, `anna/cam2/1.jpg`, `cam2/anna/1.jpg`; the identity is the first folder that is no camera;
-    3. names: what stands before the first `_`, or before the last number, cameras and words like IMG left out:
-       `anna_01.jpg`, `anna 3.jpg`, `0002_c1_7.jpg`, `cam1_anna_2.jpg`. A number alone says nothing.
-
-    The camera is the number after `c`, `cam` or `camera` anywhere in the path; it is known where every image has one.
-    Identities that are all whole numbers keep them; others are numbered from 1 in sorted order, and the column
-    `identity` keeps their names. Left out with a warning: exact copies of an image, files that no rule fits, links to
-    nowhere, names that are not UTF-8.
-
-    Splits: folders `train/`, `query/`, `gallery/`, `bounding_box_train/`, `bounding_box_test/`, `test/` at the top keep
-    theirs, and other folders beside them are left out with a warning. Where nothing says who trains, the share `train`
-    of the identities does (drawn by `seed`; by default half from 20 identities on, else none). Where no folder says
-    which are queries, each identity that does not train gives one for each camera and leaves an image of another camera
-    to be found; where nobody was seen by two cameras, each identity with two images gives one. All else is the gallery.
-
-    Returns:
-        The table, as written: `path`, `pid`, `camid`, `split`, `identity`.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        FileExistsError: the table is there with other contents (perhaps yours) and `overwrite` is false.
-        ValueError: no image, a pattern without `pid`, `train` outside [0, 1) or beside folders that say who trains,
-            names that two readings fit, one identity for all images, or nobody with two images.
-    """
-    folder = resolve(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    if train is not None and not 0 <= train < 1:
-        raise ValueError(f"train is a share of the identities, 0 <= train < 1, got {train!r}")
-    paths = _without_copies(folder, _find_images(folder))
-    split = splits_of(paths)
-    who = read_names(list(split), pattern)
-    identities = [identity for identity, _ in who.values()]
-    cameras = [camera for _, camera in who.values()]
-    rows = pd.DataFrame(
-        {
-            "path": list(who),
-            "pid": numbers_of(identities),
-            "camid": [-1] * len(who) if None in cameras else cameras,
-            "split": [split[path] for path in who],
-            "identity": identities,
-        }
-    )
-    if train is not None and (rows["split"] != "").any():
-        raise ValueError(f"the folders of {folder} say who trains; train={train} cannot")
-    if not (rows["split"] == "query").any():
-        rows["split"] = _draw_split(rows, train, seed)
-    if not {"query", "gallery"} <= set(rows["split"]):
-        raise ValueError(
-            f"nobody in {folder} has two images to be tested with, so there is nothing to find: "
-            f"{rows['pid'].nunique()} identities, splits {rows['split'].value_counts().to_dict()}"
-        )
-    _write_table(rows, folder / TABLE if table is None else resolve(table), overwrite)
-    known = f"{rows['camid'].nunique()} cameras" if None not in cameras else f"{cameras.count(None)} without a camera"
-    examples = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})].to_string(index=False)
-    print(f"{len(rows)} images of {rows['pid'].nunique()} identities, {known}; for example\n{examples}")
-    return rows
-
-
-def _find_images(folder: Path) -> list[str]:
-    """Return the photographs below a folder by their paths in it, sorted."""
-    found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    inside = [path for path in found if path.name[0] != "." and not any(p.endswith(BESIDE) for p in path.parts[:-1])]
-    paths = listing.in_utf8([path.as_posix() for path in inside], folder)
-    if lost := [path for path in paths if not (folder / path).exists()]:
-        warnings.warn(f"{len(lost)} links to nowhere are left out: {some(lost)}", stacklevel=3)
-    paths = [path for path in paths if (folder / path).is_file()]
-    if not paths:
-        raise ValueError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
-    return paths
-
-
-def _write_table(rows: pd.DataFrame, path: Path, overwrite: bool) -> None:
-    text = rows.to_csv(index=False)
-    if path.exists() and not overwrite and path.read_text(encoding="utf-8", errors="replace") != text:
-        raise FileExistsError(f"{path} is there and differs: move it, pass another table=, or overwrite=True")
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _find_table(root: str | os.PathLike) -> Path:
     root = resolve(root)
     if root.is_file():
@@ -179,7 +79,7 @@ def _find_table(root: str | os.PathLike) -> Path:
         said = f"{len(found)} tables: {[path.name for path in found]}" if found else "no table"
         raise FileNotFoundError(
             f"{root} holds {said}; one CSV with the columns path,pid,camid,split is needed "
-            f"(reidlib.datasets.readers.folder.make_table makes {TABLE} from a folder of crops)"
+            f"(`reidlib table` makes {TABLE} from a folder of crops)"
         )
     return found[0]
 
@@ -257,7 +157,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=5)  # to who called `load`
 
 
-def _copies(folder: Path, paths: Iterable[str]) -> list[list[str]]:
+def copies(folder: Path, paths: Iterable[str]) -> list[list[str]]:
     """Group files of equal content; only files of equal size are read."""
     by_size, by_content = defaultdict(list), defaultdict(list)
     for path in paths:
@@ -272,7 +172,7 @@ def _copies(folder: Path, paths: Iterable[str]) -> list[list[str]]:
 def _warn_of_copies(folder: Path, subsets: dict[str, pd.DataFrame]) -> None:
     """Warn of a query that is also in the gallery: it finds itself, which is no achievement."""
     queries = set(subsets["query"]["path"])
-    groups = _copies(folder, [*subsets["query"]["path"], *subsets["gallery"]["path"]])
+    groups = copies(folder, [*subsets["query"]["path"], *subsets["gallery"]["path"]])
     wrong = [same[0] for same in groups if queries & set(same)]
     if wrong:
         warnings.warn(
@@ -280,34 +180,3 @@ def _warn_of_copies(folder: Path, subsets: dict[str, pd.DataFrame]) -> None:
             f"find: {some(wrong)}",
             stacklevel=3,
         )
-
-
-def _without_copies(folder: Path, paths: list[str]) -> list[str]:
-    copies = [path for same in _copies(folder, paths) for path in same[1:]]
-    if copies:
-        warnings.warn(f"{len(copies)} exact copies are left out: {some(copies)}", stacklevel=3)
-    return [path for path in paths if path not in set(copies)]
-
-
-def _draw_split(rows: pd.DataFrame, train: float | None, seed: int) -> list[str]:
-    """Return the split of each row: whole identities to train, then queries that leave something to find."""
-    rng = np.random.default_rng(seed)
-    split = rows["split"].to_numpy(dtype=object)
-    people = sorted(set(rows["pid"][rows["pid"] >= 0]))
-    if not split.any():
-        share = (0.5 if len(people) >= MANY else 0.0) if train is None else train
-        training = set(rng.permutation(people)[: int(share * len(people))].tolist())
-        split = np.where(rows["pid"].isin(training), "train", "gallery").astype(object)
-    tested = rows[split == "gallery"]
-    crossing = (tested[tested["pid"] >= 0].groupby("pid")["camid"].nunique() > 1).any()
-    for pid in people:
-        own = np.flatnonzero((rows["pid"] == pid) & (split == "gallery"))
-        cameras = rows["camid"].to_numpy()[own]
-        if not crossing and len(own) > 1:
-            split[rng.choice(own)] = "query"
-        for camera in sorted(set(cameras)) if crossing else ():
-            there = own[cameras == camera]
-            left = [row for row in own if split[row] == "gallery" and row not in there]
-            if left:  # an image of another camera must stay to be found
-                split[rng.choice(there)] = "query"
-    return split.tolist()

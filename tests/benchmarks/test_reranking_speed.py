@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from reidlib.evaluators import evaluate_retrieval, rerank
-from reidlib.tools.scaling import made_up_people, peak_memory
+from reidlib.tools.scaling import extra_memory, made_up_people
 
 SIZES = {  # query, gallery without junk, dimensions, extra memory allowed in MB
     "market1501": (3368, 15913, 2048, 1500),
@@ -143,4 +143,4 @@ def test_extra_memory(benchmark, size):
 
 if __name__ == "__main__":  # prints seconds and extra megabytes
     inputs, who = people(sys.argv[1])
-    print(*peak_memory(lambda: evaluate_retrieval(None, None, distance=rerank(*inputs), **who)))
+    print(*extra_memory(lambda: evaluate_retrieval(None, None, distance=rerank(*inputs), **who)))

@@ -8,15 +8,14 @@ instead. Without a benchmark flag the same code runs on a tenth of each count, w
 import os
 import subprocess
 import sys
-import threading
 import time
 
-import psutil
 import pytest
 import torch
 
 from reidlib.evaluators import evaluate_retrieval
 from reidlib.evaluators.distances import row_chunks
+from reidlib.tools.scaling import extra_memory
 
 SIZES = {  # query, gallery, dimensions, identities, cameras, extra memory allowed in MB
     "market1501": (3368, 19732, 2048, 750, 6, 500),
@@ -88,24 +87,6 @@ def test_extra_memory(benchmark, size):
     assert extra < SIZES[size][-1]
 
 
-def extra_megabytes(function):
-    """Sample the resident memory while `function` runs (its peak in the books of the system outlives a fork)."""
-    process, done = psutil.Process(), threading.Event()
-    before = peak = process.memory_info().rss
-
-    def sample():
-        nonlocal peak
-        while not done.wait(0.002):
-            peak = max(peak, process.memory_info().rss)
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    function()
-    done.set()
-    sampler.join()
-    return (peak - before) / 2**20
-
-
-if __name__ == "__main__":  # prints the extra megabytes
+if __name__ == "__main__":  # prints seconds and extra megabytes
     inputs, who = made_up(sys.argv[1])
-    print(extra_megabytes(lambda: evaluate_retrieval(*inputs, **who)))
+    print(*extra_memory(lambda: evaluate_retrieval(*inputs, **who)))

@@ -53,6 +53,10 @@ def test_fid_equals_scipy_in_chunks_or_whole(rng):
     want = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
     for size in (7, 1000):
         assert fid(real, fake, features=features, batch_size=size).value == pytest.approx(want, rel=1e-6)
+    doubles = fid(real, fake, features=lambda images: features(images).double()).value
+    assert fid(real, fake, features=features).value == pytest.approx(
+        doubles, rel=1e-11
+    )  # nothing is rounded to float32
     people = PersonImages(real, [1] * 90, [1] * 90)
     assert fid(people, fake, features=features).value == pytest.approx(want, rel=1e-6)
     assert abs(fid(real, real, features=features).value) < 1e-6

@@ -177,6 +177,11 @@ def test_camera_share_and_confusion_by_hand():
         camera_style(images, torch.tensor([1, 2]), judges)
 
 
+def test_judges_of_other_data_are_refused():
+    with pytest.raises(ValueError, match="trained on 'procedural' and know nothing of 'market1501'"):
+        load_judges(dataset="market1501")
+
+
 def test_judges_take_bytes_only():
     with pytest.raises(ValueError, match=r"torch.float32 \[1, 3, 8, 4\]"):
         fake_judges().embed(torch.zeros(1, 3, 8, 4))
@@ -231,7 +236,7 @@ def test_judges_are_trained_stored_and_loaded(people, tmp_path):
     with pytest.raises(ValueError, match="trained on 'toy' and know nothing of 'procedural'"):
         load_judges(tmp_path)
     (tmp_path / "judges-pose.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"judges-pose\.safetensors missing; `python -m reidlib"):
+    with pytest.raises(FileNotFoundError, match=r"judges-pose\.safetensors missing; `reidlib judges` makes"):
         load_judges(tmp_path, dataset="toy")
 
 

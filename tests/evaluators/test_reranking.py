@@ -110,14 +110,15 @@ def test_cosine_does_not_see_the_length_of_the_features(rng, length):
     np.testing.assert_allclose(got, dense(squared(unit), 30, 20, 6, 0.3), atol=1e-9)
 
 
-def test_both_ways_of_finding_the_nearest_agree(rng, monkeypatch):
+@pytest.mark.parametrize("k1, k2", [(20, 6), (7, 3), (3, 2)])
+def test_both_ways_of_finding_the_nearest_agree(rng, monkeypatch, k1, k2):
     features = people(rng, 400)
     monkeypatch.setattr(distances, "_BLOCK_ELEMENTS", 400 * 30)
-    want = whole(rerank(features[:50], features[50:]))
+    want = whole(rerank(features[:50], features[50:], k1=k1, k2=k2))
     monkeypatch.setattr(reranking, "_FEW", np.inf)  # selection in every row, as on a GPU
-    np.testing.assert_array_equal(whole(rerank(features[:50], features[50:])), want)
+    np.testing.assert_array_equal(whole(rerank(features[:50], features[50:], k1=k1, k2=k2)), want)
     monkeypatch.setattr(reranking, "_FEW", 0)  # comparison always
-    np.testing.assert_array_equal(whole(rerank(features[:50], features[50:])), want)
+    np.testing.assert_array_equal(whole(rerank(features[:50], features[50:], k1=k1, k2=k2)), want)
 
 
 @pytest.mark.parametrize("few", [0, 16, np.inf])

@@ -61,13 +61,14 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
 
 def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
     """Raise ValueError naming every key whose value in the checkpoint is not the value of this call."""
-    keys = sorted(stored.keys() | now.keys())
-    different = [key for key in keys if key not in stored or key not in now or stored[key] != now[key]]
-    if different:
-        lines = [f"  {key}: checkpoint {stored.get(key, 'nothing')!r}, now {now.get(key, 'nothing')!r}"
-                 for key in different]  # fmt: skip
+    lines = [
+        f"  {key}: checkpoint {stored.get(key, 'nothing')!r}, now {now.get(key, 'nothing')!r}"
+        for key in sorted(stored.keys() | now.keys())
+        if (key in stored, stored.get(key)) != (key in now, now.get(key))
+    ]
+    if lines:
         more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise ValueError(
-            f"{where} is of another training and cannot be resumed:\n" + "\n".join(lines[:SHOWN]) + more
-            + "\nGive the old values, another run_dir, or resume=False to overwrite it."
-        )  # fmt: skip
+            "{} is of another training and cannot be resumed:\n{}{}\nGive the old values, another run_dir, or "
+            "resume=False to overwrite it.".format(where, "\n".join(lines[:SHOWN]), more)
+        )

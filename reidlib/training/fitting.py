@@ -47,31 +47,26 @@ from reidlib.files import locked, resolve
 from reidlib.machine import Processes, has_fast_bfloat16, pick_device, watch_memory
 from reidlib.training.checkpoints import CHECKPOINT, load_checkpoint, remove_leftovers
 from reidlib.training.history import History
-from reidlib.training.loop import Loop
+from reidlib.training.loop import Evaluate, Loop
 from reidlib.training.updates import deterministic_kernels, postponed_sigint
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def _numerics(
-    stored: Mapping[str, Any] | None, device: torch.device, precision: str, channels_last: bool | str
-) -> dict:
-    """Settle what "auto" means: the checkpoint's choice, else the hardware's."""
-    old = {} if stored is None else stored["settings"]
+def _numerics(stored: Mapping[str, Any] | None, device: torch.device, precision: str) -> dict[str, Any]:
+    """Settle the precision (for "auto" the checkpoint's, else what suits the hardware) and the memory layout."""
     if precision == "auto":
-        precision = old.get("precision", "bf16" if has_fast_bfloat16(device) else "fp32")
-    if channels_last == "auto":
-        # never on a CPU: torch 2.13 corrupts memory there in the backward pass of some batch sizes (27 images, width 8,
-        # two threads, fp32 and bf16 alike), and the layout gains a few percent
-        channels_last = old.get("channels_last", precision == "bf16" and device.type == "cuda")
-    return {"precision": precision, "channels_last": bool(channels_last)}
+        fast = "bf16" if has_fast_bfloat16(device) else "fp32"
+        precision = fast if stored is None else stored["settings"]["precision"]
+    # never on a CPU: torch 2.13 corrupts memory there in the backward pass of some batch sizes (27 images, width 8,
+    # two threads, fp32 and bf16 alike), and the layout gains a few percent
+    return {"precision": precision, "channels_last": precision == "bf16" and device.type == "cuda"}
 
 
 def _check_arguments(method: object, precision: str, ema: float | None, **counts: int) -> None:
     """Refuse, at the door, what `fit` cannot work with."""
-    if not isinstance(method, nn.Module) or not hasattr(method, "training_step") or not hasattr(method, "optimizers"):
-        got = type(method).__name__
-        raise TypeError(f"method must be an nn.Module with optimizers() and training_step(), got {got}")
+    if not (isinstance(method, nn.Module) and hasattr(method, "training_step") and hasattr(method, "optimizers")):
+        raise TypeError(f"method must be an nn.Module with optimizers(), training_step(); got {type(method).__name__}")
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -89,16 +84,14 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "auto",
     precision: str = "auto",
-    channels_last: bool | str = "auto",
     accumulation: int = 1,
     ema: float | None = None,
-    evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     log_every: int = 10,
     checkpoint_every: int = 200,
     resume: bool = True,
     settings: Any = None,
-    deterministic: bool = True,
     progress: bool = True,
 ) -> History:
     r"""Train `method` on `batches(0) ... batches(steps - 1)` and return what happened.
@@ -115,10 +108,9 @@ def fit(
         seed: with step and process it seeds torch before every step (dropout, noise).
         device: where the method is moved to, and its batches: "auto" (what `machine.pick_device` says), "cpu", "cuda",
             "cuda:1", "mps".
-        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the hardware is quick at it. A checkpoint made under
-            "auto" is resumed in its own precision.
-        channels_last: memory layout of images and 4-D weights; "auto" is with bf16 on a GPU. On a CPU it gains a few
-            percent, and torch 2.13 crashes with it for some batch sizes.
+        precision: "fp32", "bf16" (autocast; on a GPU images and 4-D weights are then laid out channels last), or
+            "auto": bf16 where the hardware is quick at it. A checkpoint made under "auto" is resumed in its own
+            precision.
         accumulation: each batch goes through in so many pieces whose gradients add up to the batch's mean: the same
             step for less memory (BatchNorm and losses across a batch see a piece). One `update` a name and step.
         ema: decay of averaged weights, e.g. 0.999, reached slowly: min(ema, (1 + step) / (10 + step)). `evaluate` sees
@@ -131,7 +123,6 @@ def fit(
         resume: go on from the checkpoint in `run_dir`; False starts anew and overwrites it.
         settings: anything JSON can hold, or a dataclass, that decides the numbers (switches, data, batch size). It is
             kept in the checkpoint, and another one is refused.
-        deterministic: on a GPU, take kernels that repeat their numbers (slower; where there is none nothing changes).
         progress: a bar when interactive, otherwise a line every few seconds and at the end.
 
     Raises:
@@ -161,10 +152,9 @@ def fit(
             stack.enter_context(locked(run_dir / CHECKPOINT))
             remove_leftovers(run_dir)
         stored = load_checkpoint(run_dir) if run_dir is not None and resume else None
-        numerics = _numerics(stored, device, precision, channels_last)
+        numerics = _numerics(stored, device, precision)
         stack.enter_context(torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []))
-        if deterministic:
-            stack.enter_context(deterministic_kernels())
+        stack.enter_context(deterministic_kernels())
         interrupted = stack.enter_context(postponed_sigint())
         loop = Loop(method, batches, processes, device, numerics, run_dir, seed, accumulation, ema, interrupted)
         loop.start(stored, settings, steps)

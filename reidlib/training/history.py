@@ -24,18 +24,14 @@ class History:
     stopped_early: bool
     checkpoint: Path | None
 
-    @property
-    def images_per_second(self) -> float:
-        """Images seen a second, over all processes."""
-        return self.images / self.seconds if self.seconds else 0.0
-
     def __str__(self) -> str:
+        rate = self.images / self.seconds if self.seconds else 0.0
         last = {} if self.losses.empty else self.losses.iloc[-1].to_dict()
         skip = ("step", "seconds", "images_per_second")
         losses = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in skip and not k.startswith("lr/"))
         return (
             f"{self.steps} steps{' (stopped early)' if self.stopped_early else ''}, {self.images} images in "
-            f"{self.seconds:.1f} s ({self.images_per_second:.0f} a second) on {self.device}, {self.precision}; {losses}"
+            f"{self.seconds:.1f} s ({rate:.0f} a second) on {self.device}, {self.precision}; {losses}"
         )
 
 

@@ -20,6 +20,7 @@ from reidlib.training.fingerprints import of_batches, of_method, plain
 from reidlib.training.history import History, Interrupted
 from reidlib.training.updates import Update, check_optimizers
 
+Evaluate = Callable[[nn.Module, int], Mapping[str, float]]  # (method, step) -> numbers
 KEPT = ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start", "devices")
 
 
@@ -35,14 +36,10 @@ def _pieces(batch: Mapping[str, Any], count: int) -> list[tuple[Mapping[str, Any
     size = batch_size(batch)
     if size < count:
         raise ValueError(f"a batch of {size} images cannot be cut into accumulation={count} pieces")
-
-    def cut(value: Any) -> list[Any]:
-        whole = not isinstance(value, Tensor) or value.ndim == 0 or len(value) != size
-        return [value] * count if whole else list(value.tensor_split(count))
-
-    columns = {name: cut(value) for name, value in batch.items()}
-    sizes = [len(piece) for piece in torch.arange(size).tensor_split(count)]
-    return [({name: parts[i] for name, parts in columns.items()}, sizes[i] / size) for i in range(count)]
+    columns = {n: v for n, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size}
+    cut = {name: value.tensor_split(count) for name, value in columns.items()}
+    shares = [len(rows) / size for rows in torch.arange(size).tensor_split(count)]
+    return [({**batch, **{name: parts[i] for name, parts in cut.items()}}, shares[i]) for i in range(count)]
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:
@@ -86,12 +83,10 @@ class Loop:
         self.processes.share(list(self.method.state_dict().values()))
         self.ema = None if self.ema_decay is None else {k: v.clone() for k, v in self._averaged().items()}
         self.settings = {} if self.run_dir is None else self._facts(settings, steps)
-        if self.processes.count > 1:
+        if (count := self.processes.count) > 1:
             if not hasattr(self.batches, "shard"):
-                raise ValueError(
-                    f"{self.processes.count} processes need batches.shard(rank, world), which these batches lack"
-                )
-            self.batches = self.batches.shard(self.processes.rank, self.processes.count)
+                raise ValueError(f"{count} processes need batches.shard(rank, world), which these batches lack")
+            self.batches = self.batches.shard(self.processes.rank, count)
             self._agree(0 if stored is None else stored["step"])
         if stored is not None:
             check_same(stored["settings"], self.settings, self.run_dir)
@@ -124,8 +119,9 @@ class Loop:
     def _facts(self, settings: Any, steps: int) -> dict[str, Any]:
         """Return what must be the same when a run resumes."""
         torch.manual_seed(step_seed(self.seed, 0, 0))  # for batches that draw from torch's own generator
-        facts = {"seed": self.seed, "accumulation": self.accumulation, "ema": self.ema_decay, **self.numerics,
-                 **of_batches(self.batches, steps), **of_method(self.method, settings, self.run_dir)}  # fmt: skip
+        facts = {"seed": self.seed, "accumulation": self.accumulation, "ema": self.ema_decay}
+        facts |= {"precision": self.numerics["precision"], **of_batches(self.batches, steps)}
+        facts |= of_method(self.method, settings, self.run_dir)
         for name, entry in self.entries.items():
             groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in entry.optimizer.param_groups]
             facts[f"optimizer {name}"] = [type(entry.optimizer).__name__, groups]
@@ -143,17 +139,11 @@ class Loop:
         state = {name: getattr(self, name) for name in (*KEPT, "settings", "ema")}
         state |= {"processes": self.processes.count, "method": self.method.state_dict()}
         state["optimizers"] = {name: entry.optimizer.state_dict() for name, entry in self.entries.items()}
-        state["schedules"] = {name: entry.schedule.state_dict() for name, entry in self.entries.items()
-                              if isinstance(entry.schedule, LRScheduler)}  # fmt: skip
+        schedules = {name: entry.schedule for name, entry in self.entries.items()}
+        state["schedules"] = {n: s.state_dict() for n, s in schedules.items() if isinstance(s, LRScheduler)}
         save_checkpoint(self.run_dir, state)
 
-    def run(
-        self,
-        steps: int,
-        every: Mapping[str, int],
-        evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
-        progress: bool,
-    ) -> None:
+    def run(self, steps: int, every: Mapping[str, int], evaluate: Evaluate | None, progress: bool) -> None:
         """Do the steps, and the evaluations, that are missing."""
         self.method.train()
         with progress_bar(steps, "training", "step", progress and not self.processes.rank, done=self.step) as advance:
@@ -188,8 +178,9 @@ class Loop:
             entry.set_rate(self.step)
         terms: dict[str, Tensor | float] = {}
         self.update.failure = None
-        size = batch_size(batch)
-        total = int(self.processes.sum(torch.tensor(size, device=self.device))) if self.processes.count > 1 else size
+        size = total = batch_size(batch)
+        if self.processes.count > 1:
+            total = int(self.processes.sum(torch.tensor(size, device=self.device)))
         # so that the mean over processes, whose shards may differ by one, is the mean over the whole batch
         mine = size * self.processes.count / total if total else 1.0
         for index, (piece, share) in enumerate(_pieces(batch, self.accumulation)):
@@ -241,36 +232,28 @@ class Loop:
         return {"step": self.step, **means, **rates, "seconds": self.seconds,
                 "images_per_second": images / max(seconds, 1e-9)}  # fmt: skip
 
-    def _evaluate(self, evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None) -> bool:
+    def _evaluate(self, evaluate: Evaluate | None) -> bool:
         """Evaluate the (averaged) weights unless that was done at this step; say whether it was done now."""
         if evaluate is None or (self.evaluations and self.evaluations[-1]["step"] == self.step):
             return False
         started = time.monotonic()
         torch.manual_seed(step_seed(self.seed, self.step, self.processes.rank))  # as a resumed run would
-        live = {} if self.ema is None else self._averaged()
-        raw = {name: tensor.clone() for name, tensor in live.items()}
-        self._copy(self.ema or {}, live)
+        raw = {} if self.ema is None else {name: tensor.clone() for name, tensor in self._averaged().items()}
+        self.method.load_state_dict(self.ema or {}, strict=False)
         self.method.eval()
         try:
             with torch.no_grad():
                 numbers = {name: float(value) for name, value in evaluate(self.method, self.step).items()}
         finally:
-            self._copy(raw, live)
+            self.method.load_state_dict(raw, strict=False)
             self.method.train()
         self.evaluations.append({"step": self.step, **numbers, "evaluation_seconds": time.monotonic() - started})
         return True
 
-    @staticmethod
-    @torch.no_grad()
-    def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-        for name, tensor in source.items():
-            target[name].copy_(tensor)
-
     def finish(self, since: int | None) -> History:
         """Hand out the history, once the checkpoint is there for all; raise if a SIGINT ended the run."""
         self.processes.wait()
-        if self.ema is not None:
-            self._copy(self.ema, self._averaged())
+        self.method.load_state_dict(self.ema or {}, strict=False)
         rows = self.rows + ([self._row()] if self.pending else [])
         checkpoint = None if self.run_dir is None else self.run_dir / CHECKPOINT
         history = History(
@@ -280,8 +263,7 @@ class Loop:
             resumed_from=self.resumed_from, stopped_early=self._stops(), checkpoint=checkpoint,
         )  # fmt: skip
         if history.stopped_early:
-            kept = (
-                f"saved in {checkpoint}: the same call goes on from there" if checkpoint else "not saved (no run_dir)"
-            )
+            kept = f"saved in {checkpoint}: the same call goes on from there"
+            kept = kept if checkpoint else "not saved (no run_dir)"
             raise Interrupted(f"stopped after step {self.step}, {kept}", history)
         return history

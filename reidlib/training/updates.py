@@ -36,22 +36,21 @@ class MethodOptimizer:
 
 def check_optimizers(method: nn.Module) -> dict[str, MethodOptimizer]:
     """Read `method.optimizers()` and refuse what could not train, be saved or be resumed."""
-    own = {id(p) for p in method.parameters()}
+    own = set(method.parameters())
     entries = {}
     for name, entry in method.optimizers().items():
         parameters, optimizer, schedule = entry
-        stepped = [p for group in optimizer.param_groups for p in group["params"]]
         parameters = list(parameters)
-        if {id(p) for p in parameters} != {id(p) for p in stepped}:
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+        if set(parameters) != set(stepped):
             raise ValueError(
                 f"optimizers()[{name!r}]: its list names {len(parameters)} parameters and its optimizer steps "
                 f"{len(stepped)} others; give both the same list (a generator is used up by the first)"
             )
-        if not {id(p) for p in stepped} <= own:
+        if not set(stepped) <= own:
             raise ValueError(f"optimizers()[{name!r}] steps parameters that are not in the method's own parameters()")
-        if isinstance(schedule, ReduceLROnPlateau) or not (
-            schedule is None or isinstance(schedule, LRScheduler) or callable(schedule)
-        ):
+        stepwise = schedule is None or isinstance(schedule, LRScheduler) or callable(schedule)
+        if not stepwise or isinstance(schedule, ReduceLROnPlateau):
             raise TypeError(
                 f"optimizers()[{name!r}]: schedule must be None, step -> factor, or an LRScheduler, got {schedule!r}"
             )
@@ -134,25 +133,21 @@ class Update:
         entry.loss = 0.0
 
     def _average(self, entry: MethodOptimizer, trainable: list[nn.Parameter]) -> None:
-        """Average gradients and loss over the processes in one message; a gradient that nobody has stays None."""
-        zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
+        """Average gradients and loss over the processes in one message; a gradient that none has stays None."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable]
         has = torch.tensor([p.grad is not None for p in trainable], dtype=torch.float32, device=self.device)
-        flat = torch.cat([g.flatten().float() for g in zeros] + [has, entry.loss.reshape(1)])
-        flat = self.processes.mean(flat)
-        parts = flat.split([p.numel() for p in trainable] + [len(trainable), 1])
-        for parameter, gradient, anybody in zip(trainable, parts, parts[-2].tolist(), strict=False):
-            parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if anybody else None
-        entry.loss = parts[-1].squeeze()
+        self.processes.share([*gradients, has, entry.loss], mean=True)
+        for parameter, gradient, some_have in zip(trainable, gradients, has.tolist(), strict=True):
+            parameter.grad = gradient if some_have else None
 
     @torch.no_grad()
     def average_buffers(self, method: nn.Module) -> None:
         """Average the running statistics of training normalisations; other floating buffers follow process 0."""
         if self.processes.count == 1:
             return
-        statistics = {}
-        for module in method.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training and module.track_running_stats:
-                statistics |= {id(b): b for b in (module.running_mean, module.running_var) if b is not None}
+        kind = nn.modules.batchnorm._NormBase
+        norms = [m for m in method.modules() if isinstance(m, kind) and m.training and m.track_running_stats]
+        statistics = {id(b): b for m in norms for b in (m.running_mean, m.running_var) if b is not None}
         self.processes.share(list(statistics.values()), mean=True)
         self.processes.share([b for b in method.buffers() if id(b) not in statistics and b.is_floating_point()])
 

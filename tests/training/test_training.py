@@ -95,13 +95,16 @@ def test_a_finished_run_only_loads(tmp_path: Path, monkeypatch):
     assert history.seconds == done.seconds and history.losses.equals(done.losses)
 
 
-def test_the_caller_keeps_its_random_state_and_its_batch():
+def test_the_caller_keeps_its_random_state_and_its_batch(monkeypatch):
+    layout = {"precision": "fp32", "channels_last": True}  # as on a GPU under bf16
+    monkeypatch.setattr("reidlib.training.fitting._numerics", lambda *arguments: layout)
     method, batch = Regressor(), ToyBatches()(0)
     before = batch["images"].clone()
     torch.manual_seed(9)
     expected = torch.rand(2)
     torch.manual_seed(9)
-    training.fit(method, lambda step: batch, 2, channels_last=True, **QUIET)
+    assert training.fit(method, lambda step: batch, 2, **QUIET).channels_last
+    assert method.net[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(torch.rand(2), expected)
     assert (
         torch.equal(batch["images"], before) and batch["images"].is_contiguous() and set(batch) == {"images", "indices"}

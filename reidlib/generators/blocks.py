@@ -227,6 +227,7 @@ class ResidualGenerator(nn.Module):
         width: channels of the stem; the units have 4 times as many.
         units: residual units.
         unit_padding: "reflect" or "zeros".  relu_after_sum, last_bias: see above.
+        dropout: in the units; CamStyle's networks have 0.5.
 
     >>> ResidualGenerator(6, width=8, units=2)(torch.zeros(1, 6, 64, 32)).shape
     torch.Size([1, 3, 64, 32])
@@ -241,14 +242,14 @@ class ResidualGenerator(nn.Module):
         unit_padding: str = "reflect",
         relu_after_sum: bool = False,
         last_bias: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7), nn.InstanceNorm2d(width), nn.ReLU()]
         for ins in (width, 2 * width):
             layers += [nn.Conv2d(ins, 2 * ins, 3, 2, 1), nn.InstanceNorm2d(2 * ins), nn.ReLU()]
-        layers += [
-            ResidualUnit(4 * width, padding_mode=unit_padding, relu_after_sum=relu_after_sum) for _ in range(units)
-        ]
+        options = dict(padding_mode=unit_padding, relu_after_sum=relu_after_sum, dropout=dropout)
+        layers += [ResidualUnit(4 * width, **options) for _ in range(units)]
         for ins in (4 * width, 2 * width):
             up = nn.ConvTranspose2d(ins, ins // 2, 3, 2, 1, output_padding=1)
             layers += [up, nn.InstanceNorm2d(ins // 2), nn.ReLU()]

@@ -148,7 +148,7 @@ class CameraTransfer(nn.Module):
         normalise_by_mask_area: divide model 4's terms by the area of their masks, see `losses.masked_l1`.
         mask_threshold: make masks hard at this value of 0..1; None keeps their soft edges.
         stochastic_test: generate as pix2pix's test script does: dropout on, normalisation by each image's own
-            statistics. The noise follows `torch.manual_seed`.
+            statistics. The noise follows `torch.manual_seed`; in whole sets, `seed` (see `synthesis.stream`).
         preset: "smoke", "course" or "paper"; sets the arguments that are None. At a thousand steps of 64x32 images the
             published weights leave grids and mottle, so the first two have `lambda_gan` 0.3 and `smooth`.
         image_size: (height, width) of the networks; paper 256x256, else 64x32.
@@ -494,7 +494,7 @@ def transfer(
             "unpaired", those whose person and sequence camera b never shows (the thesis's test set of models 1-3);
             "new_ids", those whose person camera b never shows at all;
             or their positions in `train`, int64 [M].
-        seed: of model 3's target masks, each of a random image of b.
+        seed: of model 3's target masks, each of a random image of b, and of the noise of `stochastic_test`.
         options: of `synthesise` (folder, batch_size, precision, progress).
 
     Raises:
@@ -503,13 +503,13 @@ def transfer(
     """
     sources = train.select(indices=subset_rows(train, a, b, subset))
     if method.model != 3:
-        return synthesise(method, sources, camids=b, **options)
+        return synthesise(method, sources, camids=b, seed=seed, **options)
     targets = train.select(camids=b)
     if len(targets) == 0:
         raise ValueError(f"model 3 takes target masks from camera {b}, which has no images")
     rows = torch.randint(len(targets), (len(sources),), generator=seeded(seed))
     pairs = torch.stack([torch.arange(len(sources)), rows], dim=1)
-    return synthesise(method, sources, pairs, targets=targets, camids=b, **options)
+    return synthesise(method, sources, pairs, targets=targets, camids=b, seed=seed, **options)
 
 
 def subset_rows(train: PersonImages, a: int, b: int, subset: str | Tensor = "all") -> Tensor:

@@ -29,7 +29,8 @@ PRESETS = {
     "course": dict(image_size=(64, 32), width=16, units=2, lr=1e-3),
     "paper": dict(image_size=(256, 256), width=64, units=None, lr=2e-4),
 }
-PAPER = PRESETS["paper"] | dict(lambda_cycle=10.0, lambda_identity=0.5, pool_size=50, constant=0.5)
+PAPER = PRESETS["paper"] | dict(lambda_cycle=10.0, lambda_identity=0.5, pool_size=50, constant=0.5, dropout=0.0)
+CAMSTYLE = dict(dropout=0.5, constant=0.6)  # what CamStyle's release has instead: 30 epochs, then 20 of falling rate
 DIRECTIONS = ("a_to_b", "b_to_a")
 CONTRASTS = ("later", "released", "paper")
 
@@ -56,11 +57,14 @@ class CycleGAN(nn.Module):
         lr: learning rate of all Adam optimizers, with $\beta_1 = 0.5$.
         steps: length of the run that the schedule is spread over.
         constant: share of the run with constant rate, which then falls linearly to 0 (here 1/2, CamStyle 0.6).
+        dropout: in the generators' residual units. CycleGAN has none; CamStyle's release has 0.5 there, in training
+            and, since its scripts never turn it off, when generating too. So it is on in both here, whatever the
+            method's mode: `generate` follows `torch.manual_seed`, and `synthesise` its `seed`.
         cameras: the camids of a and b; then `condition` reads the direction off the sources.
 
     Attributes:
         settings: every choice above, as a dictionary for the records.
-        deviations: those of them that are not as published.
+        deviations: those of them that are not as CycleGAN's authors published them (`CAMSTYLE`'s are CamStyle's).
 
     Raises:
         ValueError: for a preset, size or number that cannot be used.
@@ -83,6 +87,7 @@ class CycleGAN(nn.Module):
         lr: float | None = None,
         steps: int = 1000,
         constant: float = 0.5,
+        dropout: float = 0.0,
         cameras: tuple[int, int] | None = None,
     ) -> None:
         chosen = blocks.choose_preset(PRESETS, locals())
@@ -97,7 +102,7 @@ class CycleGAN(nn.Module):
         if cameras is not None and len(set(cameras)) != 2:
             raise ValueError(f"cameras must be the numbers of two cameras, got {cameras}")
         self.G_A, self.G_B = (
-            blocks.ResidualGenerator(3, width=chosen["width"], units=chosen["units"]) for _ in range(2)
+            blocks.ResidualGenerator(3, width=chosen["width"], units=chosen["units"], dropout=dropout) for _ in range(2)
         )
         self.D_A, self.D_B = (
             blocks.PatchDiscriminator(3, width=chosen["width"], norm="instance", biases=(True, True, True))
@@ -105,6 +110,13 @@ class CycleGAN(nn.Module):
         )
         self.apply(normal_init)
         self.pool_A, self.pool_B = (blocks.ImagePool(pool_size, self.image_size) for _ in range(2))
+
+    def train(self, mode: bool = True) -> "CycleGAN":
+        """Set the mode of all but the generators, whose dropout stays on (nothing else in them has a mode)."""
+        super().train(mode)
+        for generator in (self.G_A, self.G_B):
+            generator.train()
+        return self
 
     def optimizers(self) -> blocks.Optimizers:
         """Give one Adam for both generators, "G", and one for both discriminators, "D"."""
@@ -335,14 +347,15 @@ def camstyle_images(
 ) -> PersonImages:
     """Move every training image to every other camera: CamStyle's fakes, L-1 for each image of L cameras.
 
-    They keep their pid and carry the camera they were moved to. Train with `extend(train, fakes)` and
-    `embedders.camstyle`.
+    They keep their pid and carry the camera they were moved to. The published GANs are
+    `CycleGAN(preset="paper", **CAMSTYLE, cameras=(a, b))`. Train a re-ID network with
+    `experiments.train_baseline(extend(train, fakes), form="camstyle")`.
 
     Args:
         gans: one trained `CycleGAN` with its `cameras` for each unordered pair of the set's cameras.
         train: the real images.
         folder: keep the pixels there, in one folder for each pair, see `synthesise`.
-        options: of `synthesise` (batch_size, precision, progress).
+        options: of `synthesise` (batch_size, precision, progress, and `seed` of the noise that dropout draws).
 
     Raises:
         ValueError: if a pair of cameras has no GAN or two, or a GAN is of cameras that the set does not have.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reidlib.checks import check_choice
 from reidlib.datasets.person_images import ANNOTATIONS, PersonImages, free_memory
-from reidlib.datasets.sampling import Augment, pair_batches
+from reidlib.datasets.sampling import Augment, pair_batches, seeded
 from reidlib.files import atomic_path, locked, resolve, take_space
 from reidlib.machine import has_fast_bfloat16, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
@@ -69,6 +69,7 @@ def stream(
     targets: PersonImages | None = None,
     batch_size: int = 128,
     precision: str = "fp32",
+    seed: int = 0,
     start: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     r"""Generate batch by batch and keep nothing: $\hat{x}_m = G(x_{i_m}, c(y_{j_m}))$ for the pairs $(i_m, j_m)$.
@@ -85,6 +86,9 @@ def stream(
         batch_size: images at a time.
         precision: "fp32", "bf16" (autocast: quicker, and pixels differ by about one level of 255 on average) or "auto",
             bf16 where the hardware computes in it.
+        seed: of a method that draws noise (CamStyle's dropout, `stochastic_test`, DCGAN). With the batch's first row it
+            seeds torch before each batch, so that a repeated or resumed run of the same batch size makes the same
+            images. The caller's random state is put back.
         start: first pair that is made.
 
     Yields:
@@ -108,9 +112,12 @@ def stream(
     device, half = device_of(method), _settled(precision, method) == "bf16"
     for rows in torch.arange(start, len(pairs)).split(batch_size):
         batch = sources.batch(pairs[rows, 0], device)
-        condition = _condition(method, None if targets is None else targets.batch(pairs[rows, 1], device), batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            images = method.generate(normalise(batch["images"], "signed"), condition)
+        wanted = None if targets is None else targets.batch(pairs[rows, 1], device)
+        with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
+            torch.manual_seed(seeded(seed, int(rows[0])).initial_seed())
+            condition = _condition(method, wanted, batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                images = method.generate(normalise(batch["images"], "signed"), condition)
         if images.shape != batch["images"].shape:
             got, want = list(images.shape), list(batch["images"].shape)
             raise ValueError(f"{type(method).__name__}.generate gave images {got} for {want}")
@@ -128,6 +135,7 @@ def synthesise(
     folder: str | os.PathLike | None = None,
     batch_size: int = 128,
     precision: str = "fp32",
+    seed: int = 0,
     progress: bool = False,
 ) -> PersonImages:
     """Generate a whole set: image m is made from `sources[pairs[m, 0]]` to look as `targets[pairs[m, 1]]` is posed.
@@ -136,13 +144,13 @@ def synthesise(
     "<source>_to_<target>" ("<source>_generated" without targets), and `info` keeps both names.
 
     Args:
-        method, sources, pairs, targets, batch_size, precision: see `stream`.
+        method, sources, pairs, targets, batch_size, precision, seed: see `stream`.
         pids: instead of the sources': one for all or M of them; -2 is "without a label" (LSRO).
         camids: instead of the sources': one for all or M of them, where the method changes the camera.
         folder: keep the pixels in `folder`/images.npy, mapped into memory, and not in memory. A run that was killed
             goes on where it stopped, a finished one is only opened. A relative path counts from the repository root.
-            What it was made of (the images, the pairs, the method's weights and settings, the precision) stands beside
-            it, and a folder of another set is refused. One process at a time works on it.
+            What it was made of (the images, the pairs, the method's weights and settings, precision and seed) stands
+            beside it, and a folder of another set is refused. One process at a time works on it.
         progress: show a progress bar.
 
     Raises:
@@ -169,10 +177,10 @@ def synthesise(
             raise ValueError(f"{name} must be one number or {len(known)}, one a pair; got shape {list(values.shape)}")
     shape, place = (len(known), 3, *sources.image_size), None if folder is None else resolve(folder) / "images.npy"
     with nullcontext() if place is None else locked(place, wait=5):
-        facts = None if place is None else _fingerprints(method, sources, known, targets, precision)
+        facts = None if place is None else _fingerprints(method, sources, known, targets, precision) | {"seed": seed}
         store = None if place is None else _Store(place, shape, facts)
         pixels, start = (_reserve(shape), 0) if store is None else (None, store.done)
-        options = dict(targets=targets, batch_size=batch_size, precision=precision, start=start)
+        options = dict(targets=targets, batch_size=batch_size, precision=precision, seed=seed, start=start)
         batches = stream(method, sources, pairs, **options) if start < len(known) else ()
         for rows, images in watched(batches, len(known), "generating", progress, start=start):
             if store is None:

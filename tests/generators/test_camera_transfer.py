@@ -243,6 +243,15 @@ def test_stochastic_test_uses_each_images_own_statistics_and_dropout():
     assert torch.equal(first, large.generate(x))
 
 
+def test_the_noise_of_a_whole_set_follows_the_seed_of_transfer():
+    """Two calls used to give two sets, unless the caller had seeded torch."""
+    torch.manual_seed(0)
+    method = CameraTransfer(preset="smoke", image_size=(128, 64), width=4, stochastic_test=True)
+    people = PersonImages(torch.randint(0, 256, (3, 3, 128, 64), dtype=torch.uint8), [1, 2, 3], [5, 5, 6])
+    first, again, other = (transfer(method, people, 5, 6, seed=seed).images for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_images_of_another_size_are_resized_there_and_back():
     method, batch = smoke(3), batch_of(size=(128, 64))
     condition = method.condition({"masks": batch["target_masks"]}, {"masks": batch["masks"]})

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Batches, pair_batches
 from reidlib.generators.blocks import linear_decay
-from reidlib.generators.cyclegan import SPGAN, CycleGAN, SiameseNet, camstyle_images, contrastive_loss
+from reidlib.generators.cyclegan import CAMSTYLE, SPGAN, CycleGAN, SiameseNet, camstyle_images, contrastive_loss
+from reidlib.generators.synthesis import stream, synthesise
+from reidlib.networks import evaluating
 from reidlib.training import fit
 
 
@@ -264,6 +266,62 @@ def test_camstyle_moves_every_image_to_every_other_camera(tmp_path):
     assert len(seen) == 24
     with pytest.raises(ValueError, match=r"camera pairs \[\(1, 2\), \(1, 3\), \(2, 3\)\]"):
         camstyle_images(gans[:2], people)
+
+
+def camstyle_gan(**options):
+    torch.manual_seed(0)
+    return CycleGAN(preset="smoke", image_size=(24, 24), **{"cameras": (1, 2)} | CAMSTYLE | options)
+
+
+def test_camstyles_dropout_is_on_when_generating_in_every_mode():
+    """Published: the release's scripts neither switch it off in training nor call the evaluation mode."""
+    images = torch.rand(2, 3, 24, 24) * 2 - 1
+    gan = camstyle_gan()
+    plain = CycleGAN(preset="smoke", image_size=(24, 24))
+    for mode in (gan.train(), gan.eval()):
+        for direction in ("a_to_b", "b_to_a"):
+            torch.manual_seed(1)
+            first = mode.generate(images, direction)
+            assert not torch.equal(first, mode.generate(images, direction))
+            torch.manual_seed(1)
+            assert torch.equal(first, mode.generate(images, direction))
+    with evaluating(gan):
+        assert not torch.equal(gan.generate(images), gan.generate(images))
+        assert not gan.D_A.training and gan.G_A.training
+    assert gan.train().D_A.training
+    assert torch.equal(plain.eval().generate(images), plain.train().generate(images))  # nothing else has a mode
+    siamese = SPGAN(preset="smoke", image_size=(24, 24), dropout=0.5).eval()
+    assert not siamese.siamese.training and not torch.equal(siamese.generate(images), siamese.generate(images))
+    with pytest.raises(ValueError, match="dropout probability"):
+        camstyle_gan(dropout=1.5)
+
+
+def test_camstyles_dropout_takes_part_in_training():
+    losses = []
+    for seed in (1, 1, 2):
+        gan = camstyle_gan()
+        torch.manual_seed(seed)
+        losses.append(gan.training_step(pair_batch(2, (24, 24)), 0, lambda *_: None)["cycle_A"].item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_generated_noise_follows_the_seed(tmp_path):
+    people = toy_people().select(camids=[1, 2])
+    gan = camstyle_gan()
+    state = torch.random.get_rng_state()
+    first = synthesise(gan, people, batch_size=3)
+    assert torch.equal(torch.random.get_rng_state(), state)  # the caller's chance is left alone
+    torch.manual_seed(5)
+    assert torch.equal(synthesise(gan, people, batch_size=3).images, first.images)
+    assert not torch.equal(synthesise(gan, people, batch_size=3, seed=1).images, first.images)
+    later = [images for _, images in stream(gan, people, batch_size=3, start=3)]  # what a resumed run makes
+    assert torch.equal(torch.cat(later), first.images[3:])
+    one = people.select(indices=[0] * 6)  # no two batches, and no two images, share their noise
+    assert len(synthesise(gan, one, batch_size=3).images.unique(dim=0)) == 6
+    synthesise(gan, people, folder=tmp_path, batch_size=3)
+    assert torch.equal(synthesise(gan, people, folder=tmp_path, batch_size=3).images, first.images)
+    with pytest.raises(ValueError, match="holds another set, of a different seed:"):
+        synthesise(gan, people, folder=tmp_path, batch_size=3, seed=1)
 
 
 def test_bad_input():

@@ -10,7 +10,7 @@ from torch import nn
 from reidlib.datasets import poses
 from reidlib.generators.blocks import ImagePool, PatchDiscriminator, ResidualGenerator, linear_decay
 from reidlib.generators.camera_transfer import EPOCHS, TRAINING, CameraTransfer, load_pairs, transfer_pairs
-from reidlib.generators.cyclegan import SPGAN, CycleGAN, SiameseNet, contrastive_loss
+from reidlib.generators.cyclegan import CAMSTYLE, SPGAN, CycleGAN, SiameseNet, contrastive_loss
 from reidlib.generators.dcgan import DCGAN, NOISE
 from reidlib.generators.guided_pose import GuidedPose
 from reidlib.generators.pn_gan import PNGAN, canonical_poses, lr_factor
@@ -25,11 +25,12 @@ PAPER = {
     ),
     CycleGAN: dict(
         image_size=(256, 256), width=64, units=9, lr=2e-4, lambda_cycle=10.0, lambda_identity=0.5, pool_size=50,
-        constant=0.5, cameras=None, steps=1000, preset="paper",
+        constant=0.5, dropout=0.0, cameras=None, steps=1000, preset="paper",
     ),
     SPGAN: dict(
         image_size=(256, 256), width=64, units=9, lr=2e-4, lambda_cycle=10.0, lambda_identity=0.5, pool_size=50,
-        constant=0.5, cameras=None, steps=1000, preset="paper", lambda_contrast=2.0, margin=2.0, contrast="later",
+        constant=0.5, dropout=0.0, cameras=None, steps=1000, preset="paper", lambda_contrast=2.0, margin=2.0,
+        contrast="later",
     ),
     PNGAN: dict(
         image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, lr=2e-4, lambda_1=10.0,
@@ -89,7 +90,7 @@ def test_every_number_of_every_preset(kind, preset):
         (CameraTransfer, dict(model=1, lambda_l1=1.0)), (CameraTransfer, dict(mask_threshold=0.5)),
         (CameraTransfer, dict(stochastic_test=True)), (CameraTransfer, dict(normalise_by_mask_area=True)),
         (CycleGAN, dict(lambda_cycle=1.0)), (CycleGAN, dict(lambda_identity=0.0)), (CycleGAN, dict(pool_size=0)),
-        (CycleGAN, dict(constant=0.6)), (SPGAN, dict(margin=1.0)), (SPGAN, dict(lambda_contrast=1.0)),
+        (CycleGAN, CAMSTYLE), (SPGAN, dict(margin=1.0)), (SPGAN, dict(lambda_contrast=1.0)),
         (PNGAN, dict(epochs=10)), (PNGAN, dict(steps=10)), (DCGAN, dict(lr=1e-3)), (GuidedPose, dict(units=6)),
     ],
     ids=lambda value: value.__name__ if inspect.isclass(value) else "-".join(map(str, value)),
@@ -105,6 +106,19 @@ def test_cyclegan_has_six_units_below_256_pixels():
         assert CycleGAN(preset="paper", image_size=(128, 128)).deviations == {"image_size": (128, 128)}
         assert CycleGAN(preset="paper", image_size=(128, 128)).settings["units"] == 6
         assert CycleGAN(preset="paper", image_size=(128, 128), units=9).deviations["units"] == 9
+
+
+def test_camstyles_gans_are_cyclegans_with_dropout_in_the_generators_units():
+    with torch.device("meta"):
+        gan, plain = CycleGAN(preset="paper", **CAMSTYLE, cameras=(5, 6)), CycleGAN(preset="paper")
+    assert gan.settings == PAPER[CycleGAN] | dict(constant=0.6, dropout=0.5, cameras=(5, 6))  # 30 of 50 epochs
+    for network in (gan.G_A, gan.G_B):
+        assert [m.p for m in layers(network, nn.Dropout)] == [0.5] * 9
+        for unit in (layer for layer in network.layers if hasattr(layer, "layers")):
+            names = [type(layer).__name__ for layer in unit.layers]
+            assert names == ["Conv2d", "InstanceNorm2d", "ReLU", "Dropout", "Conv2d", "InstanceNorm2d"]
+        assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in plain.G_A.parameters())
+    assert not layers(gan.D_A, nn.Dropout) and not layers(gan.D_B, nn.Dropout)
 
 
 def default(function: Callable, name: str) -> object:

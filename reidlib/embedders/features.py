@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidlib.checks import check_choice
+from reidlib.networks import rgb_to_lab
 
 
 def pixel_features(images: Tensor, *, size: tuple[int, int] = (16, 8)) -> Tensor:
@@ -43,7 +44,7 @@ def colour_histogram(
 
     Args:
         images: uint8 [N, 3, H, W].
-        space: "hsv" or "lab".
+        space: "hsv", or "lab" (CIELAB with L in [0, 100], a and b in [-128, 128]).
         bins: number of bins of each channel.
         stripes: horizontal stripes, top to bottom; 1 is the whole image.
         masks: uint8 [N, H, W] weights (a person mask); an empty stripe gives zeros.
@@ -103,23 +104,13 @@ def rgb_to_hsv(rgb: Tensor) -> Tensor:
     return torch.stack([torch.where(spread > 0, hue, torch.zeros_like(hue)), saturation, value], 1)
 
 
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """Turn sRGB [N, 3, H, W] in [0, 1] into CIE L*a*b* (D65), scaled to [0, 1]: L / 100, (a + 128) / 256 and b alike.
-
-    >>> [round(v, 3) for v in rgb_to_lab(torch.ones(1, 3, 1, 1)).flatten().tolist()]
-    [1.0, 0.5, 0.5]
-    """
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    matrix = rgb.new_tensor(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    )
-    xyz = torch.einsum("ij,njhw->nihw", matrix / matrix.sum(1, keepdim=True), linear)  # white is (1, 1, 1)
-    f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-12) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = f.unbind(1)
-    return torch.stack([1.16 * y - 0.16, (500 * (x - y) + 128) / 256, (200 * (y - z) + 128) / 256], 1)
+def _scaled_lab(rgb: Tensor) -> Tensor:
+    """Scale CIELAB to [0, 1]: L / 100, (a + 128) / 256 and b alike."""
+    lightness, a, b = rgb_to_lab(rgb).unbind(1)
+    return torch.stack([lightness / 100, (a + 128) / 256, (b + 128) / 256], 1)
 
 
-_SPACES = {"hsv": rgb_to_hsv, "lab": rgb_to_lab}
+_SPACES = {"hsv": rgb_to_hsv, "lab": _scaled_lab}
 
 
 def _check(images: Tensor) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from reidlib.embedders import colour_histogram, pixel_features
-from reidlib.embedders.features import rgb_to_hsv, rgb_to_lab
+from reidlib.embedders.features import rgb_to_hsv
+from reidlib.networks import rgb_to_lab
 
 
 @pytest.fixture
@@ -41,7 +42,11 @@ def test_colour_spaces(images):
 )
 def test_lab_of_known_colours(rgb, lab):
     got = rgb_to_lab(torch.tensor(rgb)[None, :, None, None] / 255).flatten()
-    assert [got[0] * 100, got[1] * 256 - 128, got[2] * 256 - 128] == pytest.approx(lab, abs=0.02)
+    assert got.tolist() == pytest.approx(lab, abs=0.02)
+    bins = (20, 32, 64)  # the colour's own bin of L in [0, 100], a and b in [-128, 128] holds the whole histogram
+    histogram = colour_histogram(torch.tensor(rgb, dtype=torch.uint8)[None, :, None, None], space="lab", bins=bins)
+    wanted = [int(got[0] / 5), int((got[1] + 128) / 8), int((got[2] + 128) / 4)]
+    assert histogram[0].view(bins)[tuple(wanted)] == 1
 
 
 @pytest.mark.parametrize("space", ["hsv", "lab"])
@@ -49,7 +54,11 @@ def test_histogram_equals_a_loop(images, space):
     bins, stripes = (3, 2, 4), 3
     masks = torch.randint(0, 256, (4, 16, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     got = colour_histogram(images, space=space, bins=bins, stripes=stripes, masks=masks)
-    channels = {"hsv": rgb_to_hsv, "lab": rgb_to_lab}[space](images / 255)
+    if space == "hsv":
+        channels = rgb_to_hsv(images / 255)
+    else:
+        channels = (rgb_to_lab(images / 255) + torch.tensor([0, 128, 128])[:, None, None]) / 256
+        channels[:, 0] *= 2.56
     want = torch.zeros(4, stripes, *bins)
     for n in range(4):
         for y in range(16):

@@ -6,13 +6,15 @@ The file formats are those that public person re-ID work uses, so rendered and r
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from torch import Tensor
 
 from reidlib.datasets.pictures import SUFFIXES, open_picture, upright
 from reidlib.files import atomic_path
@@ -21,11 +23,14 @@ LIP_LABELS = (
     "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants",
     "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
 )  # fmt: skip
+# endings of the folders that hold annotations, not photographs
+BESIDE = {"openpose": "_keypoints", "masks": "_seg", "parsing": "_parsing"}
+OPENPOSE_ENDING = "_keypoints.json"
 # label of each LIP class in a mirrored picture: arms, legs and shoes change sides
-BESIDE = ("_seg", "_parsing", "_keypoints")  # endings of the folders that hold annotations, not photographs
 LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18)
 # place of each of our 18 joints in OpenPose's BODY_25 model, which has the middle of the hips at 8 and feet at the end
 BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
+MISSING = (-1, -1, 0)  # a joint that was not found
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -60,7 +65,7 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 f"{path}, line {line}: two JSON lists of 18 numbers (-1: missing) expected, got {row}"
             ) from error
         missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
-        points[missing] = (-1, -1, 0)
+        points[missing] = MISSING
         out[name] = points
     return out
 
@@ -93,7 +98,7 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
         raise ValueError(
             f'{path} is not OpenPose\'s JSON: {{"people": [{{"pose_keypoints_2d": [x, y, confidence, ...]}}]}} expected'
         ) from error
-    best, best_key = np.tile(np.array([-1, -1, 0], np.float32), (18, 1)), (0, 0.0)
+    best, best_key = np.full((18, 3), MISSING, np.float32), (0, 0.0)
     for joints in people:
         if len(joints) not in (18, 25):
             raise ValueError(f"{path}: 18 joints (COCO) or 25 (BODY_25) expected, got {len(joints)}")
@@ -105,7 +110,7 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
         if (key := (int(found.sum()), -away)) > best_key:
             best_key, best = key, points
             best[:, 2] = found
-            best[~found] = (-1, -1, 0)
+            best[~found] = MISSING
     return best
 
 
@@ -175,20 +180,25 @@ def read_parsing(path: str | os.PathLike) -> np.ndarray:
         if picture.mode not in ("P", "L"):
             raise ValueError(f"{path}: parsing must be a palette or grey PNG of labels, got mode {picture.mode}")
         labels = np.asarray(upright(picture))
-    if labels.max(initial=0) >= len(LIP_LABELS):
-        raise ValueError(f"{path}: LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {labels.max()}")
+    check_labels(labels, f"{path}: ")
     return labels
 
 
 def write_parsing(path: str | os.PathLike, labels: np.ndarray) -> None:
     """Write LIP labels uint8 [H,W] as a palette PNG (open it in any viewer and the classes have colours)."""
     _check_plane(labels, "parsing")
-    if labels.max(initial=0) >= len(LIP_LABELS):
-        raise ValueError(f"LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {labels.max()}")
+    check_labels(labels)
     picture = Image.fromarray(labels)
     picture.putpalette(lip_palette().tobytes())
     with atomic_path(path) as temporary:
         picture.save(temporary)
+
+
+def check_labels(labels: np.ndarray | Tensor, where: str = "") -> None:
+    """Refuse labels above 19; `where` begins the message."""
+    highest = int(labels.max()) if math.prod(labels.shape) else 0
+    if highest >= len(LIP_LABELS):
+        raise ValueError(f"{where}LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {highest}")
 
 
 def lip_palette() -> np.ndarray:
@@ -205,33 +215,27 @@ def lip_palette() -> np.ndarray:
     return palette
 
 
-def find_beside(folder: Path, names: Sequence[str]) -> list[Path | None] | None:
-    """Find the annotation picture of each image in `folder`: NAME.png or NAME.jpg, with or without the image's .jpg.
+def find_beside(folder: Path, paths: Iterable[str], kind: str) -> list[Path | None] | None:
+    """Find an annotation of each image: for `train/7/x.jpg` in `folder/train_seg/7/` (kinds and endings: `BESIDE`).
+
+    A picture is called NAME.png or NAME.jpg, with or without the image's .jpg, and the .png wins over the .jpg;
+    OpenPose's file is NAME_keypoints.json. Images that lie in `folder` itself have theirs in the folder beside it, which
+    is named like it plus the ending.
 
     Returns:
-        One path (or None) for each name; None altogether where the folder is missing.
+        One path (or None) for each image; None altogether where there is no such folder.
     """
-    if not folder.is_dir():
-        return None
-    found = {}
-    for entry in sorted(os.scandir(folder), key=lambda e: (not e.name.endswith(".png"), e.name)):
-        if entry.name.lower().endswith(SUFFIXES) and entry.name[0] != ".":
-            found.setdefault(bare_name(entry.name), Path(entry.path))  # the .png wins over a .jpg
-    return [found.get(bare_name(name)) for name in names]
-
-
-def find_openpose(folder: Path, names: Sequence[str]) -> list[Path | None] | None:
-    """Find OpenPose's JSON of each image in `folder`: NAME_keypoints.json, with or without the image's extension.
-
-    Returns:
-        One path (or None) for each name; None altogether where the folder is missing.
-    """
-    if not folder.is_dir():
-        return None
-    ending = "_keypoints.json"
-    there = sorted(e.name for e in os.scandir(folder) if e.name.endswith(ending) and e.name[0] != ".")
-    found = {bare_name(name.removesuffix(ending)): folder / name for name in there}
-    return [found.get(bare_name(name)) for name in names]
+    paths = [PurePosixPath(path) for path in paths]
+    found: dict[PurePosixPath, dict[str, Path]] = {}
+    for parent in dict.fromkeys(path.parent for path in paths):
+        top, *deeper = parent.parts or ("",)
+        place = Path(f"{folder / top}{BESIDE[kind]}", *deeper)
+        if place.is_dir():
+            ending = OPENPOSE_ENDING if kind == "openpose" else SUFFIXES
+            names = [e.name for e in os.scandir(place) if e.name.lower().endswith(ending) and e.name[0] != "."]
+            names.sort(key=lambda name: (not name.endswith(".png"), name), reverse=kind != "openpose")
+            found[parent] = {bare_name(name.removesuffix(OPENPOSE_ENDING)): place / name for name in names}
+    return [found.get(path.parent, {}).get(bare_name(path.name)) for path in paths] if found else None
 
 
 def bare_name(name: str) -> str:

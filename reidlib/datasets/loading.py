@@ -2,8 +2,7 @@
 
 import inspect
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,77 +105,26 @@ def _decode(
     listing: Listing, name: str, image_size: tuple[int, int], cache: str | os.PathLike | None, progress: bool
 ) -> Subsets:
     """Decode the images of each table through the cache and put them together with everything known about them."""
-    folder = listing.folder
-    files = {
-        subset: caching.Files(
-            images=[folder / path for path in table["path"]],
-            names=table["name"].to_list(),
-            keypoints=_keypoint_tables(folder, subset),
-            openpose=_beside(folder, table["path"], "_keypoints"),
-            masks=_beside(folder, table["path"], "_seg"),
-            parsing=_beside(folder, table["path"], "_parsing"),
-            open_image=listing.open_image,
-            container=listing.container,
-            columns=listing.columns,
-        )
-        for subset, table in listing.tables.items()
-        if len(table)
-    }
-    stem = f"{name}-{listing.variant}" if listing.variant else name
-    decoded = caching.decode(files, name=stem, folder=folder, image_size=image_size, cache=cache, progress=progress)
-    truth = annotations.read_truth(folder / "truth.csv")
-    subsets = {}
+    folder, files = listing.folder, {}
     for subset, table in listing.tables.items():
-        if subset not in decoded:
-            subsets[subset] = PersonImages(torch.zeros((0, 3, *image_size), dtype=torch.uint8), [], [])
-            continue
-        arrays = decoded[subset]
-        people = PersonImages(
-            arrays.images,
-            table["pid"].to_list(),
-            table["camid"].to_list(),
-            sequences=table["sequence"].to_list() if "sequence" in table else None,
-            names=table["name"].to_list(),
-            keypoints=arrays.keypoints,
-            masks=arrays.masks,
-            parsing=arrays.parsing,
-            info=_info(truth, subset, table),
-        )
-        subsets[subset] = people if arrays.kept is None else people.select(indices=arrays.kept)
+        found = {kind: annotations.find_beside(folder, table["path"], kind) for kind in annotations.BESIDE}
+        beside = {kind: paths for kind, paths in found.items() if paths is not None}
+        images = [folder / path for path in table["path"]]
+        if images:
+            tables = _keypoint_tables(folder, subset)
+            files[subset] = caching.Files(listing, images, table["name"].to_list(), tables, beside)
+    decoded = caching.decode(listing, files, name=name, image_size=image_size, cache=cache, progress=progress)
+    truth = annotations.read_truth(folder / "truth.csv")
+    subsets = dict.fromkeys(listing.tables, PersonImages(torch.zeros((0, 3, *image_size), dtype=torch.uint8), [], []))
+    for subset, (arrays, kept) in decoded.items():
+        table = listing.tables[subset]
+        columns = {f"{key}s": table[key].to_list() for key in ("pid", "camid", "sequence", "name") if key in table}
+        people = PersonImages(**arrays, **columns, info=_info(truth, subset, table))
+        subsets[subset] = people if kept is None else people.select(indices=kept)
     return subsets
 
 
-def _beside(folder: Path, paths: Iterable[str], ending: str) -> list[Path | None] | None:
-    """Find the annotation file of each image: for `train/7/x.jpg` in `folder/train{ending}/7/`.
-
-    Images that lie in `folder` itself have theirs in the folder beside it, which is named like it plus `ending`.
-
-    Returns:
-        One path (or None) for each image; None altogether where there is no such folder.
-    """
-    paths = [PurePosixPath(path) for path in paths]
-    rows = defaultdict(list)
-    for i, path in enumerate(paths):
-        rows[path.parent].append(i)
-    find = annotations.find_openpose if ending == "_keypoints" else annotations.find_beside
-    found: list[Path | None] = [None] * len(paths)
-    present = False
-    tops = {parent.parts[0] if parent.parts else "" for parent in rows}
-    there = {top: _beside_of(folder, top, ending) for top in tops}
-    for parent, own in rows.items():
-        place = there[parent.parts[0] if parent.parts else ""]
-        here = find(place.joinpath(*parent.parts[1:]), [paths[i].name for i in own]) if place.is_dir() else None
-        present = present or here is not None
-        for i, path in zip(own, here or [], strict=False):
-            found[i] = path
-    return found if present else None
-
-
-def _beside_of(folder: Path, top: str, ending: str) -> Path:
-    return folder / f"{top}{ending}" if top else folder.with_name(f"{folder.name}{ending}")
-
-
-def _keypoint_tables(folder: Path, subset: str) -> tuple[Path, ...]:
+def _keypoint_tables(folder: Path, subset: str) -> list[Path]:
     """Return the key-point tables of a subset, in the data set's own folder.
 
     Raises:
@@ -189,7 +137,7 @@ def _keypoint_tables(folder: Path, subset: str) -> tuple[Path, ...]:
         if len(found) > 1:
             raise ValueError(f"{folder} has {len(found)} tables {pattern}, keep one: {[p.name for p in found]}")
         tables += found
-    return tuple(tables)
+    return tables
 
 
 def _info(truth: pd.DataFrame | None, subset: str, table: pd.DataFrame) -> pd.DataFrame | None:

@@ -7,7 +7,7 @@ Labels are uint8 [B,H,W]; their names, colours and reading stand in `reidlib.dat
 import torch
 from torch import Tensor
 
-from reidlib.datasets.annotations import LIP_FLIPPED, LIP_LABELS
+from reidlib.datasets.annotations import LIP_FLIPPED, LIP_LABELS, check_labels
 
 
 def one_hot(parsing: Tensor) -> Tensor:
@@ -30,8 +30,7 @@ def one_hot(parsing: Tensor) -> Tensor:
     """
     if parsing.dtype != torch.uint8 or parsing.dim() != 3:
         raise ValueError(f"parsing must be uint8 [B,H,W], got {parsing.dtype} {list(parsing.shape)}")
-    if parsing.numel() and (highest := int(parsing.max())) >= len(LIP_LABELS):
-        raise ValueError(f"LIP labels go from 0 to {len(LIP_LABELS) - 1}, got {highest}")
+    check_labels(parsing)
     classes = torch.arange(len(LIP_LABELS), dtype=torch.uint8, device=parsing.device)
     return (parsing[:, None] == classes[:, None, None]).float()
 

@@ -117,10 +117,17 @@ def test_writers_check_what_they_get(write, tmp_path):
 
 def test_find_beside_takes_every_usual_name(tmp_path):
     for name in ("a.png", "b.jpg.png", "c.jpg", "d.jpg", "d.png", "._a.png", "e.txt"):
-        (tmp_path / name).touch()
-    found = a.find_beside(tmp_path, ["a.jpg", "b.jpg", "c.jpg.jpg", "d.jpg", "e.jpg"])
+        (tmp_path / "album_seg").mkdir(exist_ok=True)
+        (tmp_path / "album_seg" / name).touch()
+    album = tmp_path / "album"
+    found = a.find_beside(album, ["a.jpg", "b.jpg", "c.jpg.jpg", "d.jpg", "e.jpg"], "masks")
     assert [p and p.name for p in found] == ["a.png", "b.jpg.png", "c.jpg", "d.png", None]
-    assert a.find_beside(tmp_path / "none", ["a.jpg"]) is None
+    assert a.find_beside(album, ["a.jpg"], "parsing") is None and a.find_beside(album, ["b/a.jpg"], "masks") is None
+    inside = tmp_path / "album" / "b_keypoints" / "c"
+    inside.mkdir(parents=True)
+    (inside / "x.jpg_keypoints.json").touch()
+    paths = ["b/c/x.jpg", "b/x.jpg", "x.jpg"]
+    assert a.find_beside(album, paths, "openpose") == [inside / "x.jpg_keypoints.json", None, None]
 
 
 def test_lip_tables():

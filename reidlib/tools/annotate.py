@@ -129,7 +129,7 @@ def find_images(folder: Path) -> list[Place]:
     places = []
     for path in sorted(p for p in below if p.suffix.lower() in SUFFIXES and p.is_file()):
         parts = path.relative_to(folder).parts
-        if path.name.startswith(".") or any(part.endswith(annotations.BESIDE) for part in parts[:-1]):
+        if path.name.startswith(".") or any(part.endswith(tuple(annotations.BESIDE.values())) for part in parts[:-1]):
             continue
         beside = folder / f"{parts[0]}_seg" if len(parts) > 1 else folder.with_name(f"{folder.name}_seg")
         name = path.name if market else "/".join(parts)

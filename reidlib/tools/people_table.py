@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from reidlib.checks import some
+from reidlib.checks import reading_inputs, some
 from reidlib.datasets.annotations import BESIDE
 from reidlib.datasets.pictures import SUFFIXES
 from reidlib.datasets.readers import listing
@@ -242,7 +242,8 @@ def _splits_of(paths: list[str]) -> dict[str, str]:
 def _find_images(folder: Path) -> list[str]:
     """Return the photographs below a folder by their paths in it, sorted."""
     found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    inside = [path for path in found if path.name[0] != "." and not any(p.endswith(BESIDE) for p in path.parts[:-1])]
+    beside = tuple(BESIDE.values())
+    inside = [path for path in found if path.name[0] != "." and not any(p.endswith(beside) for p in path.parts[:-1])]
     paths = listing.in_utf8([path.as_posix() for path in inside], folder)
     if lost := [path for path in paths if not (folder / path).exists()]:
         warnings.warn(f"{len(lost)} links to nowhere are left out: {some(lost)}", stacklevel=3)
@@ -308,6 +309,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make the table; say how the names were read and where it is."""
     how = {name: getattr(options, name) for name in ("pattern", "train", "seed", "overwrite")}
-    make_table(options.folder, **how)
+    with reading_inputs():
+        make_table(options.folder, **how)
     print(resolve(options.folder) / TABLE)
     return 0

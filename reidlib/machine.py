@@ -108,6 +108,19 @@ def peak_memory(device: torch.device, since: int | None = 0) -> int | None:
     return None if since is None or now is None else max([now, *_peaks.get(str(device), [])[since:]])
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes free on a device, or None where it cannot be asked."""
+    if device.type == "cpu":
+        import psutil  # only this function needs it
+
+        return psutil.virtual_memory().available
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
 class Processes:
     """The processes that torchrun started for one training, and what they tell each other; one alone without it.
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from reidlib.datasets.pictures import SUFFIXES, open_picture, upright
+from reidlib.datasets.poses import MISSING
 from reidlib.files import atomic_path
 
 LIP_LABELS = (
@@ -30,7 +31,6 @@ OPENPOSE_ENDING = "_keypoints.json"
 LIP_FLIPPED = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14, 17, 16, 19, 18)
 # place of each of our 18 joints in OpenPose's BODY_25 model, which has the middle of the hips at 8 and feet at the end
 BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
-MISSING = (-1, -1, 0)  # a joint that was not found
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -219,8 +219,8 @@ def find_beside(folder: Path, paths: Iterable[str], kind: str) -> list[Path | No
     """Find an annotation of each image: for `train/7/x.jpg` in `folder/train_seg/7/` (kinds and endings: `BESIDE`).
 
     A picture is called NAME.png or NAME.jpg, with or without the image's .jpg, and the .png wins over the .jpg;
-    OpenPose's file is NAME_keypoints.json. Images that lie in `folder` itself have theirs in the folder beside it, which
-    is named like it plus the ending.
+    OpenPose's file is NAME_keypoints.json. Images that lie in `folder` itself have theirs in the folder beside it,
+    which is named like it plus the ending.
 
     Returns:
         One path (or None) for each image; None altogether where there is no such folder.

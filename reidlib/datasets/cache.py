@@ -26,6 +26,7 @@ from torch import Tensor
 
 from reidlib.checks import some
 from reidlib.datasets import annotations, pictures
+from reidlib.datasets.poses import MISSING
 from reidlib.datasets.readers.listing import Listing
 from reidlib.files import resolve, take_space
 from reidlib.machine import progress_bar
@@ -269,12 +270,12 @@ def _read_keypoints(
     without = [name for name in names if name not in rows]
     if len(without) == len(names):
         return None
-    points = np.stack([rows.get(name, np.full((18, 3), annotations.MISSING, np.float32)) for name in names])
+    points = np.stack([rows.get(name, np.full((18, 3), MISSING, np.float32)) for name in names])
     messages += _check_joints(points, stored, names, subset)
     if files.listing.columns is not None:
         points[..., 0] -= stored[:, 2:3]
         outside = (points[..., 0] < 0) | (points[..., 0] > stored[:, :1] - 1)
-        points[outside & (stored[:, 2:3] > 0)] = annotations.MISSING
+        points[outside & (stored[:, 2:3] > 0)] = MISSING
     last = np.array(image_size[::-1]) - 1
     scale = (last + 1) / np.maximum(stored[:, :2], 1)[:, None]  # [n,1,2]
     # pixel centres lie at whole coordinates; clamped, so that a resized joint stays on the image

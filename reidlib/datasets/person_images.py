@@ -6,7 +6,6 @@ a new index, `extend` keeps a longer list of parts, and `batch` gathers just the
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor
 
 from reidlib.checks import check_choice
+from reidlib.datasets.poses import MISSING
+from reidlib.machine import free_memory
 
 JOINTS = 18  # OpenPose order, see reidlib.datasets.poses
 ANNOTATIONS = ("keypoints", "masks", "parsing")
@@ -23,20 +24,8 @@ LABELS = ("pids", "camids", "sequences", "is_generated")
 JUNK = -1  # a bad box that is never scored, neither right nor wrong
 UNLABELLED = -2  # generated, shows no person of the set
 DISTRACTOR = -3  # a wrong answer in every gallery, whoever it is (what Market-1501's layout calls pid 0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Pixels that lie together in one place, and the annotations that belong to them."""
-
-    images: Tensor  # uint8 [n,3,H,W], may be memory-mapped
-    keypoints: Tensor | None = None  # float32 [n,18,3]
-    masks: Tensor | None = None  # uint8 [n,H,W]
-    parsing: Tensor | None = None  # uint8 [n,H,W]
-
-    def tensors(self) -> dict[str, Tensor]:
-        pairs = {name: getattr(self, name) for name in ("images", *ANNOTATIONS)}
-        return {name: tensor for name, tensor in pairs.items() if tensor is not None}
+# pixels that lie together in one place ("images"), and those of ANNOTATIONS that are known of them, by name
+Part = dict[str, Tensor]
 
 
 class PersonImages:
@@ -93,8 +82,10 @@ class PersonImages:
         _check_tensor("keypoints", keypoints, torch.float32, (n, JOINTS, 3))
         _check_tensor("masks", masks, torch.uint8, (n, height, width))
         _check_tensor("parsing", parsing, torch.uint8, (n, height, width))
-        self._parts = (_Part(images, keypoints, masks, parsing),)
-        self._rows: Tensor | None = None  # int64 [N] rows of the parts laid end to end; None: all of them, in order
+        known = {"images": images, "keypoints": keypoints, "masks": masks, "parsing": parsing}
+        self._parts: tuple[Part, ...] = ({name: t for name, t in known.items() if t is not None},)
+        self._rows = torch.arange(n)  # rows of the parts laid end to end
+        self._is_view = False  # not all rows of one part, in order
         self.pids = _column("pids", pids, n)
         self.camids = _column("camids", camids, n)
         self.sequences = _column("sequences", [-1] * n if sequences is None else sequences, n)
@@ -122,12 +113,12 @@ class PersonImages:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return tuple(self._parts[0].images.shape[-2:])
+        return tuple(self._parts[0]["images"].shape[-2:])
 
     @property
     def device(self) -> torch.device:
         """Where the pixels lie (those of the first part)."""
-        return self._parts[0].images.device
+        return self._parts[0]["images"].device
 
     @property
     def images(self) -> Tensor:
@@ -137,23 +128,22 @@ class PersonImages:
     @property
     def keypoints(self) -> Tensor | None:
         """float32 [N,18,3] (x, y, visible), or None."""
-        return self._whole("keypoints") if self.has("keypoints") else None
+        return self._whole("keypoints")
 
     @property
     def masks(self) -> Tensor | None:
         """uint8 [N,H,W] from 0 to 255, or None; a copy where this set is a view of another."""
-        return self._whole("masks") if self.has("masks") else None
+        return self._whole("masks")
 
     @property
     def parsing(self) -> Tensor | None:
         """uint8 [N,H,W] LIP labels, or None; a copy where this set is a view of another."""
-        return self._whole("parsing") if self.has("parsing") else None
+        return self._whole("parsing")
 
     def has(self, annotation: str) -> bool:
         """Say whether this set has `"keypoints"`, `"masks"` or `"parsing"`, without reading them."""
         check_choice("annotation", annotation, ANNOTATIONS)
-        present = [getattr(part, annotation) is not None for part in self._parts]
-        return any(present) if annotation == "keypoints" else all(present)
+        return annotation in self._known()
 
     def select(
         self,
@@ -190,8 +180,7 @@ class PersonImages:
             IndexError: if an index is not in [0, N).
         """
         chosen = self._positions(indices)
-        rows = chosen if self._rows is None else self._rows[chosen]
-        out = {name: self._gather(name, rows, device) for name in ("images", *ANNOTATIONS) if self._holds(name)}
+        out = {name: self._gather(name, self._rows[chosen], device) for name in self._known()}
         out |= {name: getattr(self, name)[chosen].to(device) for name in LABELS}
         return out | {"indices": chosen.to(device)}
 
@@ -202,18 +191,16 @@ class PersonImages:
             MemoryError: if they do not fit, with the bytes needed and the bytes free.
         """
         device = torch.device(device)
-        names = [name for name in ("images", *ANNOTATIONS) if self._holds(name)]
-        per_row = [sum(t[:1].numel() * t.element_size() for t in part.tensors().values()) for part in self._parts]
+        per_row = [sum(t[:1].numel() * t.element_size() for t in part.values()) for part in self._parts]
         needed, free = len(self) * max(per_row), free_memory(device)
         if free is not None and needed > free:
             raise MemoryError(
                 f"{len(self)} images need {needed / 1e9:.2f} GB on {device}, where {free / 1e9:.2f} GB are free; "
                 f"leave them where they are and use batch(indices, device), or load a smaller image_size"
             )
-        everything = torch.arange(len(self)) if self._rows is None else self._rows
         moved = self._copy()
-        moved._parts = (_Part(**{name: self._gather(name, everything, device) for name in names}),)
-        moved._rows = None
+        moved._parts = ({name: self._gather(name, self._rows, device) for name in self._known()},)
+        moved._rows, moved._is_view = torch.arange(len(self)), False
         return moved
 
     def with_labels(self, **labels: Tensor | Sequence[int] | int) -> "PersonImages":
@@ -240,8 +227,10 @@ class PersonImages:
             table = table.join(self.info[[c for c in self.info.columns if c not in table]])
         return table
 
-    def _holds(self, name: str) -> bool:
-        return name == "images" or self.has(name)
+    def _known(self) -> list[str]:
+        """Name what there is: images, key points that any part has, masks and parsing that all parts have."""
+        some_or_all = {"images": all, "keypoints": any, "masks": all, "parsing": all}
+        return [name for name, how in some_or_all.items() if how(name in part for part in self._parts)]
 
     def _positions(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return indices (or N booleans) as int64 positions in this set, checked."""
@@ -270,32 +259,32 @@ class PersonImages:
             setattr(out, name, getattr(self, name)[chosen])
         out.names = [self.names[i] for i in chosen.tolist()]
         out.info = None if self.info is None else self.info.iloc[chosen.numpy()].reset_index(drop=True)
-        out._rows = chosen if self._rows is None else self._rows[chosen]
+        out._rows, out._is_view = self._rows[chosen], True
         if len(self._parts) > 1 and len(chosen):
-            out._parts, out._rows = _only_used(self._parts, out._rows)
+            part_of, row_of = _locate(self._parts, out._rows)
+            used = part_of.unique()
+            out._parts = tuple(self._parts[i] for i in used.tolist())
+            out._rows = _starts(out._parts)[torch.searchsorted(used, part_of)] + row_of
         return out
 
-    def _whole(self, name: str) -> Tensor:
-        if self._rows is None and len(self._parts) == 1:
-            return getattr(self._parts[0], name)
-        rows = torch.arange(len(self)) if self._rows is None else self._rows
-        return self._gather(name, rows, self.device)
+    def _whole(self, name: str) -> Tensor | None:
+        if name not in self._known():
+            return None
+        return self._gather(name, self._rows, self.device) if self._is_view else self._parts[0][name]
 
     def _gather(self, name: str, rows: Tensor, device: str | torch.device) -> Tensor:
         """Bring these rows of the parts together, in order."""
         if len(self._parts) == 1:
-            source = getattr(self._parts[0], name)
+            source = self._parts[0][name]
             return source.index_select(0, rows.to(source.device)).to(device)
         part_of, row_of = _locate(self._parts, rows)
-        shape = next(getattr(p, name).shape[1:] for p in self._parts if getattr(p, name) is not None)
-        dtype = torch.float32 if name == "keypoints" else torch.uint8
-        out = torch.empty((len(rows), *shape), dtype=dtype, device=device)
-        for i, part in enumerate(self._parts):
-            here, source = (part_of == i).nonzero().flatten(), getattr(part, name)
-            if len(here) == 0:
-                continue
+        like = next(part[name] for part in self._parts if name in part)
+        out = torch.empty((len(rows), *like.shape[1:]), dtype=like.dtype, device=device)
+        for i in part_of.unique().tolist():
+            here = (part_of == i).nonzero().flatten()
+            source = self._parts[i].get(name)
             if source is None:  # only key points come here: the images of this part have none
-                out[here.to(device)] = torch.tensor([-1.0, -1.0, 0.0], device=device)
+                out[here.to(device)] = torch.tensor(MISSING, device=device)
             else:
                 out[here.to(device)] = source.index_select(0, row_of[here].to(source.device)).to(device)
         return out
@@ -330,17 +319,14 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
             if 0 < len(without) < len(sets):
                 raise ValueError(f"the sets at positions {without} have no {name}, the others have")
     filled = [s for s in sets if len(s)] or [first]  # an empty set must not take annotations away from the others
-    parts: list[_Part] = []
+    parts = {id(part): part for s in filled for part in s._parts}  # each once
+    start = dict(zip(parts, _starts([*parts.values()]).tolist(), strict=True))
     rows = []
     for s in filled:
-        own = torch.arange(len(s)) if s._rows is None else s._rows
-        part_of, row_of = _locate(s._parts, own)
-        parts += [part for part in s._parts if not any(part is known for known in parts)]
-        starts = _starts(parts)
-        start_of = torch.stack([starts[next(i for i, k in enumerate(parts) if k is part)] for part in s._parts])
-        rows.append(start_of[part_of] + row_of)
+        part_of, row_of = _locate(s._parts, s._rows)
+        rows.append(torch.tensor([start[id(part)] for part in s._parts])[part_of] + row_of)
     out = first._copy()
-    out._parts, out._rows = tuple(parts), torch.cat(rows)
+    out._parts, out._rows, out._is_view = tuple(parts.values()), torch.cat(rows), True
     for name in LABELS:
         setattr(out, name, torch.cat([getattr(s, name) for s in filled]))
     out.names = [name for s in filled for name in s.names]
@@ -350,38 +336,17 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
     return out
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Return the bytes free on a device, or None where it cannot be asked."""
-    if device.type == "cpu":
-        import psutil  # only this function needs it
-
-        return psutil.virtual_memory().available
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return None
-
-
-def _starts(parts: Sequence[_Part]) -> Tensor:
+def _starts(parts: Sequence[Part]) -> Tensor:
     """Row at which each part starts when they are laid end to end."""
-    lengths = torch.tensor([len(part.images) for part in parts])
+    lengths = torch.tensor([len(part["images"]) for part in parts])
     return lengths.cumsum(0) - lengths
 
 
-def _locate(parts: Sequence[_Part], rows: Tensor) -> tuple[Tensor, Tensor]:
+def _locate(parts: Sequence[Part], rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the part of each row and the row inside that part."""
     starts = _starts(parts)
     part_of = torch.searchsorted(starts, rows, right=True) - 1
     return part_of, rows - starts[part_of]
-
-
-def _only_used(parts: tuple[_Part, ...], rows: Tensor) -> tuple[tuple[_Part, ...], Tensor]:
-    """Leave out the parts that no row lies in (so that a view has the annotations that all its images have)."""
-    part_of, row_of = _locate(parts, rows)
-    used = part_of.unique()
-    kept = tuple(parts[i] for i in used.tolist())
-    return kept, _starts(kept)[torch.searchsorted(used, part_of)] + row_of
 
 
 def _check_tensor(name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

@@ -24,6 +24,7 @@ PALETTE = (
     (170, 255, 0), (255, 255, 0), (255, 170, 0), (255, 85, 0), (255, 0, 0), (255, 0, 85), (255, 0, 170), (255, 0, 255),
     (170, 0, 255), (85, 0, 255),
 )  # fmt: skip
+MISSING = (-1.0, -1.0, 0.0)  # a joint that was not found
 TORSO = (2, 5, 8, 11)  # both shoulders and both hips
 
 
@@ -56,8 +57,7 @@ def flip_keypoints(keypoints: Tensor, width: int) -> Tensor:
 
 def clear_missing(keypoints: Tensor, found: Tensor) -> Tensor:
     """Return the key points with (-1, -1, 0) wherever `found` (bool [B,18]) is False."""
-    missing = torch.tensor([-1.0, -1.0, 0.0], device=keypoints.device)
-    return torch.where(found[..., None], keypoints, missing)
+    return torch.where(found[..., None], keypoints, torch.tensor(MISSING, device=keypoints.device))
 
 
 def heat_maps(keypoints: Tensor, image_size: tuple[int, int], *, sigma: float | None = None) -> Tensor:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from reidlib.checks import check_choice
-from reidlib.datasets.person_images import ANNOTATIONS, PersonImages, free_memory
+from reidlib.datasets.person_images import ANNOTATIONS, PersonImages
 from reidlib.datasets.sampling import Augment, pair_batches, seeded
 from reidlib.files import atomic_path, locked, resolve, take_space
-from reidlib.machine import has_fast_bfloat16, progress_bar
+from reidlib.machine import free_memory, has_fast_bfloat16, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
 from reidlib.training import PRECISIONS, History, train
 

@@ -45,7 +45,7 @@ def test_select_combines_conditions_and_keeps_order_and_rows():
 def test_select_shares_pixels_and_an_empty_selection_is_a_set():
     s = annotated(6)
     view = s.select(indices=[3, 4])
-    assert view._parts[0].images.data_ptr() == s.images.data_ptr()
+    assert view._parts[0]["images"].data_ptr() == s.images.data_ptr()
     empty = s.select(pids=99)
     assert len(empty) == 0 and empty.images.shape == (0, 3, 8, 4) and len(empty.table()) == 0
     assert empty.batch([])["pids"].shape == (0,)
@@ -68,7 +68,7 @@ def test_extend_keeps_parts_and_does_not_copy_or_repeat_them():
     a, b = people(4), people(3, start=100)
     s = extend(a.select(camids=1), b, a.select(camids=2))
     assert s.images[:, 0, 0, 0].tolist() == [0, 2, 100, 101, 102, 1, 3]
-    assert [p.images.data_ptr() for p in s._parts] == [a.images.data_ptr(), b.images.data_ptr()]
+    assert [p["images"].data_ptr() for p in s._parts] == [a.images.data_ptr(), b.images.data_ptr()]
     twice = extend(s, s)
     assert len(twice) == 14 and len(twice._parts) == 2
     assert twice.images[7:, 0, 0, 0].tolist() == s.images[:, 0, 0, 0].tolist()

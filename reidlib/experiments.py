@@ -20,16 +20,10 @@ from reidlib.datasets.augment import reid_augmentation
 from reidlib.datasets.sampling import Augment, Sampler, mixed_batches, pk_batches, seeded, uniform_batches
 from reidlib.embedders import Baseline, Recipe, embed_all
 from reidlib.embedders.recipes import choose_form, read_losses
-from reidlib.evaluators import (
-    RetrievalScores,
-    SplitScores,
-    average_over_splits,
-    evaluate_retrieval,
-    image_quality,
-    pool_queries,
-    score_splits,
-)
+from reidlib.evaluators import RetrievalScores, image_quality
 from reidlib.evaluators.judges import Judges, judge
+from reidlib.evaluators.retrieval import evaluate_retrieval, pool_queries
+from reidlib.evaluators.splits import SplitScores, average_over_splits, score_splits
 from reidlib.generators.synthesis import check_pairs, stream, synthesise, watched
 from reidlib.networks import device_of
 from reidlib.training import History, train
@@ -208,15 +202,9 @@ def score_features(
         # pooled features go back to length 1 only where the gallery's have it: both sides must be of one kind
         unit = torch.allclose(gallery.norm(dim=1), gallery.new_ones(len(gallery)), atol=1e-3)
         query, pids, camids = pool_queries(query, pids, camids, mode=multi_query, normalise=unit)
-    return evaluate_retrieval(
-        query,
-        gallery,
-        query_pids=pids,
-        query_camids=camids,
-        gallery_pids=bench.gallery.pids,
-        gallery_camids=bench.gallery.camids,
-        **bench.protocol.arguments() | rules,
-    )
+    people = dict(query_pids=pids, query_camids=camids)
+    people |= dict(gallery_pids=bench.gallery.pids, gallery_camids=bench.gallery.camids)
+    return evaluate_retrieval(query, gallery, **people, **bench.protocol.arguments() | rules)
 
 
 def score_benchmark(
@@ -376,10 +364,8 @@ def fuse(a: Tensor, b: Tensor, mode: str = "max", *, normalise: bool = True) -> 
         a, b = F.normalize(a, dim=1), F.normalize(b, dim=2)
     if mode == "a":
         return a
-    if mode == "b":
-        return b.amax(1)
-    if mode == "max":  # without a copy of all 1 + K
-        return torch.maximum(a, b.amax(1))
+    if mode in ("b", "max"):  # without a copy of all 1 + K
+        return b.amax(1) if mode == "b" else torch.maximum(a, b.amax(1))
     if mode == "mean":
         return (a + b.sum(1)) / (1 + b.shape[1])
     return torch.cat([a, b.flatten(1)], dim=1)

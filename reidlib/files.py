@@ -72,19 +72,16 @@ def take_space(path: str | os.PathLike) -> None:
         with path.open("r+b") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-            else:  # what is read from a hole and written back fills it
-                for start in range(0, size, 1 << 24):
-                    file.seek(start)
-                    block = file.read(1 << 24)
-                    file.seek(start)
+            else:
+                while block := file.read(1 << 24):  # what is read from a hole and written back fills it
+                    file.seek(-len(block), os.SEEK_CUR)
                     file.write(block)
     except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        raise OSError(
-            error.errno,
-            f"{path} needs {size / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free ({error.strerror}): make room, "
-            f"or take another folder",
-        ) from error
+        said = (
+            f"{path} needs {size / 1e9:.2f} GB, its disk has {shutil.disk_usage(path.parent).free / 1e9:.2f} GB free "
+            f"({error.strerror}): make room, or take another folder"
+        )
+        raise OSError(error.errno, said) from error
 
 
 class InUseError(RuntimeError):
@@ -142,8 +139,7 @@ def locked(path: str | os.PathLike, wait: bool | float = False) -> Iterator[None
 
 def _holder(file: Path) -> str:
     """Read who holds a lock."""
-    try:
+    with suppress(OSError, ValueError):
         pid, host = file.read_text(encoding="utf-8").split("\n")[:2]
-    except (OSError, ValueError):
-        return "another process"
-    return f"process {pid} on {host or 'this machine'}" + (" (this one)" if pid == str(os.getpid()) else "")
+        return f"process {pid} on {host or 'this machine'}" + (" (this one)" if pid == str(os.getpid()) else "")
+    return "another process"

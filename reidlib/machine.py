@@ -1,21 +1,22 @@
 """What this machine is: its device, precision, memory, processes and commit, asked in one place."""
 
+import functools
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 import torch.distributed
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from reidlib.files import REPOSITORY
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 CAPPED_AT_BFLOAT16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16")  # oneDNN's instruction sets with bfloat16 and without AMX
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -40,11 +41,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; give one of {', '.join(DEVICES)} or, say, 'cuda:1'") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not here: torch sees {torch.cuda.device_count()} CUDA devices")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not here")
+        raise ValueError(f"unknown device {name!r}; give one of auto, cpu, cuda, mps or, say, 'cuda:1'") from error
+    here = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type in here and (device.index or 0) >= here[device.type]:
+        raise ValueError(f"device {name!r} is not here: torch sees {here[device.type]} {device.type} devices")
     return device
 
 
@@ -53,14 +53,15 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
     The answer comes from the hardware, never from a stopwatch: a choice by timing would make two runs of one seed
     differ. A CPU with AMX units counts only while `ONEDNN_MAX_CPU_ISA` keeps oneDNN from using them, as importing
-    `reidlib` does: torch 2.13's bfloat16 convolutions on AMX give other numbers at each repeat, NaN among them.
+    `reidlib` does: torch 2.13's bfloat16 convolutions on AMX give other numbers at each repeat, NaN among them. Without
+    AMX only the weight gradient of strided convolutions whose input is one pixel wide fails; no network here has one.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities, limit = torch.cpu.get_capabilities(), os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-        capped = limit.upper() in CAPPED_AT_BFLOAT16
-        return bool(capabilities.get("avx512_bf16")) and (capped or not capabilities.get("amx_bf16"))
+        has = torch.cpu.get_capabilities().get
+        capped = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in CAPPED_AT_BFLOAT16
+        return bool(has("avx512_bf16")) and (capped or not has("amx_bf16"))
     return False
 
 
@@ -194,10 +195,11 @@ def is_interactive() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+Advance = Callable[..., None]  # advance(count=1, note="")
+
+
 @contextmanager
-def progress_bar(
-    total: int, title: str, unit: str, wanted: bool = True, *, done: int = 0
-) -> Iterator[Callable[..., None]]:
+def progress_bar(total: int, title: str, unit: str, wanted: bool = True, *, done: int = 0) -> Iterator[Advance]:
     """Show progress: a bar when interactive, otherwise a line every few seconds and at the end; nothing if not wanted.
 
     Args:
@@ -214,31 +216,24 @@ def progress_bar(
     ...     advance(2, "all red")
     drawing 2/2 images · all red
     """
-    if wanted and is_interactive():
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, initial=done, desc=title, unit=unit) as bar:
-
-            def move(count: int = 1, note: str = "") -> None:
-                bar.set_postfix_str(note, refresh=False)
-                bar.update(count)
-
-            yield move
-        return
+    bar = tqdm(total=total, initial=done, desc=title, unit=unit) if wanted and is_interactive() else nullcontext()
     began = spoke = time.monotonic()
     now_done = done
 
-    def line(count: int = 1, note: str = "") -> None:
+    def advance(count: int = 1, note: str = "") -> None:
         nonlocal spoke, now_done
-        now_done += count
-        now = time.monotonic()
-        if wanted and count and (now - spoke >= SECONDS_BETWEEN_LINES or now_done >= total):
+        now_done, now = now_done + count, time.monotonic()
+        if isinstance(bar, tqdm):
+            bar.set_postfix_str(note, refresh=False)
+            bar.update(count)
+        elif wanted and count and (now - spoke >= SECONDS_BETWEEN_LINES or now_done >= total):
             spoke = now
             left = (total - now_done) * (now - began) / (now_done - done)
             parts = [f"{title} {now_done}/{total} {unit}s", note, f"{left:.0f} s left" if now_done < total else ""]
             print(" · ".join(filter(None, parts)), flush=True)
 
-    yield line
+    with bar:
+        yield advance
 
 
 def commit(folder: str | os.PathLike = REPOSITORY) -> str:
@@ -246,14 +241,10 @@ def commit(folder: str | os.PathLike = REPOSITORY) -> str:
 
     Recorded tables do not count: a study writes them as it goes, and no number depends on them.
     """
-
-    def git(*arguments: str) -> str:
-        call = ["git", "-C", os.fspath(folder), *arguments]
-        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=True, timeout=30)
+    asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ".", ":(exclude)notebooks/recorded"])
     try:
-        return git("rev-parse", "HEAD") + (
-            "+dirty" if git("status", "--porcelain", "--", ".", ":(exclude)notebooks/recorded") else ""
-        )
+        head, changes = (run(["git", "-C", folder, *words]).stdout.strip() for words in asked)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+    return head + ("+dirty" if changes else "")

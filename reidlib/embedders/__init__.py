@@ -2,19 +2,7 @@
 
 from reidlib.embedders.baseline import Baseline, embed_all
 from reidlib.embedders.features import colour_histogram, pixel_features
-from reidlib.embedders.recipes import FORMS, RECIPES, Recipe
-from reidlib.embedders.resnet import Embedder, Embedding, Head, ResNet50
+from reidlib.embedders.recipes import RECIPES, Recipe
+from reidlib.embedders.resnet import Embedder, Head
 
-__all__ = [
-    "FORMS",
-    "RECIPES",
-    "Baseline",
-    "Embedder",
-    "Embedding",
-    "Head",
-    "Recipe",
-    "ResNet50",
-    "colour_histogram",
-    "embed_all",
-    "pixel_features",
-]
+__all__ = ["RECIPES", "Baseline", "Embedder", "Head", "Recipe", "colour_histogram", "embed_all", "pixel_features"]

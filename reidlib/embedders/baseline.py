@@ -18,12 +18,14 @@ from reidlib.networks import normalise as normalise_pixels
 
 PASSES = ("separate", "joint")
 FAKES = (None, "lsr", "vanilla")
+SMOOTHING = 0.1  # of labels
+WEIGHTS = {"centre": 5e-4}  # of terms, elsewhere 1
 
 
 class Baseline(nn.Module):
     r"""An embedder trained to tell identities apart, by a published recipe or the course's.
 
-    $$L = L_\text{id} + w_t L_\text{triplet} + w_q L_\text{quartet} + 5 \cdot 10^{-4} L_\text{centre}$$
+    $$L = L_\text{id} + L_\text{triplet} + L_\text{quartet} + 5 \cdot 10^{-4} L_\text{centre}$$
 
     with the terms that `loss` names, joined by "+": "softmax" or "lsr" (label smoothing 0.1) for $L_\text{id}$
     (softmax where neither is named), "triplet" (batch-hard, margin 0.3), "quartet" (improved, hinge), "centre".
@@ -50,9 +52,7 @@ class Baseline(nn.Module):
             plain cross-entropy for both parts.
         passes: where generated images are taken apart, "separate" sends real and generated ones through the network
             one after the other, so that each has its own BatchNorm statistics (the released code), "joint" together.
-        epsilon: smoothing of the labels.
         weights: ResNet-50's start, see `resnet.ResNet50`.
-        triplet_weight, quartet_weight, centre_weight: weights of the terms.
         network: further switches of `Embedder` (backbone, width, last_stride, pool, merge, dimensions, bnneck, dropout,
             heads, start), instead of the form's and the recipe's.
 
@@ -81,11 +81,7 @@ class Baseline(nn.Module):
         frozen_share: float | None = None,
         fakes: str | None = None,
         passes: str = "separate",
-        epsilon: float = 0.1,
         weights: str | Path | None = "auto",
-        triplet_weight: float = 1.0,
-        quartet_weight: float = 1.0,
-        centre_weight: float = 5e-4,
         **network: Any,
     ) -> None:
         super().__init__()
@@ -94,7 +90,7 @@ class Baseline(nn.Module):
         self.fakes = chosen.pop("fakes", None)
         self.losses = read_losses(self.recipe.loss if loss is None else loss)
         self.normalise = self.recipe.normalise if normalise is None else normalise
-        self.epsilon, self.steps, self.passes = epsilon, steps, passes
+        self.steps, self.passes = steps, passes
         if "heads" not in chosen:
             chosen = {"bnneck": self.recipe.bnneck} | chosen
         chosen = {"last_stride": self.recipe.last_stride, "dropout": self.recipe.dropout} | chosen
@@ -104,7 +100,6 @@ class Baseline(nn.Module):
             frozen_share = 0.0 if self.weights_source == "random" else self.recipe.frozen_share
         self._check(frozen_share)
         self.frozen_steps = round(frozen_share * steps)
-        self.term_weights = {"triplet": triplet_weight, "quartet": quartet_weight, "centre": centre_weight}
         self.triplet, self.quartet = BatchHardTriplet(), QuartetLoss()
         self.centre = CentreLoss(n_classes, self.embedder.dimensions) if "centre" in self.losses else None
 
@@ -112,9 +107,8 @@ class Baseline(nn.Module):
         check_choice("fakes", self.fakes, FAKES)
         check_choice("passes", self.passes, PASSES)
         if self.steps < 1 or not 0 <= frozen_share < 1:
-            raise ValueError(
-                f"steps={self.steps}, frozen_share={frozen_share}: accepted are steps >= 1 and a share in [0, 1)"
-            )
+            given = f"steps={self.steps}, frozen_share={frozen_share}"
+            raise ValueError(f"{given}: accepted are steps >= 1 and a share in [0, 1)")
         if self.fakes is not None and "lsr" in self.losses:
             raise ValueError(
                 f"fakes={self.fakes!r} leaves the labels of real images sharp, and the loss {'+'.join(self.losses)} "
@@ -164,7 +158,7 @@ class Baseline(nn.Module):
             terms["quartet"] = self.quartet(compared, labels, torch.Generator().manual_seed(seed))
         if self.centre is not None:
             terms["centre"] = self.centre(compared, labels)
-        loss = sum(self.term_weights.get(name, 1.0) * value for name, value in terms.items())
+        loss = sum(WEIGHTS.get(name, 1.0) * value for name, value in terms.items())
         update("new layers" if frozen else "E", loss)
         if self.centre is not None:  # the gradient divided by the term's weight is that of the term itself
             update("centres", self.centre(compared.detach(), labels))
@@ -189,10 +183,9 @@ class Baseline(nn.Module):
 
     def _identity(self, heads: list[Embedding], labels: Tensor, is_generated: Tensor | None) -> dict[str, Tensor]:
         """Return the identity terms, summed over the heads."""
+        epsilon = SMOOTHING if "lsr" in (*self.losses, self.fakes) else 0.0
         if self.fakes is None:
-            epsilon = self.epsilon if "lsr" in self.losses else 0.0
             return {"identity": sum(lsro(head.logits, labels, epsilon) for head in heads)}
-        epsilon = self.epsilon if self.fakes == "lsr" else 0.0
         pairs = [mixed_loss(head.logits, labels, is_generated, epsilon) for head in heads]
         return dict(zip(("identity", "identity of fakes"), map(sum, zip(*pairs, strict=True)), strict=True))
 

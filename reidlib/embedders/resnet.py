@@ -113,9 +113,7 @@ class Head(nn.Module):
         check_choice("init", init, INITS)
         check_choice("feature", feature, FEATURES)
         if n_classes < 1 or dimensions < 0:
-            raise ValueError(
-                f"n_classes={n_classes}, dimensions={dimensions}: accepted are at least 1 and 0 (no layer)"
-            )
+            raise ValueError(f"{n_classes=}, {dimensions=}: accepted are at least 1 and 0 (no layer)")
         outs = dimensions or ins
         self.feature, self.dimensions = feature, ins if feature == "pooled" else outs
         self.layer = nn.Linear(ins, dimensions) if dimensions else nn.Identity()
@@ -236,33 +234,26 @@ class Embedder(nn.Module):
         if self.pooling != "blocks":
             maps = self.backbone(images)
             return maps.mean((2, 3)) if self.pooling == "avg" else maps.amax((2, 3))
-        *first, last = self.backbone.stages
-        x = self.backbone.stem(images)
-        for stage in first:
-            x = stage(x)
-        pooled = []
-        for block in last:
+        x, pooled = self.backbone.stages[:-1](self.backbone.stem(images)), []
+        for block in self.backbone.stages[-1]:
             x = block(x)
             pooled.append(x.mean((2, 3)))  # [B, C]
         return torch.cat(pooled, dim=1) if self.merge == "concat" else torch.stack(pooled).sum(0)
 
-    def describe(self, pooled: Tensor) -> list[Embedding]:
-        """Apply each head to pooled vectors [B, C]; float32 also under mixed precision."""
-        with torch.autocast(pooled.device.type, enabled=False):
-            return [head(pooled.float()) for head in self.heads]
-
     def forward(self, images: Tensor, *, frozen: bool = False) -> Embedding:
         """Take ImageNet-normalised float images [B, 3, H, W]; give the first head's `Embedding`.
 
-        All heads are `describe(pool(images))`. With `frozen` the backbone runs in evaluation mode and without gradient:
-        its weights and the statistics of its normalisations stay as they are.
+        With `frozen` the backbone runs in evaluation mode and without gradient: its weights and the statistics of its
+        normalisations stay as they are.
         """
         return self.all_heads(images, frozen=frozen)[0]
 
     def all_heads(self, images: Tensor, *, frozen: bool = False) -> list[Embedding]:
-        """Give every head's `Embedding`, see `forward`."""
-        if not frozen:
-            return self.describe(self.pool(images))
-        with evaluating(self.backbone), torch.no_grad():
+        """Give every head's `Embedding`, see `forward`; float32 also under mixed precision."""
+        if frozen:
+            with evaluating(self.backbone), torch.no_grad():
+                pooled = self.pool(images)
+        else:
             pooled = self.pool(images)
-        return self.describe(pooled)
+        with torch.autocast(pooled.device.type, enabled=False):
+            return [head(pooled.float()) for head in self.heads]

@@ -179,7 +179,8 @@ def train(
 
     The skeleton of every experiment: $\lfloor n / B \rfloor$ steps for n images in batches of B, so that sets and
     batches of different size are compared at equal cost. Nothing but the arguments decides the numbers: the caller's
-    random state is neither used nor changed.
+    random state is neither used nor changed, and each evaluation starts from a generator seeded by (seed, step,
+    process), so that it may draw, too.
 
     Args:
         build: (steps, n_classes) -> method, called under `seed`: schedules need the steps, classifiers the classes.

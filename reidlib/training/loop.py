@@ -219,10 +219,8 @@ class Loop:
     def _move(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        value = value.to(self.device, non_blocking=True)
-        if self.numerics["channels_last"] and value.ndim == 4:
-            value = value.contiguous(memory_format=torch.channels_last)
-        return value
+        layout = torch.channels_last if self.numerics["channels_last"] and value.ndim == 4 else torch.preserve_format
+        return value.to(self.device, non_blocking=True, memory_format=layout)
 
     def _row(self) -> dict[str, float]:
         names = list(dict.fromkeys(name for values in self.pending for name in values))
@@ -263,7 +261,6 @@ class Loop:
             resumed_from=self.resumed_from, stopped_early=self._stops(), checkpoint=checkpoint,
         )  # fmt: skip
         if history.stopped_early:
-            kept = f"saved in {checkpoint}: the same call goes on from there"
-            kept = kept if checkpoint else "not saved (no run_dir)"
-            raise Interrupted(f"stopped after step {self.step}, {kept}", history)
+            how = f"saved in {checkpoint}: the same call goes on from there" if checkpoint else "not saved (no run_dir)"
+            raise Interrupted(f"stopped after step {self.step}, {how}", history)
         return history

@@ -91,8 +91,6 @@ class Update:
         self.piece, self.pieces, self.share = piece, pieces, share
         for entry in self.entries.values():
             entry.calls = 0
-            if piece == 0:
-                entry.loss = 0.0
 
     def __call__(self, name: str, loss: Tensor, *, retain_graph: bool = False) -> None:
         """Take one optimizer step of `name` down the scalar `loss`."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reidlib.embedders import Embedder, Head, ResNet50
+from reidlib.embedders import Embedder, Head
+from reidlib.embedders.resnet import ResNet50
 from reidlib.networks import SmallResNet
 
 

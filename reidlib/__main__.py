@@ -5,11 +5,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple, NoReturn
+from itertools import islice
+from typing import NamedTuple
+
+from reidlib.checks import WrongInput
 
 
 class Command(NamedTuple):
-    """A subcommand: the module with its `add_arguments` and `run`, one line about it, an example."""
+    """A subcommand: the module with its `add_arguments` and `run`, one line about it, an example's words."""
 
     module: str
     about: str
@@ -17,29 +20,23 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "run": Command("course.runner", "run notebooks and write an index to read", 'run --profile smoke "02*" -p seed 3'),
-    "sweep": Command(
-        "course.sweeps", "run what a study has not recorded yet", "sweep 02_reid_baseline.seeds --dry-run"
-    ),
-    "claims": Command("course.paper_tables", "hold a paper's claims against the recorded tables", "claims pn_gan"),
-    "render": Command(
-        "tools.render", "render people, draw contact sheets, measure difficulty", "render --network dukemtmc --seed 1"
-    ),
-    "table": Command(
-        "tools.people_table",
-        "make the table of your own photographs",
-        'table photographs --pattern "cam{camid}_{pid}_{n}"',
-    ),
-    "annotate": Command(
-        "tools.annotate", "make key points and masks for photographs", "annotate photographs --weights keypointrcnn.pth"
-    ),
-    "judges": Command("tools.train_judges", "train and measure the judges of generated images", "judges --share 0.1"),
-    "scaling": Command("tools.scaling", "measure an evaluation's time and memory", "scaling --sizes 1000 10000"),
+    "run": Command("course.runner", "run notebooks and write an index to read", '--profile smoke "02*" -p seed 3'),
+    "sweep": Command("course.sweeps", "run what a study has not recorded yet", "02_reid_baseline.seeds --dry-run"),
+    "claims": Command("course.paper_tables", "hold a paper's claims against the recorded tables", "pn_gan"),
+    "render": Command("tools.render", "render people, draw contact sheets, measure difficulty", "--network dukemtmc"),
+    "table": Command("tools.people_table", "make a table of your photographs", 'mine --pattern "cam{camid}_{pid}_{n}"'),
+    "annotate": Command("tools.annotate", "make key points and masks for photographs", "photographs --device cuda"),
+    "judges": Command("tools.train_judges", "train and measure the judges of generated images", "--share 0.1"),
+    "scaling": Command("tools.scaling", "measure an evaluation's time and memory", "--sizes 1000 10000"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 if all is well, 1 if a part failed, 2 if the call was wrong, 130 if stopped."""
+    """Run the command line; return 0 if all is well, 1 if a part failed, 2 if the call was wrong, 130 if stopped.
+
+    What is wrong with the arguments or the inputs is said in one line (see `checks.reading_inputs`); with `--debug`,
+    and for every other error, the traceback shows.
+    """
     name, *words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(_overview())
@@ -47,18 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"reidlib: there is no command {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    command = COMMANDS[name]
-    module = import_module(f"reidlib.{command.module}")
-    parser = argparse.ArgumentParser(
-        prog=f"reidlib {name}",
-        description=f"{command.about[0].upper()}{command.about[1:]}.",
-        epilog=f"example: reidlib {command.example}",
-    )
+    module_name, about, example = COMMANDS[name]
+    module = import_module(f"reidlib.{module_name}")
+    about, example = f"{about[0].upper()}{about[1:]}.", f"example: reidlib {name} {example}"
+    parser = argparse.ArgumentParser(prog=f"reidlib {name}", description=about, epilog=example)
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     module.add_arguments(parser)
-    before = signal.signal(signal.SIGTERM, _stop)
+    options = parser.parse_args(_shield(words))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C: files and states stay in order
     try:
-        return module.run(parser.parse_args(_shield(words)))
-    except (OSError, ValueError) as error:  # a wrong call or file, a full disk: said in words
+        return module.run(options)
+    except WrongInput as error:
+        if options.debug:
+            raise
         print(f"reidlib {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -68,30 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def _stop(*_: object) -> NoReturn:
-    """End on SIGTERM as on Ctrl-C: files and states are left in order."""
-    raise KeyboardInterrupt
-
-
 def _shield(words: Sequence[str]) -> list[str]:
     """Put a blank before the value of `-p NAME VALUE`, so that argparse takes one such as -1e-3 for no option.
 
     >>> _shield(["-p", "rate", "-1e-3", "--force"])
     ['-p', 'rate', ' -1e-3', '--force']
     """
-    shielded, i = list(words), 0
-    while i < len(words):
-        named = words[i] == "-p" and i + 2 < len(words)
-        if named:
-            shielded[i + 2] = f" {words[i + 2]}"
-        i += 3 if named else 1
+    rest, shielded = iter(words), []
+    for word in rest:
+        shielded.append(word)
+        if word == "-p":
+            shielded += [*islice(rest, 1), *(f" {value}" for value in islice(rest, 1))]
     return shielded
 
 
 def _overview() -> str:
     lines = ["usage: reidlib COMMAND [OPTIONS]; reidlib COMMAND --help shows the options", ""]
     for name, command in COMMANDS.items():
-        lines += [f"  {name:10}{command.about}", f"  {'':10}reidlib {command.example}"]
+        lines += [f"  {name:10}{command.about}", f"  {'':10}reidlib {name} {command.example}"]
     return "\n".join(lines)
 
 

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import colors
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -22,21 +21,13 @@ RIGHT, WRONG, SAME_CAMERA, QUERY = "#2a9d3a", "#d1343b", "#9a9a9a", "#1f5fb4"
 
 def style() -> None:
     """Set the look of every figure of a notebook: light grid, readable sizes, high resolution."""
-    plt.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "savefig.dpi": 150,
-            "savefig.bbox": "tight",
-            "font.size": 10,
-            "axes.titlesize": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "legend.frameon": False,
-            "image.interpolation": "nearest",
-        }
-    )
+    plt.rc("figure", dpi=110)
+    plt.rc("savefig", dpi=150, bbox="tight")
+    plt.rc("axes", titlesize=11, grid=True)
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("grid", alpha=0.25)
+    plt.rc("legend", frameon=False)
+    plt.rc("image", interpolation="nearest")
 
 
 def to_pictures(images: Tensor) -> np.ndarray:
@@ -87,6 +78,7 @@ def image_grid(
             axis.axis("off")
             continue
         axis.imshow(pictures[i], aspect="auto")
+        axis.autoscale(False)  # what is drawn over a picture does not move its edges
         border = borders[i] if borders else None
         for spine in axis.spines.values():
             spine.set(visible=border is not None, color=border or "none", linewidth=2.5)
@@ -96,14 +88,8 @@ def image_grid(
             axis.set_title(column_labels[i], fontsize=9, pad=4)
         if row_labels and i % columns == 0:
             axis.set_ylabel(row_labels[i // columns], rotation=0, ha="right", va="center", fontsize=9)
-    figure.subplots_adjust(
-        left=left / size[0],
-        right=1,
-        bottom=0,
-        top=1 - (top + title_room) / size[1],
-        wspace=0.06,
-        hspace=0.05 + title_room / height,
-    )
+    margins = {"left": left / size[0], "right": 1, "bottom": 0, "top": 1 - (top + title_room) / size[1]}
+    figure.subplots_adjust(**margins, wspace=0.06, hspace=0.05 + title_room / height)
     return figure
 
 
@@ -181,13 +167,12 @@ def percent(table: pd.DataFrame, except_for: Sequence[str] = ()) -> pd.DataFrame
 
 def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str = "") -> Figure:
     """Draw CMC curves in percent, each a tensor [max_rank] of fractions."""
-    figure, axis = plt.subplots(figsize=(5.6, 3.6))
-    for name, cmc in curves.items():
-        values = np.asarray(cmc)[:max_rank] * 100
-        axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
-    axis.set(xlabel="rank k", ylabel="CMC(k), percent", ylim=(0, 101), title=title)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    percents = {name: pd.Series(np.asarray(cmc)[:max_rank] * 100) for name, cmc in curves.items()}
+    ranks = {name: values.set_axis(values.index + 1) for name, values in percents.items()}
+    figure = learning_curves(ranks, xlabel="rank k", ylabel="CMC(k), percent", title=title)
+    figure.axes[0].set_ylim(0, 101)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.axes[0].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -223,23 +208,12 @@ def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *,
     Args:
         batch: `images`, `keypoints`, `masks` and `parsing` of `PersonImages.batch`.
     """
-    pictures = to_pictures(batch["images"])
-    n, aspect = len(pictures), pictures.shape[2] / pictures.shape[1]
-    figure, axes = plt.subplots(4, n, figsize=(n * (height * aspect + 0.06) + 0.9, 4 * (height + 0.06)), squeeze=False)
-    labels = colors.ListedColormap(lip_palette()[:20] / 255)
-    for i in range(n):
-        axes[0, i].imshow(pictures[i])
-        axes[1, i].imshow(pictures[i])
-        draw_keypoints(axes[1, i], batch["keypoints"][i], limbs)
-        axes[2, i].imshow(batch["masks"][i].cpu(), cmap="gray", vmin=0, vmax=255)
-        axes[3, i].imshow(batch["parsing"][i].cpu(), cmap=labels, vmin=0, vmax=19)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[], xlim=(-0.5, pictures.shape[2] - 0.5), ylim=(pictures.shape[1] - 0.5, -0.5))
-        axis.grid(False)
-        axis.spines[:].set_visible(False)
-    for axis, label in zip(axes[:, 0], ("image", "key points", "mask", "parsing"), strict=True):
-        axis.set_ylabel(label, rotation=0, ha="right", va="center")
-    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    images, masks, parsing = (batch[name].cpu() for name in ("images", "masks", "parsing"))
+    colours = torch.from_numpy(lip_palette())[parsing.long()].permute(0, 3, 1, 2)
+    rows = {"image": images, "key points": images, "mask": masks[:, None].expand_as(images), "parsing": colours}
+    figure = image_rows(rows, height=height)
+    for axis, keypoints in zip(figure.axes[len(images) :], batch["keypoints"], strict=False):
+        draw_keypoints(axis, keypoints, limbs)
     return figure
 
 

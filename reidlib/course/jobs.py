@@ -14,12 +14,11 @@ import nbformat
 import torch
 
 from reidlib.course import settings
-from reidlib.course.runs import NOT_NUMBERS, RESULTS, run_id
+from reidlib.course.runs import RESULTS, STATUS, run_id
 from reidlib.course.settings import ParameterError, UnreadableNotebook
 from reidlib.files import REPOSITORY, resolve
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-STATUS = "status.json"
 
 
 def find_notebooks(patterns: Sequence[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
@@ -28,23 +27,18 @@ def find_notebooks(patterns: Sequence[str] = (), folder: Path = NOTEBOOKS) -> li
     Raises FileNotFoundError naming the pattern without a match and the notebooks there are.
     """
     there = sorted(folder.glob("*.ipynb"))
-    if not patterns:
-        return there
     found: set[Path] = set()
-    for pattern in patterns:
+    for pattern in patterns or ["*"]:
         path = Path(pattern).expanduser()
-        matches = [path.absolute()] if path.is_file() else []
+        matches = [path] if path.is_file() else []
         if not matches and path.name != pattern:  # it names a folder
-            matches = [match.absolute() for match in path.parent.glob(path.name) if match.suffix == ".ipynb"]
-        matches = matches or [
-            match
-            for match in there
-            if match.match(pattern) or match.stem.startswith(f"{pattern}_") or match.stem == pattern
-        ]
+            matches = [match for match in path.parent.glob(path.name) if match.suffix == ".ipynb"]
+        ends = ("", ".ipynb", "_*")
+        matches = matches or [match for match in there if any(match.match(f"{pattern}{end}") for end in ends)]
         if not matches:
             names = ", ".join(match.stem for match in there) or "none"
             raise FileNotFoundError(f"no notebook matches {pattern!r}; in {folder} there are: {names}")
-        found |= set(matches)
+        found |= {match.absolute() for match in matches}
     return sorted(found)
 
 
@@ -73,12 +67,6 @@ class Job:
         """The executed copy."""
         return self.folder / self.notebook.name
 
-    @property
-    def measured_seconds(self) -> float | None:
-        """Seconds that this profile took on two CPU cores, as noted in the notebook's metadata; None if unknown."""
-        notes = self.content.metadata.get("reidlib", {})
-        return notes.get("seconds_on_two_cores", {}).get(self.values.get("profile"))
-
     @cached_property
     def content(self) -> nbformat.NotebookNode:
         """The notebook, without cells where it cannot be read."""
@@ -86,14 +74,12 @@ class Job:
 
     @cached_property
     def code(self) -> str:
-        """Hash of everything that decides the numbers: the notebook's cells, reidlib's sources, torch, parameters."""
-        digest = hashlib.sha256()
+        """Hash of what decides the numbers beside the parameters: the notebook's cells, reidlib's sources, torch."""
+        digest = hashlib.sha256(torch.__version__.encode())
         for cell in self.content.cells:
             digest.update(f"{cell.cell_type}\0{cell.source}\0".encode())
         for path in sorted((REPOSITORY / "reidlib").rglob("*.py")):
             digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes())
-        kept = {name: value for name, value in self.values.items() if name not in NOT_NUMBERS}
-        digest.update(json.dumps([torch.__version__, kept], sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
     def status(self) -> dict[str, Any]:
@@ -128,10 +114,10 @@ def plan(
     settings.check_names(parameters, given, notebook.name)
     if "output_root" in given:
         raise ParameterError(f"{notebook.name}: output_root is no choice of one run here; use --output-root")
-    convert = settings.check_value if typed else (lambda parameter, value: settings.parse_value(parameter, str(value)))
+    convert = settings.check_value if typed else settings.read_value
     try:
         for name, value in {"--output-root": root, **given}.items():
-            if not str(value).isascii() and re.search("[\ud800-\udfff]", str(value)):
+            if re.search("[\ud800-\udfff]", str(value)):
                 raise ParameterError(f"{name} = {str(value)!r} holds bytes that are no UTF-8")
         values = {name: convert(parameters[name], value) for name, value in given.items()}
         if "output_root" in parameters:

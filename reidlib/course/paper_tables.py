@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from reidlib.checks import check_choice
+from reidlib.checks import check_choice, reading_inputs
 from reidlib.course import sweeps
 from reidlib.files import resolve
 
@@ -159,9 +159,12 @@ def run(options: argparse.Namespace) -> int:
     """Print each paper's claims beside what is recorded in the table of its notebook, `NN_<paper>.csv`."""
     tables = {path.stem.partition("_")[2]: path.stem for path in sorted((sweeps.NOTEBOOKS / "recorded").glob("*.csv"))}
     papers = [name for name in tables if name in set(pd.read_csv(resolve(FOLDER) / "claims.csv").paper)]
-    for paper in options.paper or papers:
-        check_choice("paper", paper, papers)
-        board = check_claims(rows_of(sweeps.recorded(tables[paper])), paper)
+    with reading_inputs():
+        for paper in options.paper:
+            check_choice("paper", paper, papers)
+        ours = {paper: rows_of(sweeps.recorded(tables[paper])) for paper in options.paper or papers}
+    for paper, rows in ours.items():
+        board = check_claims(rows, paper)
         counts = ", ".join(f"{number} {verdict}" for verdict, number in board.verdict.value_counts().items())
         print(f"{paper} (recorded in {tables[paper]}): {counts}")
         print(board.drop(columns=["paper a", "paper b", "direction"]).round(1).to_string(max_colwidth=90))

@@ -2,7 +2,7 @@
 
 import argparse
 import errno
-import json
+import io
 import logging
 import os
 import re
@@ -10,18 +10,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from reidlib.checks import reading_inputs
 from reidlib.course.index import write_index
-from reidlib.course.jobs import NOTEBOOKS, STATUS, Job, find_notebooks, plan
-from reidlib.course.runs import FOLDER_VARIABLE, RESULTS, RESUME_VARIABLE
+from reidlib.course.jobs import NOTEBOOKS, Job, find_notebooks, plan
+from reidlib.course.runs import FOLDER_VARIABLE, RESULTS, RESUME_VARIABLE, STATUS, write_json, write_text
 from reidlib.course.settings import PROFILES, ParameterError, UnreadableNotebook, read_parameters
-from reidlib.files import REPOSITORY, InUseError, atomic_path, locked, resolve
+from reidlib.files import REPOSITORY, InUseError, locked, resolve
+from reidlib.machine import SECONDS_BETWEEN_LINES
 
-SECONDS_BETWEEN_LINES = 5.0
+say = partial(print, flush=True)
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,7 @@ class Outcome:
     error: str = ""
 
 
-def execute(
-    job: Job, *, show: Callable[[str], None] = print, force: bool = False, threads: int | None = None
-) -> Outcome:
+def execute(job: Job, *, show: Callable[[str], None] = say, force: bool = False, threads: int | None = None) -> Outcome:
     """Run one job into its folder: executed notebook, HTML, status.json; `show` gets a line now and then.
 
     A run that was interrupted, of the same code and parameters, finds its checkpoints again unless `force`. A folder
@@ -56,14 +57,13 @@ def execute(
     except InUseError as error:
         return Outcome(job, "busy", error=str(error))
     except OSError as error:
-        return Outcome(job, "failed", time.monotonic() - started, "", _words(error, job))
+        return Outcome(job, "failed", time.monotonic() - started, "", error_words(error, job.folder))
 
 
 def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | None) -> Outcome:
     from papermill.exceptions import PapermillExecutionError
 
     resume = not force and job.status().get("code") == job.code
-    job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / RESULTS).unlink(missing_ok=True)
     _write_status(job, status="running")
     started = time.monotonic()
@@ -82,35 +82,34 @@ def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | 
         _write_status(job, status="stopped", seconds=time.monotonic() - started)
         raise
     except Exception as failure:  # a dead kernel, a notebook that is no notebook: the next one may still run
-        cell, error = lines.heading, _words(failure, job)
+        cell, error = lines.heading, error_words(failure, job.folder)
     seconds = time.monotonic() - started
     if job.executed.is_file():
         try:
             _to_html(job.executed)
         except Exception as failure:  # its numbers are recorded all the same
-            export = f"{job.executed.name} cannot be shown as HTML: {_words(failure, job)}"
+            export = f"{job.executed.name} cannot be shown as HTML: {error_words(failure, job.folder)}"
             show(f"  {job.name}: {export}")
     status = "failed" if error else "done"
     _write_status(job, status=status, seconds=seconds, cell=cell, error=error, export=export)
     return Outcome(job, status, seconds, cell, error)
 
 
-def _words(error: Exception, job: Job) -> str:
+def error_words(error: Exception, path: Path) -> str:
+    """Say in words what stopped the work at `path`."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: {job.folder} could not be written; free some space and give the same command again"
+        return f"the disk is full: {path} could not be written; free some space and give the same command again"
     return str(error) if isinstance(error, UnreadableNotebook) else f"{type(error).__name__}: {error}"
 
 
 def _write_status(job: Job, **facts: Any) -> None:
-    headings = re.findall(
-        r"^#\s+(.+)$", "\n".join(c.source for c in job.content.cells if c.cell_type == "markdown"), re.MULTILINE
-    )
-    facts = {"title": headings[0] if headings else job.name, "code": job.code, "parameters": dict(job.values), **facts}
-    with atomic_path(job.folder / STATUS) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2, default=str) + "\n", encoding="utf-8")
+    text = "\n".join(cell.source for cell in job.content.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^#\s+(.+)$", text, re.MULTILINE)
+    known = {"title": heading[1] if heading else job.name, "code": job.code, "parameters": dict(job.values)}
+    write_json(job.folder / STATUS, known | facts)
 
 
-class _Lines:
+class _Lines(io.TextIOBase):
     """Progress for a terminal or a log: the cell, and the last line that the notebook printed."""
 
     def __init__(self, job: Job, show: Callable[[str], None]) -> None:
@@ -124,24 +123,16 @@ class _Lines:
         headings = re.findall(r"^#+\s+(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         self.heading = headings[-1] if headings else self.heading
         self.cell, self.printed = f"cell {cell_index + 1} of {self.cells}", ""
-        self.tell()
+        self.write("")
 
     def write(self, text: str) -> None:
-        """Take what the notebook prints (papermill's stdout_file)."""
-        lines = [line for line in text.splitlines() if line.strip()]
-        self.printed = lines[-1] if lines else self.printed
-        self.tell()
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def tell(self) -> None:
-        """Show a line, if the last one is old enough."""
+        """Take what the notebook prints (papermill's stdout_file), and show a line if the last one is old enough."""
+        self.printed = text.strip().rpartition("\n")[2] or self.printed
         now = time.monotonic()
         if now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
             parts = [f"  {self.name}", self.cell, f"{now - self.started:.0f} s", self.heading, self.printed[:80]]
-            self.show(" · ".join(part for part in parts if part))
+            self.show(" · ".join(filter(None, parts)))
 
 
 def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> None:
@@ -179,69 +170,43 @@ def _to_html(executed: Path) -> None:
     # nothing that waits for a network before the page shows: no require.js, formulas typeset when MathJax arrives
     body, _ = HTMLExporter(require_js_url="data:text/javascript,").from_filename(str(executed))
     body = re.sub(r'<script src="(?=[^"]*mathjax)', '<script async src="', body)
-    with atomic_path(executed.with_suffix(".html")) as temporary:
-        temporary.write_text(body, encoding="utf-8")
+    write_text(executed.with_suffix(".html"), body)
 
 
 def announce(jobs: Sequence[Job], *, force: bool = False) -> str:
     """Say before the start how many notebooks will run and how long that took on two CPU cores."""
     pending = [job for job in jobs if force or not job.is_done()]
-    seconds = [job.measured_seconds for job in pending]
+    notes = [job.content.metadata.get("reidlib", {}).get("seconds_on_two_cores", {}) for job in pending]
+    times = [note.get(job.values.get("profile")) for job, note in zip(pending, notes, strict=True)]
+    known = [seconds for seconds in times if seconds is not None]
     words = f"{len(pending)} of {len(jobs)} notebooks to run"
-    if not pending:
-        return words
-    known = sum(value for value in seconds if value is not None)
-    unknown = seconds.count(None)
-    if unknown < len(pending):
-        words += (
-            f": about {max(1, round(known / 60))} min on two CPU cores" if known >= 60 else f": about {known:.0f} s"
-        )
-        words += f" (and {unknown} of unknown length)" if unknown else ""
-    return words + ("; the first run also renders the data set" if not _has_data(pending) else "")
+    if known:
+        seconds = sum(known)
+        words += f": about {seconds / 60:.0f} min on two CPU cores" if seconds >= 60 else f": about {seconds:.0f} s"
+        words += f" (and {times.count(None)} of unknown length)" if None in times else ""
+    rendered = [job.values.get("data_root", "data") for job in pending if job.values.get("dataset") == "procedural"]
+    has_data = all(any((resolve(root) / "procedural").glob("*")) for root in rendered)
+    return words if has_data else f"{words}; the first run also renders the data set"
 
 
-def _has_data(jobs: Sequence[Job]) -> bool:
-    """Say whether rendered data lies where these jobs look for it, or they want none."""
-    roots = {resolve(job.values.get("data_root", "data")) for job in jobs if job.values.get("dataset") == "procedural"}
-    return all(any((root / "procedural").glob("*")) for root in roots)
+def _run_one(job: Job, head: str, force: bool) -> Outcome:
+    """Run a job unless it is done already, and say what becomes of it."""
+    if not force and job.is_done():
+        say(f"{head}: already done with these parameters and this code (--force runs it again)")
+        return Outcome(job, "skipped")
+    say(f"{head}: running into {job.folder}")
+    outcome = execute(job, force=force)
+    ended = f"failed at {outcome.cell or 'the start'}: {outcome.error}" if outcome.error else "done"
+    say(f"{head}: {ended} after {outcome.seconds:.0f} s")
+    return outcome
 
 
-def run_all(
-    jobs: Sequence[Job],
-    *,
-    force: bool = False,
-    keep_going: bool = True,
-    show: Callable[[str], None] = print,
-    after_each: Callable[[list[Outcome], Sequence[Job]], None] = lambda outcomes, waiting: None,
-) -> list[Outcome]:
-    """Run `jobs` one after another, skipping what is done; `after_each` gets the outcomes so far and what waits."""
-    outcomes: list[Outcome] = []
-    for number, job in enumerate(jobs, start=1):
-        head = f"[{number}/{len(jobs)}] {job.name}"
-        if not force and job.is_done():
-            show(f"{head}: already done with these parameters and this code (--force runs it again)")
-            outcomes.append(Outcome(job, "skipped"))
-        else:
-            show(f"{head}: running into {job.folder}")
-            outcomes.append(outcome := execute(job, show=show, force=force))
-            ended = f"failed at {outcome.cell or 'the start'}: {outcome.error}" if outcome.error else "done"
-            show(f"{head}: {ended} after {outcome.seconds:.0f} s")
-        after_each(outcomes, jobs[number:])
-        if outcomes[-1].status == "failed" and not keep_going:
-            break
-    return outcomes
-
-
-def failures(outcomes: Sequence[Outcome]) -> str:
-    """Return a table of what failed and where; empty if nothing did."""
-    rows = [
-        (o.job.name, o.cell or "-", " ".join(o.error.split())[:100], str(o.job.executed)) for o in outcomes if o.error
-    ]
-    if not rows:
-        return ""
+def _failures(failed: Sequence[Outcome]) -> str:
+    """Return a table of what failed and where."""
+    rows = [(o.job.name, o.cell or "-", " ".join(o.error.split())[:100], str(o.job.executed)) for o in failed]
     rows = [("notebook", "cell", "error", "executed notebook"), *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -262,38 +227,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run notebooks and write their index; return 0 if all is well, 1 if one failed, 2 if a listed one is faulty."""
-    given = {name: value.removeprefix(" ") for name, value in options.parameters}
-    if options.profile:
-        given["profile"] = options.profile
-    notebooks = find_notebooks(options.notebooks, Path(options.folder))
-    if not notebooks:
-        raise FileNotFoundError(f"there are no notebooks in {options.folder}")
-    if options.list:
-        return _list(notebooks)
-    jobs = [plan(notebook, given, output_root=options.output_root) for notebook in notebooks]
+    with reading_inputs():
+        given = {name: value.removeprefix(" ") for name, value in options.parameters}
+        given |= {"profile": options.profile} if options.profile else {}
+        notebooks = find_notebooks(options.notebooks, Path(options.folder))
+        if options.list:
+            return _list(notebooks)
+        jobs = [plan(notebook, given, output_root=options.output_root) for notebook in notebooks]
     root = resolve(options.output_root)
 
-    def show(line: str) -> None:
-        print(line, flush=True)
-
-    def index(outcomes: Sequence[Outcome], waiting: Sequence[Job]) -> None:
+    def index(waiting: Sequence[Job]) -> None:
         try:
             write_index(root, waiting)
         except OSError as error:
             print(f"the index could not be written: {error}", file=sys.stderr)
 
-    show(announce(jobs, force=options.force))
-    index([], jobs)
+    say(announce(jobs, force=options.force))
+    index(jobs)
+    outcomes: list[Outcome] = []
     try:
-        outcomes = run_all(jobs, force=options.force, keep_going=options.keep_going, show=show, after_each=index)
+        for number, job in enumerate(jobs, start=1):
+            outcomes.append(_run_one(job, f"[{number}/{len(jobs)}] {job.name}", options.force))
+            index(jobs[number:])
+            if outcomes[-1].status == "failed" and not options.keep_going:
+                break
     except KeyboardInterrupt:
-        index([], [])
+        index([])
         raise
     print(f"results: {root / 'index.html'}")
-    table = failures(outcomes)
-    if table:
-        print(f"\n{sum(bool(o.error) for o in outcomes)} of {len(jobs)} notebooks failed:\n{table}", file=sys.stderr)
-    return 1 if table else 0
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if failed:
+        print(f"\n{len(failed)} of {len(jobs)} notebooks failed:\n{_failures(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _list(notebooks: Sequence[Path]) -> int:

@@ -38,9 +38,9 @@ from reidlib.checks import check_choice
 from reidlib.course.settings import PROFILES, Settings
 from reidlib.evaluators import SplitScores
 from reidlib.files import atomic_path, resolve
-from reidlib.machine import commit, device_name, peak_memory, pick_device
+from reidlib.machine import commit, device_name, peak_memory, pick_device, watch_memory
 
-RESULTS = "results.json"
+RESULTS, STATUS = "results.json", "status.json"  # what the notebook leaves, and what the runner says of it
 MARKER = ".reidlib-run"  # only a folder that holds it is ever emptied
 FOLDER_VARIABLE, RESUME_VARIABLE = "REIDLIB_RUN_DIR", "REIDLIB_RESUME"  # the runner's word to the notebook's kernel
 NOT_NUMBERS = ("output_root",)  # parameters that decide where, not what
@@ -55,10 +55,21 @@ def run_id(parameters: Mapping[str, Any]) -> str:
     True
     """
     kept = {name: value for name, value in parameters.items() if name not in NOT_NUMBERS}
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
     profile = parameters.get("profile", "run")
     check_choice("profile", profile, (*PROFILES, "run"))
-    return f"{profile}-{digest}"
+    return f"{profile}-{hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]}"
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all, as `files.atomic_path` does, and return its path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write a JSON file to be read by people too; what JSON does not know becomes its text."""
+    return write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 @dataclass
@@ -73,6 +84,7 @@ class Run:
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     figures: dict[str, Path] = field(default_factory=dict)
     checkpoints: list[Path] = field(default_factory=list)
+    since: int | None = 0  # when its memory began to be measured, see `machine.watch_memory`
 
     def path(self, *names: str) -> Path:
         """Return a path inside the run's folder, e.g. for `training.fit(..., run.path("ide_lsr"))`."""
@@ -151,27 +163,20 @@ class Run:
             "parameters": self.parameters,
             "commit": commit(),
             "versions": {
-                "reidlib": metadata.version("reidlib") if _installed() else "source",
+                "reidlib": next((one.version for one in metadata.distributions(name="reidlib")), "source"),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self.started, 3),
-            "peak_memory_bytes": peak_memory(self.device),
+            "peak_memory_bytes": peak_memory(self.device, self.since),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics": self.values,
-            "figures": [self._inside(path) for path in self.figures.values()],
-            "checkpoints": [self._inside(path) for path in self.checkpoints],
+            "figures": [f"figures/{path.name}" for path in self.figures.values()],
+            "checkpoints": [path.as_posix().removeprefix(f"{self.folder.as_posix()}/") for path in self.checkpoints],
         }
-        path = self.path(RESULTS)
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
-        return path
-
-    def _inside(self, path: Path) -> str:
-        """Name a file by its path inside the folder where it lies in it."""
-        return (path.relative_to(self.folder) if path.is_relative_to(self.folder) else path).as_posix()
+        return write_json(self.path(RESULTS), results)
 
 
 def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool = False) -> Run:
@@ -197,7 +202,7 @@ def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool
         for path in sorted(folder.iterdir()):
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.suffix not in (".ipynb", ".html") and path.name not in (MARKER, "status.json"):
+            elif path.suffix not in (".ipynb", ".html") and path.name not in (MARKER, STATUS):
                 path.unlink()
     (folder / RESULTS).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,12 +211,9 @@ def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (for libraries that use the global generator)
     torch.manual_seed(seed)
-    return Run(notebook, parameters, folder, pick_device(parameters.get("device", "auto")))
+    device = pick_device(parameters.get("device", "auto"))
+    return Run(notebook, parameters, folder, device, since=watch_memory(device))
 
 
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [n for n in names if n == pattern or n.startswith(f"{pattern}/") or fnmatch.fnmatchcase(n, pattern)]
-
-
-def _installed() -> bool:
-    return any(True for _ in metadata.distributions(name="reidlib"))

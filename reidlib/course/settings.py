@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DATA_SIZES = {"smoke": "smoke", "course": "course", "paper": "full"}  # of rendered data, by profile
 PROFILES = tuple(DATA_SIZES)
 SHARED = ("profile", "dataset", "data_root", "image_size", "seed", "device", "output_root")
-_TYPES = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "tuple": tuple, "dict": dict}
+_TYPES = {"bool": bool, "int": int, "float": int | float, "str": str, "list": list, "tuple": tuple, "dict": dict}
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -87,17 +87,17 @@ class Settings:
         Raises:
             ParameterError: there are no annotations, a shared parameter is missing, or a value does not fit.
         """
-        types = {name: _written(kind) for name, kind in cell.get("__annotations__", {}).items()}
+        types = cell.get("__annotations__", {})
         if not types:
-            raise ParameterError(
-                "there are no parameters: run the notebook's parameters cell (name: type = value) first"
-            )
+            raise ParameterError("there are no parameters: run the notebook's parameters cell (name: type = value)")
         gone = [name for name in types if name not in cell]
         if gone:
             raise ParameterError(f"the parameters cell names {', '.join(gone)}, which have no value")
-        return cls(
-            {n: read_value(Parameter(n, kind, None, ""), cell[n]) for n, kind in types.items()}, paper_image_size
-        )
+        values = {}
+        for name, kind in types.items():
+            written = kind.__name__ if isinstance(kind, type) else str(kind)  # int, or list[int] and float | None
+            values[name] = read_value(Parameter(name, written, None, ""), cell[name])
+        return cls(values, paper_image_size)
 
     def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("values", {})
@@ -134,15 +134,14 @@ class Settings:
         Rendered people are the same whatever `seed` is, so that seeds differ in the training alone; `seed=` here
         renders others. `dataset=` reads another set of the same folder, for transfer.
         """
-        options = {"scene": scene, "size": DATA_SIZES[self.profile]} | options
-        return load(options.pop("dataset", self.dataset), self.data_root, self.size, **options)
+        options = {"dataset": self.dataset, "scene": scene, "size": DATA_SIZES[self.profile]} | options
+        return load(options.pop("dataset"), self.data_root, self.size, **options)
 
     def load_splits(self, name: str, count: int, scene: str = "retrieval", **options: Any) -> Iterator[Benchmark]:
         """Load the first `count` splits of another data set, rendered or real (CUHK01's both ways; most have one)."""
         options = {"scene": scene, "size": DATA_SIZES[self.profile]} | options
-        options |= {"network": name} if self.dataset == "procedural" else {}
-        reader = "procedural" if self.dataset == "procedural" else name
-        every = load_splits(reader, self.data_root, self.size, **options)
+        reader, network = ("procedural", {"network": name}) if self.dataset == "procedural" else (name, {})
+        every = load_splits(reader, self.data_root, self.size, **options | network)
         yield from itertools.islice(every, count * (2 if name == "cuhk01" else 1))
 
 
@@ -171,63 +170,54 @@ def read_notebook(notebook: str | os.PathLike) -> "NotebookNode":
         raise UnreadableNotebook(f"{Path(notebook).name} cannot be read as a notebook: {words}") from error
 
 
-def read_parameters(notebook: "str | os.PathLike | NotebookNode") -> dict[str, Parameter]:
-    """Read the parameters of a notebook, in their order.
+def read_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
+    """Read the parameters of a notebook file, in their order.
 
-    Raises UnreadableNotebook, and ParameterError naming every fault at once: the first code cell is not tagged
+    Raises UnreadableNotebook, and ParameterError naming every faulty line at once: the first code cell is not tagged
     `parameters`, a line is no `name: type = literal  # comment`, a default is not of its type.
     """
-    where = "the notebook" if isinstance(notebook, Mapping) else Path(notebook).name
-    nb = notebook if isinstance(notebook, Mapping) else read_notebook(notebook)
-    cells = [cell for cell in nb.cells if cell.cell_type == "code"]
+    where = Path(notebook).name
+    cells = [cell for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
     if not cells or "parameters" not in cells[0].metadata.get("tags", []):
         raise ParameterError(f"{where}: the first code cell must carry the tag 'parameters'")
     try:
-        parameters, faults = _read_cell(cells[0].source)
+        lines = ast.parse(cells[0].source).body
+        tokens = list(tokenize.generate_tokens(io.StringIO(cells[0].source).readline))
     except SyntaxError as error:
         raise ParameterError(f"{where}: the parameters cell is no Python: {error}") from error
+    comments = {t.start[0]: t.string.lstrip("#").strip() for t in tokens if t.type == tokenize.COMMENT}
+    parameters, faults = {}, []
+    for line in lines:
+        try:
+            parameter = _read_line(line, comments.get(line.end_lineno, ""))
+            if parameter.name in parameters:
+                raise ParameterError(f"{parameter.name} stands twice")
+            parameters[parameter.name] = parameter
+        except ParameterError as error:
+            faults.append(f"line {line.lineno}: {error}")
     if faults:
         raise ParameterError(f"{where}: parameters cell: " + "; ".join(faults))
     return parameters
 
 
-def _read_cell(source: str) -> tuple[dict[str, Parameter], list[str]]:
-    tree = ast.parse(source)
-    comments = {
-        token.start[0]: token.string.lstrip("#").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    parameters, faults = {}, []
-    for node in tree.body:
-        line = f"line {node.lineno}"
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            faults.append(f"{line}: {node.targets[0].id} has no type, write '{node.targets[0].id}: type = ...'")
-            continue
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            faults.append(f"{line}: only 'name: type = literal  # comment' may stand here")
-            continue
-        name, written = node.target.id, ast.unparse(node.annotation)
-        try:
-            default = ast.literal_eval(node.value)
-            check_value(parameter := Parameter(name, written, default, comments.get(node.end_lineno, "")), default)
-        except ParameterError as error:
-            faults.append(f"{line}: {error}")
-            continue
-        except ValueError:
-            faults.append(f"{line}: {name} is not a literal; compute it in the next cell (papermill would not redo it)")
-            continue
-        if not parameter.help:
-            faults.append(f"{line}: {name} has no comment on its line")
-        if name in parameters:
-            faults.append(f"{line}: {name} stands twice")
-        parameters[name] = parameter
-    return parameters, faults
-
-
-def _written(kind: Any) -> str:
-    """Write a type as the cell has it: `int`, `list[int]`, `float | None`."""
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+def _read_line(line: ast.stmt, comment: str) -> Parameter:
+    match line:
+        case ast.Assign(targets=[ast.Name(name), *_]):
+            raise ParameterError(f"{name} has no type, write '{name}: type = ...'")
+        case ast.AnnAssign(target=ast.Name(name), value=ast.expr()):
+            pass
+        case _:
+            raise ParameterError("only 'name: type = literal  # comment' may stand here")
+    try:
+        default = ast.literal_eval(line.value)
+    except (ValueError, TypeError) as error:
+        reason = "is not a literal; compute it in the next cell (papermill would not redo it)"
+        raise ParameterError(f"{name} {reason}") from error
+    parameter = Parameter(name, ast.unparse(line.annotation), default, comment)
+    check_value(parameter, default)
+    if not comment:
+        raise ParameterError(f"{name} has no comment on its line")
+    return parameter
 
 
 def check_value(parameter: Parameter, value: Any) -> Any:
@@ -237,77 +227,56 @@ def check_value(parameter: Parameter, value: Any) -> Any:
     """
     if not _fits(ast.parse(parameter.type, mode="eval").body, value, parameter):
         raise ParameterError(f"{parameter.name} = {value!r} is {type(value).__name__}, it must be {parameter.type}")
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):  # papermill hands over JSON's lists, so a tuple may come as one
         return tuple(value) if parameter.type.startswith("tuple") else list(value)
     return float(value) if parameter.type == "float" else value
 
 
-def _fits(annotation: ast.expr, value: Any, parameter: Parameter) -> bool:
-    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
-        return _fits(annotation.left, value, parameter) or _fits(annotation.right, value, parameter)
-    if isinstance(annotation, ast.Constant) and annotation.value is None:
-        return value is None
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) in ("list", "tuple"):
-        inner = annotation.slice.elts[0] if isinstance(annotation.slice, ast.Tuple) else annotation.slice
-        # papermill hands over JSON's lists, so a tuple may come as one
-        return isinstance(value, list | tuple) and all(_fits(inner, item, parameter) for item in value)
-    kind = _TYPES.get(ast.unparse(annotation))
-    if kind is None:
-        raise ParameterError(
-            f"{parameter.name}: type {parameter.type} is not known; use {', '.join(_TYPES)}, list[...], | None"
-        )
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+def _fits(kind: ast.expr, value: Any, parameter: Parameter) -> bool:
+    match kind:
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _fits(left, value, parameter) or _fits(right, value, parameter)
+        case ast.Constant(None):
+            return value is None
+        case ast.Subscript(ast.Name("list" | "tuple"), ast.Tuple([inner, *_]) | inner):
+            return isinstance(value, list | tuple) and all(_fits(inner, item, parameter) for item in value)
+        case ast.Name(name) if name in _TYPES:
+            return isinstance(value, _TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+    known = ", ".join(_TYPES)
+    raise ParameterError(f"{parameter.name}: type {parameter.type} is not known; use {known}, list[...], | None")
 
 
 def read_value(parameter: Parameter, value: Any) -> Any:
-    """Return a value as it is where it fits the parameter's type, else read it as a command line's word.
-
-    >>> [read_value(Parameter("cameras", "list[int]", [], ""), value) for value in ("5,6", 5, [5])]
-    [[5, 6], [5], [5]]
-    """
-    try:
-        return check_value(parameter, value)
-    except ParameterError:
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
-            raise
-        return parse_value(parameter, str(value))
-
-
-def parse_value(parameter: Parameter, text: str) -> Any:
-    """Turn a command line's word into a value of the parameter's type.
+    """Return a value of the parameter's type, which a command line's word may stand for.
 
     A list is written `5,6`, `5 6` or `[5, 6]`; one word is a list of one, and nothing an empty list.
 
-    >>> parse_value(Parameter("rate", "float | None", None, ""), "-1e-3")
+    >>> [read_value(Parameter("cameras", "list[int]", [], ""), value) for value in ("5,6", 5, [5])]
+    [[5, 6], [5], [5]]
+    >>> read_value(Parameter("rate", "float | None", None, ""), "-1e-3")
     -0.001
-    >>> parse_value(Parameter("image_size", "str", "auto", ""), "128x64")
+    >>> read_value(Parameter("image_size", "str", "auto", ""), "128x64")
     '128x64'
-    >>> parse_value(Parameter("losses", "list[str]", [], ""), "softmax, lsr+triplet")
+    >>> read_value(Parameter("losses", "list[str]", [], ""), "softmax, lsr+triplet")
     ['softmax', 'lsr+triplet']
     """
-    readings = [_literal(text), text]
-    if parameter.type == "str":
-        readings.reverse()
-    if parameter.type.startswith(("list", "tuple")):
-        words = [word for word in re.split(r"[,\s]+", text.strip().strip("[]()")) if word]
-        readings += [[_literal(word) for word in words], words]
-    for value in readings:
+    readings = [_literal(value)]
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        words = [word for word in re.split(r"[,\s]+", str(value).strip().strip("[]()")) if word]
+        readings += [str(value), [_literal(word) for word in words], words]
+    for reading in readings[1:] if parameter.type == "str" else readings:
         try:
-            return check_value(parameter, value)
+            return check_value(parameter, reading)
         except ParameterError:
             continue
-    raise ParameterError(f"{parameter.name} = {text!r} does not read as {parameter.type}")
+    raise ParameterError(f"{parameter.name} = {value!r} does not read as {parameter.type}")
 
 
-def _literal(text: str) -> Any:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+def _literal(value: Any) -> Any:
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return _WORDS[value.lower()] if value.lower() in _WORDS else ast.literal_eval(value)
+    except (AttributeError, ValueError, SyntaxError):  # no text, or a plain word
+        return value
 
 
 def check_names(known: Mapping[str, Any], names: Mapping[str, Any], where: str) -> None:

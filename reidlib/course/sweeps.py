@@ -19,8 +19,10 @@ that no longer counts gets its reason in the column `superseded`. Several sweeps
 import argparse
 import itertools
 import json
+import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +30,10 @@ from typing import Any
 
 import pandas as pd
 
-from reidlib.checks import some
+from reidlib.checks import reading_inputs, some
 from reidlib.course.jobs import NOTEBOOKS, Job, plan
-from reidlib.course.runner import execute
-from reidlib.course.runs import RESULTS
+from reidlib.course.runner import Outcome, error_words, execute
+from reidlib.course.runs import RESULTS, write_text
 from reidlib.course.settings import Parameter, ParameterError, read_parameters, read_value
 from reidlib.files import atomic_path, locked
 
@@ -47,7 +49,6 @@ class Study:
 
     name: str
     notebook: Path
-    about: str
     sets: list[dict[str, Any]]
 
     def jobs(self, output_root: str | os.PathLike) -> list[Job]:
@@ -60,7 +61,7 @@ def read_study(study: str | os.PathLike, folder: Path = NOTEBOOKS) -> Study:
 
     Raises FileNotFoundError naming the studies there are, and ValueError for a file that is no study.
     """
-    there = sorted(path for path in folder.glob("*.*.json") if path.with_name(_notebook_name(path)).is_file())
+    there = sorted(path for path in folder.glob("*.*.json") if _notebook_of(path).is_file())
     path = Path(study)
     if not path.is_file():
         named = [p for p in there if str(study) in (p.stem, p.stem.partition(".")[2], p.name)]
@@ -69,19 +70,17 @@ def read_study(study: str | os.PathLike, folder: Path = NOTEBOOKS) -> Study:
             problem = "several studies are called" if named else "no study is called"
             raise FileNotFoundError(f"{problem} {str(study)!r}; in {folder} there are: {known}")
         path = named[0]
-    notebook = path.absolute().with_name(_notebook_name(path))
+    notebook = _notebook_of(path.absolute())
     if not notebook.is_file():
         raise FileNotFoundError(f"{path.name} is the study of {notebook.name}, which is not beside it")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        sets = _expand(content)
+        return Study(path.stem, notebook, _expand(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no study: {error}") from error
-    return Study(path.stem, notebook, content.get("about", ""), sets)
 
 
-def _notebook_name(study_file: Path) -> str:
-    return study_file.name.partition(".")[0] + ".ipynb"
+def _notebook_of(study_file: Path) -> Path:
+    return study_file.with_name(study_file.name.partition(".")[0] + ".ipynb")
 
 
 def _expand(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -96,17 +95,13 @@ def _expand(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     base = content.get("base", {})
     sets = [{**base, **one, **point} for one in content.get("sets", [{}]) for point in points]
-    texts = [_text(values) for values in sets]
+    texts = [json.dumps(values, sort_keys=True) for values in sets]
     doubles = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
     if doubles:
         raise ValueError(f"the same set stands twice: {doubles[0]}")
     if not sets:
         raise ValueError("it names no parameter set")
     return sets
-
-
-def _text(values: Mapping[str, Any]) -> str:
-    return json.dumps(dict(values), sort_keys=True, default=str)
 
 
 def table_path(notebook: str | os.PathLike, folder: Path = NOTEBOOKS) -> Path:
@@ -169,28 +164,25 @@ def is_recorded(job: Job, path: Path) -> bool:
     passed over where all recorded runs had the same value, and words are compared by the notebook's present types.
     """
     rows, runs = read_table(path)
-    parameters = read_parameters(job.notebook)
-    defaults = {name: value for name, value in job.values.items() if name not in job.given}
-    mine = json.loads(_text(_kept(job.values)))
+    parameters, mine = read_parameters(job.notebook), _kept(job.values)
     counting = [runs[run]["parameters"] for run in rows.loc[rows["superseded"] == "", "run"].unique()]
     for theirs in counting:
-        gone = [name for name in theirs if name not in mine]
         same = all(_same(parameters[name], theirs[name], mine[name]) for name in theirs if name in mine)
-        fixed = all(other.get(name) == theirs[name] for name in gone for other in counting)
-        if same and fixed and all(name in defaults for name in mine if name not in theirs):
+        fixed = all(other.get(name) == theirs[name] for name in set(theirs) - set(mine) for other in counting)
+        if same and fixed and not (set(mine) - set(theirs)) & set(job.given):
             return True
     return False
 
 
 def _same(parameter: Parameter, theirs: Any, mine: Any) -> bool:
     try:
-        return theirs == mine or read_value(parameter, theirs) == read_value(parameter, mine)
+        return read_value(parameter, theirs) == read_value(parameter, mine)
     except ParameterError:
         return False
 
 
 def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in NOT_RECORDED}
+    return {name: values[name] for name in sorted(values) if name not in NOT_RECORDED}
 
 
 def append(job: Job, study: str, path: Path) -> int:
@@ -200,7 +192,7 @@ def append(job: Job, study: str, path: Path) -> int:
     """
     results = json.loads((job.folder / RESULTS).read_text(encoding="utf-8"))
     values = {**job.values, **results["parameters"], **results, "study": study}
-    facts = {name: values.get(name, "") for name in FACTS} | {"parameters": json.loads(_text(_kept(job.values)))}
+    facts = {name: values.get(name, "") for name in FACTS} | {"parameters": _kept(job.values)}
     with locked(path, wait=True):
         if is_recorded(job, path):
             return 0
@@ -208,8 +200,7 @@ def append(job: Job, study: str, path: Path) -> int:
         names = (f"{job.folder.name}{'' if n == 1 else f'.{n}'}" for n in itertools.count(1))
         name = next(name for name in names if name not in set(rows["run"]))  # a repeat is a run of its own
         new = pd.DataFrame([{"run": name, "superseded": "", "metric": m, **e} for m, e in results["metrics"].items()])
-        with atomic_path(runs_path(path)) as temporary:
-            temporary.write_text(json.dumps(runs | {name: facts}, indent=1) + "\n", encoding="utf-8")
+        write_text(runs_path(path), json.dumps(runs | {name: facts}, indent=1, default=str) + "\n")
         old = path.read_bytes() if path.is_file() else b""
         text = new.to_csv(columns=list(COLUMNS), header=not old, index=False, lineterminator="\n")
         with atomic_path(path) as temporary:
@@ -221,7 +212,7 @@ def run_study(
     study: Study,
     *,
     output_root: str | os.PathLike = "runs/studies",
-    limit_minutes: float | None = None,
+    deadline: float = math.inf,
     dry_run: bool = False,
     keep_going: bool = True,
     threads: int = 1,
@@ -229,35 +220,35 @@ def run_study(
     """Run what is not recorded yet; yield (job, state, words) for each.
 
     States: "recorded", "missing" (in a dry run), "done", "failed", "busy" (another sweep runs it), "left".
-    `limit_minutes`: no run is started after so many minutes; those are "left" for another sitting.
+    `deadline`: no run is started after this time of `time.monotonic`; those are "left" for another sitting.
     `threads` of each run's kernel: sums come out otherwise with another number of them.
     """
     path = table_path(study.notebook, study.notebook.parent)
-    started, stopped = time.monotonic(), False
+    stopped = False
     for job in study.jobs(output_root):
-        late = limit_minutes is not None and time.monotonic() - started >= limit_minutes * 60
         if is_recorded(job, path):
             yield job, "recorded", ""
         elif dry_run:
             yield job, "missing", ""
-        elif stopped or late:
+        elif stopped or time.monotonic() >= deadline:
             yield job, "left", ""
-        else:
-            if not job.is_done():  # else it was killed between its end and its row
-                outcome = execute(job, show=lambda line: print(line, flush=True), threads=threads)
-                if outcome.error:
-                    state = "busy" if outcome.status == "busy" else "failed"
-                    stopped = state == "failed" and not keep_going
-                    yield job, state, f"{outcome.cell}: {outcome.error} ({job.executed})"
-                    continue
-            yield job, "done", f"{append(job, study.name, path)} metrics to {path}"
+        else:  # what is done already was killed between its end and its row
+            outcome = Outcome(job, "done") if job.is_done() else execute(job, threads=threads)
+            words = f"{outcome.cell}: {outcome.error} ({job.executed})"
+            if not outcome.error:
+                try:
+                    words = f"{append(job, study.name, path)} metrics to {path}"
+                except OSError as error:
+                    outcome, words = Outcome(job, "failed"), error_words(error, path)
+            stopped = outcome.status == "failed" and not keep_going
+            yield job, outcome.status, words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib sweep`."""
     parser.add_argument("study", nargs="+", metavar="STUDY", help="<notebook>.<study>, <study>, or a file")
     parser.add_argument("--dry-run", action="store_true", help="list what is missing and run nothing")
-    parser.add_argument("--limit-minutes", type=float, help="start no run after so many minutes")
+    parser.add_argument("--limit-minutes", type=float, default=math.inf, help="start no run after so many minutes")
     parser.add_argument("--threads", type=int, default=1, help="of each run (default: 1, as recorded numbers have)")
     parser.add_argument("--output-root", default="runs/studies", help="where runs go (relative: from the repository)")
     parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks and studies are looked for")
@@ -267,19 +258,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run studies; return 0 if nothing failed, else 1. Every parameter is checked before anything runs."""
-    studies = [read_study(name, Path(options.folder)) for name in options.study]
+    with reading_inputs():
+        studies = [read_study(name, Path(options.folder)) for name in options.study]
+        for study in studies:
+            study.jobs(options.output_root)
+            read_table(table_path(study.notebook, study.notebook.parent))
+    counts: Counter[str] = Counter()
+    how = {"dry_run": options.dry_run, "keep_going": options.keep_going, "threads": options.threads}
+    deadline = time.monotonic() + options.limit_minutes * 60
     for study in studies:
-        study.jobs(options.output_root)
-    counts: dict[str, int] = {}
-    deadline = None if options.limit_minutes is None else time.monotonic() + options.limit_minutes * 60
-    for study in studies:
-        left = None if deadline is None else (deadline - time.monotonic()) / 60
-        steps = run_study(study, output_root=options.output_root, limit_minutes=left, dry_run=options.dry_run,
-                          keep_going=options.keep_going, threads=options.threads)  # fmt: skip
+        steps = run_study(study, output_root=options.output_root, deadline=deadline, **how)
         for number, (job, state, words) in enumerate(steps, start=1):
             given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
             line = f"[{study.name} {number}/{len(study.sets)}] {given}: {state}"
             print(f"{line} · {words}" if words else line, flush=True)
-            counts[state] = counts.get(state, 0) + 1
+            counts[state] += 1
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return 1 if counts.get("failed") else 0
+    return 1 if counts["failed"] else 0

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from reidlib.checks import reading_inputs
 from reidlib.datasets import annotations
 from reidlib.datasets.pictures import SUFFIXES, UNREADABLE, open_picture, upright_rgb
 from reidlib.files import resolve
@@ -312,9 +313,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Annotate a folder; return 0, or 2 with a message where torchvision's operators are missing."""
-    find_images(resolve(options.folder))  # a wrong folder is said before the networks are loaded
     try:
-        detectors = load_detectors(options.weights, device=options.device, size=options.size)
+        with reading_inputs():
+            places = find_images(resolve(options.folder))  # a wrong folder is said before the networks are loaded
+            _Tables({place.table for place in places})
+            detectors = load_detectors(options.weights, device=options.device, size=options.size)
     except MissingOperators as error:
         print(f"reidlib annotate: {error}", file=sys.stderr)
         return 2

@@ -2,8 +2,11 @@
 
 import argparse
 
+from reidlib.checks import reading_inputs
 from reidlib.datasets import load, procedural
 from reidlib.datasets.procedural.sheets import contact_sheets
+from reidlib.datasets.procedural.write import check
+from reidlib.machine import pick_device
 from reidlib.tools.difficulty import baselines
 
 
@@ -29,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make what is asked for and print where it is, or the table."""
     which = {name: getattr(options, name) for name in ("size", "seed", "scene", "network", "difficulty")}
+    with reading_inputs():
+        check(tuple(options.image_size), options.size, options.scene, options.network, options.difficulty)
+        pick_device(options.device)
     if options.contact_sheets:
         print(*contact_sheets(options.contact_sheets), sep="\n")
     elif options.difficulty_table:

@@ -18,6 +18,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from reidlib.checks import reading_inputs
 from reidlib.evaluators.reranking import rerank
 from reidlib.evaluators.retrieval import evaluate_retrieval
 from reidlib.files import atomic_path, resolve
@@ -154,8 +155,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print a line for each size, write the table and the picture."""
-    if min(*options.sizes, options.queries, options.dimensions) < 1:
-        raise ValueError("sizes, queries and dimensions must be at least 1")
+    with reading_inputs():
+        if min(*options.sizes, options.queries, options.dimensions) < 1:
+            raise ValueError("sizes, queries and dimensions must be at least 1")
     folder = resolve(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

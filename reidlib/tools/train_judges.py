@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidlib.checks import check_choice, reading_inputs
 from reidlib.course.runs import Run
 from reidlib.datasets import PersonImages, extend, load
 from reidlib.datasets.augment import Batch, compose, enlarge_crop, erase, flip
@@ -296,6 +297,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Make the recorded judges and print how often each is right."""
+    with reading_inputs():
+        check_choice("size", given.size, ("smoke", "course"))
+        if not given.share > 0:
+            raise ValueError(f"share must be more than 0, got {given.share}")
     seen = {name: int(given.share * n) for name, n in IMAGES_SEEN.items()}
     people = {
         purpose: {p: procedural_people(seed, p, size=given.size, root=given.root) for p in SCENES}

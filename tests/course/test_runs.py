@@ -25,7 +25,7 @@ from tiny_notebooks import PARAMETERS, write_notebook
 from reidlib.__main__ import COMMANDS, main
 from reidlib.course import jobs, runner, runs
 from reidlib.course.index import format_value, write_index
-from reidlib.course.settings import Parameter, ParameterError, Settings, check_value, parse_value, read_parameters
+from reidlib.course.settings import Parameter, ParameterError, Settings, check_value, read_parameters, read_value
 from reidlib.files import locked
 from reidlib.machine import commit
 
@@ -187,14 +187,14 @@ def test_the_parameters_cell_needs_its_tag(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_words_become_values_of_the_type(kind: str, text: str, value: object):
-    result = parse_value(Parameter("x", kind, None, ""), text)
+    result = read_value(Parameter("x", kind, None, ""), text)
     assert result == value and type(result) is type(value)
 
 
 @pytest.mark.parametrize(("kind", "text"), [("int", "3.5"), ("int", "true"), ("bool", "1"), ("list[int]", "[1, 'a']")])
 def test_words_of_another_type_are_refused(kind: str, text: str):
     with pytest.raises(ParameterError, match="does not read as"):
-        parse_value(Parameter("x", kind, None, ""), text)
+        read_value(Parameter("x", kind, None, ""), text)
     with pytest.raises(ParameterError, match="must be int"):
         check_value(Parameter("x", "int", 0, ""), "3")
 
@@ -590,12 +590,10 @@ def test_every_command_explains_itself_with_an_example_that_parses(name: str, ca
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     said = capsys.readouterr().out
-    assert ended.value.code == 0 and f"example: reidlib {COMMANDS[name].example}" in said
-    command, *words = shlex.split(COMMANDS[name].example)
+    assert ended.value.code == 0 and f"example: reidlib {name} {COMMANDS[name].example}" in said
     parser = argparse.ArgumentParser()
     importlib.import_module(f"reidlib.{COMMANDS[name].module}").add_arguments(parser)
-    parser.parse_args(words)
-    assert command == name
+    parser.parse_args(shlex.split(COMMANDS[name].example))
 
 
 def test_help_lists_the_commands_and_loads_none_of_them(capsys):

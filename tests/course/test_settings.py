@@ -10,8 +10,8 @@ from reidlib.course.settings import (
     ParameterError,
     Settings,
     UnreadableNotebook,
-    parse_value,
     read_parameters,
+    read_value,
 )
 
 
@@ -104,7 +104,7 @@ def test_settings_are_frozen_and_name_what_they_have():
     ],
 )  # fmt: skip
 def test_a_list_is_written_in_three_ways(kind: str, text: str, value: object):
-    result = parse_value(Parameter("x", kind, None, ""), text)
+    result = read_value(Parameter("x", kind, None, ""), text)
     assert result == value and type(result) is type(value)
 
 

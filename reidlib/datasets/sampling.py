@@ -260,15 +260,11 @@ def mixed_batches(is_generated: Tensor, real_per_batch: int = 128, fake_per_batc
     return Sampler(reals.steps, draw)
 
 
-def same_identity_pairs(
-    pids: Tensor, camids: Tensor | None = None, cross_camera: bool = False, usable: Tensor | None = None
-) -> Tensor:
+def same_identity_pairs(pids: Tensor, usable: Tensor | None = None) -> Tensor:
     """List all ordered pairs (i, j), i != j, of images of one identity; who is nobody (pid < 0) has none.
 
     Args:
         pids: int64 [N].
-        camids: int64 [N], needed for `cross_camera`.
-        cross_camera: only pairs from two cameras.
         usable: bool [N], images that may take part (for example `poses.has_torso(keypoints)`).
 
     Returns:
@@ -286,10 +282,6 @@ def same_identity_pairs(
         first, second = torch.meshgrid(members, members, indexing="ij")
         pairs.append(torch.stack([first, second], dim=-1)[first != second])
     found = torch.cat(pairs)
-    if cross_camera:
-        if camids is None:
-            raise ValueError("cross_camera pairs need camids")
-        found = found[camids[found[:, 0]] != camids[found[:, 1]]]
     return found[torch.argsort(found[:, 0], stable=True)]
 
 

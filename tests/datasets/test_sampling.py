@@ -120,21 +120,17 @@ def test_pk_needs_enough_identities():
 
 def test_same_identity_pairs_against_a_slow_loop():
     pids = torch.randint(-1, 6, (40,), generator=seeded(0))
-    camids = torch.randint(1, 4, (40,), generator=seeded(1))
     usable = torch.rand(40, generator=seeded(2)) < 0.7
-    for cross, use in ((False, None), (True, None), (True, usable)):
+    for use in (None, usable):
         expected = [
             [i, j]
             for i in range(40)
             for j in range(40)
             if i != j and pids[i] == pids[j] >= 0
-            and not (cross and camids[i] == camids[j])
             and (use is None or (use[i] and use[j]))
         ]  # fmt: skip
-        assert same_identity_pairs(pids, camids, cross_camera=cross, usable=use).tolist() == expected
+        assert same_identity_pairs(pids, usable=use).tolist() == expected
     assert same_identity_pairs(torch.tensor([-1, -1, -3, -3, 5])).shape == (0, 2)
-    with pytest.raises(ValueError, match="camids"):
-        same_identity_pairs(pids, cross_camera=True)
 
 
 def test_batches_depend_on_the_step_alone():

@@ -37,6 +37,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -59,6 +60,8 @@ CLASSIC = Protocol(camera_rule="separate_views", gallery_shots=1, repeats=10)
 SPLITS = tuple({"split": k} for k in range(20))
 SUBSETS = ("train", "query", "gallery")
 LARGEST = 1 << 26  # bytes of an array in the .mat: 4,700 x 4,700 pixels
+DAMAGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, MemoryError)  # what h5py says of it
+CONFIG = ("train_idx", "query_idx", "gallery_idx", "labels", "filelist")  # of the new protocol
 READ_CONFIG = """
 import json, sys, numpy as np
 from scipy.io import loadmat
@@ -121,27 +124,17 @@ def read(root: str | os.PathLike, *, split: int = 0, boxes: str = "detected", pr
         names = list(_mat_cells(mat, boxes, mat.stat().st_mtime_ns))
         source = {"container": mat, "open_image": _open_from(mat, boxes)}
     listing.check_counts(folder, "CUHK03", {boxes: len(names)}, IMAGES)
-    chosen = (_classic_split if protocol == "classic" else _new_split)(folder, mat, boxes, names, split)
-    _check(chosen, names, folder)
     fields = {n: parse_name(n) for n in names}
-    pids = chosen.pids or {}
-    table = pd.DataFrame(
-        {
-            "path": [f"{sub}/{n}" for n in names],
-            "name": names,
-            "pid": [pids.get(n, fields[n][0]) for n in names],
-            "camid": [fields[n][1] for n in names],
-            "pair": [int(n[0]) for n in names],
-        }
-    )
+    chosen = (_classic_split if protocol == "classic" else _new_split)(folder, mat, boxes, fields, split)
+    pids = {n: (chosen.pids or {}).get(n, pid) for n, (pid, _, _) in fields.items()}
+    _check(chosen, pids, folder)
+    rows = [(f"{sub}/{n}", n, pids[n], view, int(n[0])) for n, (_, view, _) in fields.items()]
     return Listing(
         folder,
-        {"all": table},
+        {"all": pd.DataFrame(rows, columns=["path", "name", "pid", "camid", "pair"])},
         protocol=CLASSIC if protocol == "classic" else Protocol(),
         variant=boxes,
-        views=lambda decoded: {
-            subset: listing.select_names(decoded["all"], getattr(chosen, subset)) for subset in SUBSETS
-        },
+        views=lambda decoded: {s: listing.select_names(decoded["all"], getattr(chosen, s)) for s in SUBSETS},
         **source,
     )
 
@@ -149,24 +142,21 @@ def read(root: str | os.PathLike, *, split: int = 0, boxes: str = "detected", pr
 @lru_cache(maxsize=4)
 def _mat_cells(mat: Path, boxes: str, changed: int) -> tuple[str, ...]:
     """Name the cells of the .mat that hold an image, sorted; empty cells leave gaps. `changed`: when it was."""
-    import h5py
-
     names = []
     with _open_mat(mat) as file:
-        tables = _references(file, boxes, mat)
+        tables = _references(file, boxes)
         if len(tables) != len(PEOPLE):
             raise ValueError(f"{mat}: {boxes} must hold {len(PEOPLE)} pairs of cameras, got {len(tables)}")
         for pair, reference in enumerate(tables, start=1):
-            cells = _dataset(file, reference, mat)  # MATLAB's people x 10 lies as 10 x people
+            cells = _array(file, reference)  # MATLAB's people x 10 lies as 10 x people
             if cells.ndim != 2 or cells.shape[0] != 10 or cells.shape[1] > PEOPLE[pair - 1]:
                 raise ValueError(
                     f"{mat}: pair {pair} of {boxes} must be at most {PEOPLE[pair - 1]} people x 10 images, "
                     f"got {cells.shape[::-1]}"
                 )
-            for index, row in enumerate(cells[()], start=1):
-                for person, cell in enumerate(row, start=1):
-                    if isinstance(cell, h5py.Reference) and _may_be_image(file, cell):
-                        names.append(f"{pair}_{person:03d}_{1 + (index > 5)}_{index:02d}.png")
+            for (i, person), cell in np.ndenumerate(cells):
+                if isinstance(cell, h5py.Reference) and _may_be_image(file, cell):
+                    names.append(f"{pair}_{person + 1:03d}_{1 + (i > 4)}_{i + 1:02d}.png")
     if not names:
         raise ValueError(f"{mat} holds no {boxes} image")
     return tuple(sorted(names))
@@ -178,14 +168,14 @@ def _open_from(mat: Path, boxes: str) -> Callable[[Path], Image.Image]:
     @lru_cache(maxsize=1)
     def tables() -> list[np.ndarray]:  # opened when the first image is wanted: a cache that is whole needs none
         file = _open_mat(mat)
-        return [(file, _dataset(file, reference, mat)[()]) for reference in _references(file, boxes, mat)]
+        return [(file, _array(file, reference)) for reference in _references(file, boxes)]
 
     def open_image(path: Path) -> Image.Image:
         match = NAME.fullmatch(path.name)
         file, cells = tables()[int(match["pair"]) - 1]
-        reference = cells[int(match["index"]) - 1, int(match["person"]) - 1]
-        with _damage(mat):
-            pixels = _dataset(file, reference, mat)[()]  # [3,W,H]: MATLAB's order reversed
+        pixels = _array(
+            file, cells[int(match["index"]) - 1, int(match["person"]) - 1]
+        )  # [3,W,H]: reversed, as MATLAB's
         if pixels.ndim != 3 or pixels.shape[0] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"{mat}: an RGB image of 8 bits expected, got {pixels.dtype} {pixels.shape[::-1]}")
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
@@ -194,51 +184,47 @@ def _open_from(mat: Path, boxes: str) -> Callable[[Path], Image.Image]:
 
 
 @contextmanager
-def _damage(mat: Path) -> Iterator[None]:
+def _damage(mat: str | Path) -> Iterator[None]:
     """Turn whatever HDF5 says of a damaged file into one error that names it."""
     try:
         yield
-    except (OSError, RuntimeError, LookupError, TypeError, AttributeError, MemoryError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{mat} is not a MATLAB 7.3 (HDF5) file, or is damaged: {error}") from error
 
 
-def _open_mat(mat: Path):
-    import h5py  # here: only this file needs it
-
+def _open_mat(mat: Path) -> h5py.File:
     with _damage(mat):
         return h5py.File(mat, "r")
 
 
-def _dataset(file, key: object, mat: Path):
-    """Return an array of the .mat by name or reference, unread: one that lies in this file and is not too large."""
-    import h5py
-
-    with _damage(mat):
+def _array(file: h5py.File, key: str | h5py.Reference) -> np.ndarray:
+    """Read an array of the .mat by name or reference: one that lies in this file and is not too large."""
+    with _damage(file.filename):
         is_link = isinstance(key, str) and not isinstance(file.get(key, getlink=True), h5py.HardLink)
         data = None if is_link else file[key]
         if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual or data.nbytes > LARGEST:
             raise ValueError(
-                f"{mat}: an array in this file, of at most {LARGEST} bytes, expected; got {data or 'a link'}"
+                f"{file.filename}: an array in this file, of at most {LARGEST} bytes, expected; got {data or 'a link'}"
             )
-        return data
+        return data[()]
 
 
-def _may_be_image(file, cell) -> bool:
+def _may_be_image(file: h5py.File, cell: h5py.Reference) -> bool:
     """Say whether a cell holds three dimensions; one that cannot be looked at is read, and named, with the images."""
     try:
         return file[cell].ndim == 3
-    except (OSError, RuntimeError, LookupError, ValueError, AttributeError):
+    except (*DAMAGE, ValueError):
         return True
 
 
-def _references(file, key: str, mat: Path) -> np.ndarray:
+def _references(file: h5py.File, key: str) -> np.ndarray:
     if key not in file:
-        raise ValueError(f"{mat} must hold detected, labeled and testsets; {key} is not among {sorted(file.keys())}")
-    with _damage(mat):
-        return _dataset(file, key, mat)[()].reshape(-1)
+        there = sorted(file.keys())
+        raise ValueError(f"{file.filename} must hold detected, labeled and testsets; {key} is not among {there}")
+    return _array(file, key).reshape(-1)
 
 
-def _classic_split(folder: Path, mat: Path | None, boxes: str, names: list[str], split: int) -> Split:
+def _classic_split(folder: Path, mat: Path | None, boxes: str, fields: dict[str, tuple], split: int) -> Split:
     """Return one of the 20 splits, from the JSON file or from the .mat's test sets."""
     path = folder / f"splits_classic_{boxes}.json"
     if path.is_file():
@@ -250,22 +236,19 @@ def _classic_split(folder: Path, mat: Path | None, boxes: str, names: list[str],
             return _lists_of(entries[split], path)
         test = _people(entries[split], f"{path}, split {split}")
     elif mat is not None:
-        with _open_mat(mat) as file:
-            testsets = _references(file, "testsets", mat)
+        with _open_mat(mat) as file, _damage(mat):
+            testsets = _references(file, "testsets")
             listing.check_split(split, len(testsets), "CUHK03")
-            with _damage(mat):
-                pairs = _dataset(file, testsets[split], mat)[()].T.astype(int).tolist()
-            test = _people(pairs, f"{mat}, test set {split}")
+            pairs = _array(file, testsets[split]).T.astype(int).tolist()
+        test = _people(pairs, f"{mat}, test set {split}")
     else:
         raise FileNotFoundError(f"the classic protocol needs {path} or one of {', '.join(MAT)} in {folder}")
-    there = {parse_name(n)[0] for n in names}
-    absent = sorted(test - there)
-    if absent:
+    if absent := sorted(test - {pid for pid, _, _ in fields.values()}):
         raise FileNotFoundError(
             f"{len(absent)} test people of split {split} have no image, for example pid {absent[0]}"
         )
-    of_test = [n for n in names if parse_name(n)[0] in test]
-    return Split([n for n in names if parse_name(n)[0] not in test], of_test, of_test)
+    of_test = [n for n in fields if fields[n][0] in test]
+    return Split([n for n in fields if fields[n][0] not in test], of_test, of_test)
 
 
 def _people(pairs: object, source: str) -> set[int]:
@@ -288,7 +271,7 @@ def _lists_of(entry: object, path: Path) -> Split:
         raise ValueError(f"{path}: a split holds the lists train, query, gallery of [path, pid, camid]") from error
 
 
-def _new_split(folder: Path, mat: Path | None, boxes: str, names: list[str], split: int) -> Split:
+def _new_split(folder: Path, mat: Path | None, boxes: str, fields: dict[str, tuple], split: int) -> Split:
     """Return the 767/700 split, from its .mat or from the JSON file."""
     listing.check_split(split, 1, "CUHK03's new protocol")
     path, other = folder / f"cuhk03_new_protocol_config_{boxes}.mat", folder / f"splits_new_{boxes}.json"
@@ -305,32 +288,24 @@ def _new_split(folder: Path, mat: Path | None, boxes: str, names: list[str], spl
 
 
 def _new_config(path: Path) -> Split:
-    config = _load_config(path)
-    wanted = ("train_idx", "query_idx", "gallery_idx", "labels", "filelist")
-    if missing := [key for key in wanted if key not in config]:
-        raise ValueError(f"{path} must hold {', '.join(wanted)}; {', '.join(missing)} is missing")
-    files, labels = config["filelist"], _whole(config["labels"], f"{path}: labels", 0, 2**63 - 1)
-    if len(files) != len(labels):
-        raise ValueError(f"{path}: {len(files)} names beside {len(labels)} labels")
-    lists = []
-    for key in wanted[:3]:
-        rows = _whole(config[key], f"{path}: {key}", 1, len(files))  # MATLAB counts from 1
-        lists.append(sorted(files[row - 1] for row in rows))
-    views = config.get("camId", [])
-    if len(views) == len(files):
-        wrong = [n for n, v in zip(files, views, strict=True) if (parse_name(n) or (0, int(v)))[1] != int(v)]
-        if wrong:
-            warnings.warn(f"{path}: camId differs from the view in the names of {some(wrong)}", stacklevel=2)
-    return Split(*lists, dict(zip(files, labels, strict=True)))
-
-
-def _load_config(path: Path) -> dict[str, list]:
     """Read a MATLAB file of version 7 or older, in a process of its own: a damaged one can end Python."""
     out = subprocess.run([sys.executable, "-c", READ_CONFIG, str(path)], capture_output=True, text=True, check=False)
     if out.returncode:
         said = f"signal {-out.returncode}" if out.returncode < 0 else (out.stderr.strip() or "?").splitlines()[-1]
         raise ValueError(f"{path} is damaged, or is not a MATLAB file of version 7 or older: {said}")
-    return json.loads(out.stdout)
+    config = json.loads(out.stdout)
+    if missing := [key for key in CONFIG if key not in config]:
+        raise ValueError(f"{path} must hold {', '.join(CONFIG)}; {', '.join(missing)} is missing")
+    files, labels = config["filelist"], _whole(config["labels"], f"{path}: labels", 0, 2**63 - 1)
+    if len(files) != len(labels):
+        raise ValueError(f"{path}: {len(files)} names beside {len(labels)} labels")
+    rows = [_whole(config[key], f"{path}: {key}", 1, len(files)) for key in CONFIG[:3]]  # MATLAB counts from 1
+    views = config.get("camId", [])
+    if len(views) == len(files):
+        wrong = [n for n, v in zip(files, views, strict=True) if (parse_name(n) or (0, int(v)))[1] != int(v)]
+        if wrong:
+            warnings.warn(f"{path}: camId differs from the view in the names of {some(wrong)}", stacklevel=2)
+    return Split(*(sorted(files[i - 1] for i in listed) for listed in rows), dict(zip(files, labels, strict=True)))
 
 
 def _whole(values: list, what: str, least: int, most: int) -> list[int]:
@@ -341,16 +316,14 @@ def _whole(values: list, what: str, least: int, most: int) -> list[int]:
     return [int(value) for value in values]
 
 
-def _check(chosen: Split, names: list[str], folder: Path) -> None:
+def _check(chosen: Split, pids: dict[str, int], folder: Path) -> None:
     """Check that a split names what is there, that nothing is empty and nobody is on both sides."""
-    there = set(names)
     for subset in SUBSETS:
         listed = getattr(chosen, subset)
         if not listed:
             raise ValueError(f"the split of {folder} has no {subset} image")
-        if absent := [n for n in listed if n not in there]:
+        if absent := [n for n in listed if n not in pids]:
             raise FileNotFoundError(
                 f"{len(absent)} of the {len(listed)} {subset} images of the split are not in {folder}: {some(absent)}"
             )
-    of = chosen.pids or {n: parse_name(n)[0] for n in names}
-    listing.check_disjoint(folder, (of[n] for n in chosen.train), (of[n] for n in chosen.query + chosen.gallery))
+    listing.check_disjoint(folder, (pids[n] for n in chosen.train), (pids[n] for n in chosen.query + chosen.gallery))

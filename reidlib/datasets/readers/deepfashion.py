@@ -85,16 +85,14 @@ def read(root: str | os.PathLike, *, crop: bool = False) -> Listing:
     folder = listing.find_folder(root, ("fashion_data", "deepfashion", "DeepFashion"), markers, "DeepFashion")
     paths = {subset: _list(folder, subset) for subset in ("train", "test")}
     listing.check_counts(folder, "DeepFashion", {s: len(p) for s, p in paths.items()}, COUNTS)
-    groups = {s: [group_of(n) for n in p] for s, p in paths.items()}
-    number = {group: i for i, group in enumerate(sorted({*groups["train"], *groups["test"]}), start=1)}
-    pids = {subset: [number[group] for group in groups[subset]] for subset in groups}
-    listing.check_disjoint(folder, pids["train"], pids["test"])
     tables = {
-        subset: pd.DataFrame(
-            {"path": list(found.values()), "name": list(found), "pid": pids[subset], "camid": -1}
-        ).assign(group=groups[subset])
+        subset: pd.DataFrame(found.items(), columns=["name", "path"]).assign(camid=-1, group=[*map(group_of, found)])
         for subset, found in paths.items()
     }
+    groups = sorted({group for table in tables.values() for group in table["group"]})
+    for table in tables.values():
+        table["pid"] = table["group"].map({group: i for i, group in enumerate(groups, start=1)})
+    listing.check_disjoint(folder, tables["train"]["pid"], tables["test"]["pid"])
     return Listing(
         folder,
         tables,
@@ -107,12 +105,8 @@ def read(root: str | os.PathLike, *, crop: bool = False) -> Listing:
 
 def _first_of_each_group(decoded: Subsets) -> Subsets:
     test = decoded["test"]
-    is_first = torch.from_numpy(~test.info["group"].duplicated().to_numpy())
-    return {
-        "train": decoded["train"],
-        "query": test.select(indices=is_first),
-        "gallery": test.select(indices=~is_first),
-    }
+    later = torch.from_numpy(test.info["group"].duplicated().to_numpy())
+    return {"train": decoded["train"], "query": test.select(indices=~later), "gallery": test.select(indices=later)}
 
 
 def pairs(bench: Benchmark, subset: str = "train") -> tuple[PersonImages, Tensor]:
@@ -130,60 +124,38 @@ def pairs(bench: Benchmark, subset: str = "train") -> tuple[PersonImages, Tensor
     tables = sorted(bench.folder.glob(f"*pairs-{subset}.csv"))
     if len(tables) > 1:
         raise ValueError(f"{bench.folder} has {len(tables)} tables of pairs, keep one: {[p.name for p in tables]}")
-    if tables:
-        return people, read_pairs(tables[0], people.names)
-    usable = has_torso(people.keypoints) if people.has("keypoints") else None
-    return people, same_identity_pairs(people.pids, people.camids, usable=usable)
-
-
-def read_pairs(path: str | os.PathLike, names: list[str]) -> Tensor:
-    """Read a table of pairs (`from,to`) as positions in `names`, int64 [P,2].
-
-    Raises:
-        ValueError: another header.  FileNotFoundError: a name that is not among `names`.
-    """
-    position = {name: i for i, name in enumerate(names)}
-    rows = csv.DictReader(read_text(path).splitlines())
+    if not tables:
+        usable = has_torso(people.keypoints) if people.has("keypoints") else None
+        return people, same_identity_pairs(people.pids, usable=usable)
+    rows = csv.DictReader(read_text(tables[0]).splitlines())
     if not {"from", "to"} <= set(rows.fieldnames or []):
-        raise ValueError(f"{path} must have the columns from,to; got {rows.fieldnames}")
+        raise ValueError(f"{tables[0]} must have the columns from,to; got {rows.fieldnames}")
+    position = {name: i for i, name in enumerate(people.names)}
     listed = [(row["from"], row["to"]) for row in rows]
-    absent = sorted({name for pair in listed for name in pair if name not in position})
-    if absent:
-        raise FileNotFoundError(f"{path} names {len(absent)} pictures that are not there: {some(absent)}")
-    return torch.tensor([[position[a], position[b]] for a, b in listed], dtype=torch.int64).reshape(-1, 2)
+    if absent := sorted({name for pair in listed for name in pair} - set(position)):
+        raise FileNotFoundError(f"{tables[0]} names {len(absent)} pictures that are not there: {some(absent)}")
+    return people, torch.tensor([[position[a], position[b]] for a, b in listed], dtype=torch.int64).reshape(-1, 2)
 
 
 def _list(folder: Path, subset: str) -> dict[str, str]:
     """Return the path of each picture of a subset by its flattened name, sorted by name."""
     lst = folder / f"{subset}.lst"
-    if lst.is_file():
+    has_list = lst.is_file()
+    subs = [sub for sub in ((subset, "train", "test") if has_list else (subset,)) if (folder / sub).is_dir()]
+    there = {name: f"{sub}/{name}" for sub in reversed(subs) for name in listing.list_names(folder / sub)}
+    if has_list:
         names = sorted({line.strip() for line in read_text(lst).splitlines() if line.strip()})
         if wrong := [name for name in names if group_of(name) is None]:
             raise ValueError(f"{len(wrong)} names in {lst} do not look like {GRAMMAR}: {some(wrong)}")
-        there = _pictures(folder, (subset, "train", "test")) or _released(folder)
+        if not there:  # the tree as released
+            paths = sorted(path for path in (folder / "img").glob("*/*/*/*_*") if path.suffix.lower() in SUFFIXES)
+            there = {flatten_name(str(path)): path.relative_to(folder).as_posix() for path in paths}
         if absent := [name for name in names if name not in there]:
             raise FileNotFoundError(
                 f"{len(absent)} of the {len(names)} pictures that {lst.name} names are not in {folder}: {some(absent)}"
             )
     else:
-        there = _pictures(folder, (subset,))
         names = listing.named_well(folder / subset, group_of, GRAMMAR) if there else []
     if not names:
         raise ValueError(f"{folder} holds no picture for {subset}: neither {lst.name} nor {subset}/ with {GRAMMAR}")
     return {name: there[name] for name in names}
-
-
-def _pictures(folder: Path, subs: tuple[str, ...]) -> dict[str, str]:
-    """Find pictures by their flattened names in these folders."""
-    found: dict[str, str] = {}
-    for sub in subs:
-        if (folder / sub).is_dir():
-            for name in listing.list_names(folder / sub):
-                found.setdefault(name, f"{sub}/{name}")
-    return found
-
-
-def _released(folder: Path) -> dict[str, str]:
-    """Find pictures by their flattened names in the tree as released, below img/."""
-    paths = sorted(path for path in (folder / "img").glob("*/*/*/*_*") if path.suffix.lower() in SUFFIXES)
-    return {flatten_name(str(path)): path.relative_to(folder).as_posix() for path in paths}

@@ -90,8 +90,8 @@ def feature_maps(network: nn.Module, images: Tensor, layers: Sequence[str]) -> d
             break
         x = module(x)
         if name in layers:
-            found[name] = x.float()
-    return found
+            found[name] = x
+    return {name: maps.float() for name, maps in found.items()}
 
 
 def perceptual_loss(

@@ -37,6 +37,14 @@ def record(name: str, title: str) -> dict:
     return next(r for r in family(name)["records"] if r["name"] == title)
 
 
+@cache
+def waves() -> Tensor:
+    """Return the rule's cosines for weights; the number of turns repeats after 1,000,003 entries, a prime."""
+    n = torch.arange(1000003, dtype=torch.int64)
+    turns = (7919 * n * n + 104729 * n) % 1000003
+    return torch.cos(2 * math.pi * turns.double() / 1000003)
+
+
 def fill(network: nn.Module, factor: float = 1.0) -> nn.Module:
     """Set parameters and running statistics by the rule, in float64, and turn dropout off."""
     network.double()
@@ -44,15 +52,14 @@ def fill(network: nn.Module, factor: float = 1.0) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            n = torch.arange(value.numel(), dtype=torch.int64)
-            d = n.double()
+            d = torch.arange(value.numel() if value.dim() < 2 else 0).double()
             if name == "bias":
                 new = 0.1 * torch.cos(1.3 * d)
             elif name == "weight" and isinstance(module, NORMS):
                 new = 1 + 0.1 * torch.sin(0.9 * d)
             elif name == "weight":
-                turns = (7919 * n * n + 104729 * n) % 1000003
-                new = torch.cos(2 * math.pi * turns.double() / 1000003) * math.sqrt(2 / value[0].numel())
+                cosines = waves().repeat(-(-value.numel() // 1000003))[: value.numel()]
+                new = cosines * math.sqrt(2 / value[0].numel())
             elif name == "running_mean":
                 new = 0.05 * torch.sin(d)
             elif name == "running_var":
@@ -74,32 +81,38 @@ def inputs(name: str, title: str) -> list[Tensor]:
     return [made(one, family(name)["phase"]) for one in record(name, title)["inputs"]]
 
 
-def compare(found: Tensor, wanted: dict) -> None:
-    found = found.detach()
+def compare(found: Tensor, wanted: dict, allowed: float = 0.0) -> None:
+    found = found.detach().double()
     assert list(found.shape) == wanted["shape"]
     scale = wanted["std"]
     assert abs(found.mean().item() - wanted["mean"]) <= 1e-5 * max(abs(wanted["mean"]), scale)
     assert abs(found.std(correction=0).item() - scale) <= 1e-5 * scale
     for index, value in zip(wanted["index"], wanted["value"], strict=True):
-        assert abs(found.flatten()[index].item() - value) <= 1e-5 * max(abs(value), scale), index
+        assert abs(found.flatten()[index].item() - value) <= max(allowed, 1e-5 * max(abs(value), scale)), index
 
 
 def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def check(network: nn.Module, name: str, title: str, *, eval_mode: bool = False) -> None:
-    """Compare a network that takes the record's inputs, joined along the channels."""
+def check(network: nn.Module, name: str, title: str, *, eval_mode: bool = False, single: bool = False) -> None:
+    """Compare a network that takes the record's inputs, joined along the channels.
+
+    `single` computes in float32, with ten times the record's own deviation there: for the largest images, where a
+    smaller record holds the same layers in float64.
+    """
     wanted = record(name, title)
     assert parameters(network) == wanted["parameters"]
     fill(network).train(not eval_mode)
+    x = torch.cat(inputs(name, title), 1)
     with torch.no_grad():
-        compare(network(torch.cat(inputs(name, title), 1)), wanted["outputs"]["output"])
+        found = network.float()(x.float()) if single else network(x)
+        compare(found, wanted["outputs"]["output"], 10 * wanted["float32_deviation"] if single else 0.0)
 
 
 @pytest.mark.parametrize("title", ["generator 1x256x128", "generator 2x128x64", "generator 2x128x64 small input"])
 def test_pn_gan_generator(title):
-    check(PNGAN(preset="paper").G, "pn_gan", title)
+    check(PNGAN(preset="paper").G, "pn_gan", title, single="256x128" in title)
 
 
 @pytest.mark.parametrize("title", ["discriminator 1x256x128", "discriminator 2x128x64"])
@@ -114,7 +127,8 @@ def test_unet_of_seven_halvings(mode):
 
 @pytest.mark.parametrize("channels", [4, 5])
 def test_unet_of_eight_halvings_that_sees_masks(channels):
-    check(UNet(channels, (256, 256)), "pix2pix", f"U-Net 8 halvings {channels} channels eval", eval_mode=True)
+    title = f"U-Net 8 halvings {channels} channels eval"
+    check(UNet(channels, (256, 256)), "pix2pix", title, eval_mode=True, single=True)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -127,7 +141,7 @@ def test_patch_discriminator_with_batch_norm(channels, mode):
 @pytest.mark.parametrize("size, title", [(256, "9 blocks"), (128, "6 blocks")])
 def test_cyclegan_generator(size, title):
     method = CycleGAN(preset="paper", image_size=(size, size))
-    check(method.G_A, "cyclegan", f"residual generator {title} train")
+    check(method.G_A, "cyclegan", f"residual generator {title} train", single=size == 256)
 
 
 @pytest.mark.parametrize("title", ["256x256", "128x64"])
@@ -199,13 +213,18 @@ def test_dg_nets_discriminator_is_made_of_the_residual_unit():
 
 
 def steps_of(method: nn.Module, batch: dict[str, Tensor], n: int) -> list[dict[str, float]]:
-    """Take training steps and return their losses, with those that `update` was given as "update D" and so on."""
+    """Take training steps and return their losses, with those that `update` was given as "update D" and so on.
+
+    No recorded number comes after the generators' last update, so that one is left out.
+    """
     optimizers, rows = method.optimizers(), []
     for step in range(n):
         row = {}
 
-        def update(name: str, loss: Tensor, row: dict = row) -> None:
+        def update(name: str, loss: Tensor, row: dict = row, last: bool = step == n - 1) -> None:
             row[f"update {name}"] = loss.item()
+            if last and name == "G":
+                return
             own, optimizer, _ = optimizers[name]
             loss.backward(inputs=own)
             optimizer.step()

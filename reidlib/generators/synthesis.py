@@ -1,6 +1,5 @@
 """Train a generator, and make whole sets with it: in memory, in a file that resumes, or handed on batch by batch."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from reidlib.checks import check_choice
-from reidlib.datasets.person_images import ANNOTATIONS, PersonImages
+from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, pair_batches, seeded
 from reidlib.files import atomic_path, locked, resolve, take_space
 from reidlib.machine import free_memory, has_fast_bfloat16, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
 from reidlib.training import PRECISIONS, History, train
-
-SAMPLE = 64  # images of a set whose pixels go into its fingerprint
+from reidlib.training.fingerprints import digest, images_digest, plain, weights_digest
 
 
 def train_generator(
@@ -54,10 +52,8 @@ def train_generator(
     Raises:
         ValueError: less than one batch to see.
     """
-    sampler = pair_batches(pairs, batch_size)
-    return train(
-        lambda steps, _: build(steps=steps), images, sampler, images_seen=images_seen, augment=augment, **options
-    )
+    options |= dict(images_seen=images_seen, augment=augment)
+    return train(lambda steps, _: build(steps=steps), images, pair_batches(pairs, batch_size), **options)
 
 
 @torch.no_grad()
@@ -110,11 +106,12 @@ def stream(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     device, half = device_of(method), _settled(precision, method) == "bf16"
-    for rows in torch.arange(start, len(pairs)).split(batch_size):
+    for first in range(start, len(pairs), batch_size):
+        rows = torch.arange(first, min(first + batch_size, len(pairs)))
         batch = sources.batch(pairs[rows, 0], device)
         wanted = None if targets is None else targets.batch(pairs[rows, 1], device)
         with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
-            torch.manual_seed(seeded(seed, int(rows[0])).initial_seed())
+            torch.manual_seed(seeded(seed, first).initial_seed())
             condition = _condition(method, wanted, batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 images = method.generate(normalise(batch["images"], "signed"), condition)
@@ -167,28 +164,47 @@ def synthesise(
     (['b_to_a', 'a_to_a'], [5, 4], [6, 6], [True, True])
     """
     known = check_pairs(sources, pairs, targets)
-    wanted = {
-        name: torch.full((len(known),), value) if isinstance(value, int) else torch.as_tensor(value)
-        for name, value in (("pids", pids), ("camids", camids))
-        if value is not None
-    }
-    for name, values in wanted.items():  # before the work, not after it
-        if values.shape != (len(known),):
-            raise ValueError(f"{name} must be one number or {len(known)}, one a pair; got shape {list(values.shape)}")
-    shape, place = (len(known), 3, *sources.image_size), None if folder is None else resolve(folder) / "images.npy"
+    made_from, shape = known[:, 0], (len(known), 3, *sources.image_size)
+    labels = {"pids": sources.pids[made_from], "camids": sources.camids[made_from]}
+    for name, value in (("pids", pids), ("camids", camids)):
+        if value is not None:
+            labels[name] = torch.full((len(known),), value) if isinstance(value, int) else torch.as_tensor(value)
+        if labels[name].shape != made_from.shape:  # said before the work, not after it
+            got = list(labels[name].shape)
+            raise ValueError(f"{name} must be one number or {len(known)}, one a pair; got shape {got}")
+    place = None if folder is None else resolve(folder) / "images.npy"
     with nullcontext() if place is None else locked(place, wait=5):
-        facts = None if place is None else _fingerprints(method, sources, known, targets, precision) | {"seed": seed}
-        store = None if place is None else _Store(place, shape, facts)
-        pixels, start = (_reserve(shape), 0) if store is None else (None, store.done)
-        options = dict(targets=targets, batch_size=batch_size, precision=precision, seed=seed, start=start)
-        batches = stream(method, sources, pairs, **options) if start < len(known) else ()
-        for rows, images in watched(batches, len(known), "generating", progress, start=start):
-            if store is None:
-                pixels[rows[0] : rows[-1] + 1] = images.cpu()
-            else:
-                store.write(int(rows[0]), images.cpu().numpy())
-        pixels = pixels if store is None else store.finish()
-    return _label(pixels, sources, known, targets, wanted)
+        if place is None:
+            store = _Memory(shape)
+        else:
+            facts = {
+                "sources": images_digest(sources),
+                "targets": "none" if targets is None else images_digest(targets),
+                "pairs": digest(known),
+                "method": f"{type(method).__name__} {weights_digest(method)}",
+                "settings": plain(getattr(method, "settings", None)),
+                "precision": _settled(precision, method),
+                "seed": seed,
+            }
+            store = _File(place, shape, facts)
+        options = dict(batch_size=batch_size, precision=precision, seed=seed, start=store.done)
+        made = stream(method, sources, pairs, targets=targets, **options)
+        for rows, images in watched(made, len(known), "generating", progress, start=store.done):
+            store.write(int(rows[0]), images.cpu().numpy())
+        pixels = store.finish()
+    info = {"source": [sources.names[i] for i in made_from.tolist()]}
+    if targets is not None:
+        info["target"] = [targets.names[j] for j in known[:, 1].tolist()]
+    stems = [[os.path.splitext(name)[0] for name in names] for names in info.values()]  # noqa: PTH122 - names, no files
+    endings = ["generated"] * len(known) if targets is None else [f"to_{stem}" for stem in stems[1]]
+    return PersonImages(
+        pixels,
+        **labels,
+        sequences=sources.sequences[made_from],
+        names=[f"{stem}_{ending}" for stem, ending in zip(stems[0], endings, strict=True)],
+        is_generated=torch.ones(len(known), dtype=torch.bool),
+        info=pd.DataFrame(info),
+    )
 
 
 def _settled(precision: str, method: nn.Module) -> str:
@@ -239,110 +255,70 @@ def _condition(method: nn.Module, targets: dict[str, Tensor] | None, sources: di
         raise ValueError(f"{type(method).__name__}.condition got {got}, and missed {error!r}") from error
 
 
-def _reserve(shape: tuple[int, ...]) -> Tensor:
-    needed, free = int(np.prod(shape)), free_memory(torch.device("cpu"))
-    if free is not None and needed > free:
-        raise MemoryError(
-            f"{shape[0]} images need {needed / 1e9:.2f} GB of {free / 1e9:.2f} GB free; give folder= to keep them in"
-        )
-    return torch.empty(shape, dtype=torch.uint8)
+class _Memory:
+    """The pixels in memory."""
+
+    done = 0  # rows that were there before
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        needed, free = int(np.prod(shape)), free_memory(torch.device("cpu"))
+        if free is not None and needed > free:
+            sizes = f"{needed / 1e9:.2f} GB of {free / 1e9:.2f} GB free"
+            raise MemoryError(f"{shape[0]} images need {sizes}; give folder= to keep them in")
+        self.array = np.empty(shape, np.uint8)
+
+    def write(self, start: int, images: np.ndarray) -> None:
+        """Put images at their rows."""
+        self.array[start : start + len(images)] = images
+
+    def finish(self) -> Tensor:
+        """Return the finished set."""
+        return torch.from_numpy(self.array)
 
 
-def _label(
-    pixels: Tensor, sources: PersonImages, pairs: Tensor, targets: PersonImages | None, wanted: dict[str, Tensor]
-) -> PersonImages:
-    """Name and label the generated pixels."""
-    made_from = pairs[:, 0]
-    names = {"source": [sources.names[i] for i in made_from.tolist()]}
-    endings = ["_generated"] * len(pairs)
-    if targets is not None:
-        names["target"] = [targets.names[j] for j in pairs[:, 1].tolist()]
-        endings = [f"_to_{os.path.splitext(name)[0]}" for name in names["target"]]  # noqa: PTH122 - a name, not a file
-    stems = [os.path.splitext(name)[0] for name in names["source"]]  # noqa: PTH122
-    labels = {"pids": sources.pids[made_from], "camids": sources.camids[made_from]} | wanted
-    return PersonImages(
-        pixels,
-        **labels,
-        sequences=sources.sequences[made_from],
-        names=[stem + ending for stem, ending in zip(stems, endings, strict=True)],
-        is_generated=torch.ones(len(pairs), dtype=torch.bool),
-        info=pd.DataFrame(names),
-    )
-
-
-class _Store:
+class _File(_Memory):
     """The pixels in `folder`: images.npy when they are whole, until then .images.part.npy with `done` rows."""
 
-    def __init__(self, whole: Path, shape: tuple[int, ...], facts: dict[str, str]) -> None:
+    def __init__(self, whole: Path, shape: tuple[int, ...], facts: dict[str, Any]) -> None:
         folder = whole.parent
         self.whole, self.part, self.state = whole, folder / ".images.part.npy", folder / "synthesis.json"
         self.facts = {"shape": list(shape), **facts}
         found = json.loads(self.state.read_text(encoding="utf-8")) if self.state.is_file() else None
-        if found is None and self.whole.exists():
-            raise ValueError(f"{self.whole} is there without {self.state.name}, so what it holds is not known")
-        other = [name for name, value in self.facts.items() if found is not None and found.get(name) != value]
-        if other:
+        if found is None and whole.exists():
+            raise ValueError(f"{whole} is there without {self.state.name}, so what it holds is not known")
+        if other := [name for name, value in self.facts.items() if found is not None and found.get(name) != value]:
             raise ValueError(
                 f"{folder} holds another set, of a different {', '.join(other)}: take another folder, or delete it"
             )
-        self.done = 0 if found is None or not (self.whole.exists() or self.part.exists()) else found["done"]
-        if self.whole.exists():
-            self.array = None
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
+        if found is not None and (whole.exists() or self.part.exists()):
+            self.done = found["done"]
+        if whole.exists():
+            return
+        if not self.done:
+            np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
+        try:
+            take_space(self.part)
+        except OSError:
             if not self.done:
-                np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
-            try:
-                take_space(self.part)
-            except OSError:
-                if not self.done:
-                    self.part.unlink()
-                raise
-            self.array = np.lib.format.open_memmap(self.part, mode="r+")
-            self._save_state()
+                self.part.unlink()
+            raise
+        self.array = np.lib.format.open_memmap(self.part, mode="r+")
+        self._save_state()
 
     def write(self, start: int, images: np.ndarray) -> None:
         """Put images at their rows, and only then say that they are there."""
-        self.array[start : start + len(images)] = images
+        super().write(start, images)
         self.array.flush()
         self.done = start + len(images)
         self._save_state()
 
     def finish(self) -> Tensor:
         """Rename the file of the finished set and map it: copy-on-write, so no write reaches it."""
-        if self.array is not None:
-            self.array = None
+        self.array = None
+        if not self.whole.exists():
             self.part.replace(self.whole)
         return torch.from_numpy(np.load(self.whole, mmap_mode="c"))
 
     def _save_state(self) -> None:
         with atomic_path(self.state) as path:
             path.write_text(json.dumps(self.facts | {"done": self.done}, indent=1) + "\n", encoding="utf-8")
-
-
-def _fingerprints(
-    method: nn.Module, sources: PersonImages, pairs: Tensor, targets: PersonImages | None, precision: str
-) -> dict[str, Any]:
-    """Tell sets apart: sampled pixels of sources and targets, pairs, the method's weights and settings, precision."""
-    weights = hashlib.sha256(type(method).__name__.encode())
-    for name, value in sorted(method.state_dict().items()):
-        if isinstance(value, Tensor):
-            weights.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return {
-        "sources": _set_digest(sources),
-        "targets": "none" if targets is None else _set_digest(targets),
-        "pairs": hashlib.sha256(pairs.contiguous().numpy().data).hexdigest()[:16],
-        "method": f"{type(method).__name__} {weights.hexdigest()[:16]}",
-        "settings": json.loads(json.dumps(getattr(method, "settings", None), default=str)),  # as the file gives it back
-        "precision": _settled(precision, method),
-    }
-
-
-def _set_digest(images: PersonImages) -> str:
-    digest = hashlib.sha256("\n".join(images.names).encode("utf-8", "surrogateescape"))
-    batch = images.batch(torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long())
-    for name in ("images", *ANNOTATIONS, "camids"):
-        if name in batch:
-            digest.update(batch[name].contiguous().numpy().data)
-    return digest.hexdigest()[:16]

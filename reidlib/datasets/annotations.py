@@ -98,20 +98,18 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
         raise ValueError(
             f'{path} is not OpenPose\'s JSON: {{"people": [{{"pose_keypoints_2d": [x, y, confidence, ...]}}]}} expected'
         ) from error
-    best, best_key = np.full((18, 3), MISSING, np.float32), (0, 0.0)
+    candidates = []
     for joints in people:
         if len(joints) not in (18, 25):
             raise ValueError(f"{path}: 18 joints (COCO) or 25 (BODY_25) expected, got {len(joints)}")
         points = joints[list(BODY_25)] if len(joints) == 25 else joints.copy()
         found = points[:, 2] > confidence
-        if not found.any():
-            continue
-        away = float(np.linalg.norm(points[found, :2].mean(0) - centre))
-        if (key := (int(found.sum()), -away)) > best_key:
-            best_key, best = key, points
-            best[:, 2] = found
-            best[~found] = MISSING
-    return best
+        if found.any():
+            away = float(np.linalg.norm(points[found, :2].mean(0) - centre))
+            points[:, 2] = found
+            points[~found] = MISSING
+            candidates.append((int(found.sum()), -away, points))
+    return max(candidates, key=lambda c: c[:2])[2] if candidates else np.full((18, 3), MISSING, np.float32)
 
 
 def write_keypoints(path: str | os.PathLike, names: Sequence[str], keypoints: np.ndarray) -> None:

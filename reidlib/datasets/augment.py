@@ -25,7 +25,7 @@ PLANES = ("images", "masks", "parsing")
 IN_CACHE = 2**20  # floats that a CPU keeps close: on more at a time, most of the time goes to fetching memory
 
 
-def compose(*operations: Callable[..., Batch], joint: bool = True) -> Callable[[Batch, torch.Generator], Batch]:
+def compose(*operations: Callable[..., Batch], joint: bool = True) -> sampling.Augment:
     """Return one augmentation that applies these in order (`functools.partial` sets their options).
 
     Args:
@@ -55,9 +55,7 @@ def compose(*operations: Callable[..., Batch], joint: bool = True) -> Callable[[
     return together if joint else each
 
 
-def reid_augmentation(
-    recipe: str = "bag_of_tricks", *, joint: bool = True
-) -> Callable[[Batch, torch.Generator], Batch]:
+def reid_augmentation(recipe: str = "bag_of_tricks", *, joint: bool = True) -> sampling.Augment:
     """Return a published training augmentation (`joint`: see `compose`).
 
     - `"none"`: nothing.
@@ -69,12 +67,7 @@ def reid_augmentation(
     >>> reid_augmentation("bag_of_tricks")(batch, torch.Generator().manual_seed(0))["images"].shape
     torch.Size([4, 3, 64, 32])
     """
-    recipes = {
-        "none": (),
-        "flip": (flip,),
-        "softmax": (enlarge_crop, flip),
-        "bag_of_tricks": (flip, pad_crop, erase),
-    }
+    recipes = {"none": (), "flip": (flip,), "softmax": (enlarge_crop, flip), "bag_of_tricks": (flip, pad_crop, erase)}
     check_choice("recipe", recipe, recipes)
     return compose(*recipes[recipe], joint=joint)
 
@@ -129,23 +122,20 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -
         left: int64 [B], column likewise.
         image_size: (height, width) of the windows.
     """
-    _, height, width = _size(batch)
-    up, down = max(0, -int(top.min())), max(0, int(top.max()) + image_size[0] - height)
-    before, after = max(0, -int(left.min())), max(0, int(left.max()) + image_size[1] - width)
+    (_, height, width), (h, w) = _size(batch), image_size
+    up, down = max(0, -int(top.min())), max(0, int(top.max()) + h - height)
+    before, after = max(0, -int(left.min())), max(0, int(left.max()) + w - width)
     corners = list(zip((top + up).tolist(), (left + before).tolist(), strict=True))
 
     def cut(plane: Tensor, name: str) -> Tensor:  # windows are views, and stack copies them in one go
         padded = F.pad(plane, (before, after, up, down)) if any((before, after, up, down)) else plane
-        windows = [
-            p[:, t : t + image_size[0], f : f + image_size[1]] for p, (t, f) in zip(padded, corners, strict=True)
-        ]
-        return torch.stack(windows)  # [B,C,h,w]
+        return torch.stack([p[:, t : t + h, f : f + w] for p, (t, f) in zip(padded, corners, strict=True)])  # [B,C,h,w]
 
     def follow(points: Tensor) -> Tensor:
         moved = points.clone()
         moved[..., :2] -= torch.stack([left, top], dim=1)[:, None].to(points.device)
         x, y, found = moved.unbind(-1)
-        inside = (x >= -0.5) & (x <= image_size[1] - 0.5) & (y >= -0.5) & (y <= image_size[0] - 0.5)
+        inside = (x >= -0.5) & (x <= w - 0.5) & (y >= -0.5) & (y <= h - 0.5)
         return poses.clear_missing(moved, inside & (found > 0))
 
     return _move(batch, cut, follow)

@@ -5,14 +5,13 @@ re-ID model loses on such images shows how much it had learnt of the background.
 Background-bias for Robust Person Re-identification", CVPR 2018; choices of ours are marked.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from reidlib.checks import check_choice
 from reidlib.datasets.augment import Batch
 from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.sampling import Augment
 
 
 def replace_background(images: Tensor, masks: Tensor, backgrounds: Tensor) -> Tensor:
@@ -91,9 +90,7 @@ def random_backgrounds(
     return fill_person(batch["images"], batch["masks"], mean.to(device))
 
 
-def background_augmentation(
-    kind: str, people: PersonImages, *, mean: Tensor | None = None, p: float = 1.0
-) -> Callable[[Batch, torch.Generator], Batch]:
+def background_augmentation(kind: str, people: PersonImages, *, mean: Tensor | None = None, p: float = 1.0) -> Augment:
     """Return an augmentation that replaces the background of each image with probability p.
 
     - `"mean"`: by the mean background of `people`.

@@ -6,9 +6,8 @@ at all are the "new IDs". Source: Kolbeinsson, master's thesis, 2019, chapter on
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,23 +50,22 @@ class CameraPair:
                 "this split was made of names alone; camera_pair(train, a, b) keeps the images to be written"
             )
         folder, names = resolve(folder), [os.path.splitext(name)[0] for name in self.train.names]  # noqa: PTH122
-        written = 0
 
-        def save(pixels: Tensor, *parts: str) -> None:
-            nonlocal written
-            with atomic_path(Path(folder, *parts)) as temporary:
+        def pictures() -> Iterator[tuple[str, Tensor]]:
+            for i, j in self.train_pairs.tolist():
+                a, b = self.train.batch([i, j])["images"]
+                for place, pixels in (("A/train", a), ("B/train", b), ("train", torch.cat([a, b], dim=2))):
+                    yield f"{place}/{names[i]}+{names[j]}.png", pixels
+            for side, rows in (("A", self.generate_from_a), ("B", self.generate_from_b)):
+                places = [f"{side}/test"] + ["test"] * ((side == "A") == (generate == "b"))
+                for i in rows.tolist():
+                    yield from ((f"{place}/{names[i]}.png", self.train.batch([i])["images"][0]) for place in places)
+
+        written = 0
+        for path, pixels in pictures():
+            with atomic_path(folder / path) as temporary:
                 Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
             written += 1
-
-        for i, j in self.train_pairs.tolist():
-            a, b = self.train.batch([i, j])["images"]
-            for place, pixels in (("A/train", a), ("B/train", b), ("train", torch.cat([a, b], dim=2))):
-                save(pixels, place, f"{names[i]}+{names[j]}.png")
-        for side, rows in (("A", self.generate_from_a), ("B", self.generate_from_b)):
-            places = [f"{side}/test"] + ["test"] * ((side == "A") == (generate == "b"))
-            for i in rows.tolist():
-                for place in places:
-                    save(self.train.batch([i])["images"][0], place, f"{names[i]}.png")
         return written
 
 
@@ -110,10 +108,7 @@ def split(
     if not np.isin(pids[of_a], pids[of_b]).any():
         raise ValueError(f"no identity is in both camera {a} and camera {b}, so there is nothing to pair")
     key = np.unique(np.stack([pids, sequences]), axis=1, return_inverse=True)[1].reshape(-1)  # of (identity, sequence)
-    by_key: dict[int, list[int]] = {}
-    for j in of_b.tolist():
-        by_key.setdefault(int(key[j]), []).append(j)
-    pairs = [(i, j) for i in of_a.tolist() for j in by_key.get(int(key[i]), ())]
+    pairs = [(i, j) for i in of_a.tolist() for j in of_b[key[of_b] == key[i]].tolist()]
     alone_a, alone_b = of_a[~np.isin(key[of_a], key[of_b])], of_b[~np.isin(key[of_b], key[of_a])]
     new_a, new_b = alone_a[~np.isin(pids[alone_a], pids[of_b])], alone_b[~np.isin(pids[alone_b], pids[of_a])]
     return CameraPair(

@@ -5,6 +5,7 @@ subset that was read, one for each batch of generated images) and a set is an in
 a new index, `extend` keeps a longer list of parts, and `batch` gathers just the rows that are asked for.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
@@ -198,7 +199,7 @@ class PersonImages:
                 f"{len(self)} images need {needed / 1e9:.2f} GB on {device}, where {free / 1e9:.2f} GB are free; "
                 f"leave them where they are and use batch(indices, device), or load a smaller image_size"
             )
-        moved = self._copy()
+        moved = copy.copy(self)
         moved._parts = ({name: self._gather(name, self._rows, device) for name in self._known()},)
         moved._rows, moved._is_view = torch.arange(len(self)), False
         return moved
@@ -210,7 +211,7 @@ class PersonImages:
         >>> fakes.with_labels(pids=-2, is_generated=True).pids.tolist()
         [-2, -2]
         """
-        out = self._copy()
+        out = copy.copy(self)
         for name, values in labels.items():
             if name not in LABELS:
                 raise TypeError(f"with_labels takes {', '.join(LABELS)}; got {name!r}")
@@ -247,14 +248,9 @@ class PersonImages:
             raise IndexError(f"indices must be in [0, {len(self)}), got {int(chosen.min())} to {int(chosen.max())}")
         return chosen.long()
 
-    def _copy(self) -> "PersonImages":
-        out = object.__new__(PersonImages)
-        out.__dict__.update(self.__dict__)
-        return out
-
     def _view(self, chosen: Tensor) -> "PersonImages":
         """Return the images at these positions, and keep only the parts that they lie in."""
-        out = self._copy()
+        out = copy.copy(self)
         for name in LABELS:
             setattr(out, name, getattr(self, name)[chosen])
         out.names = [self.names[i] for i in chosen.tolist()]
@@ -325,7 +321,7 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
     for s in filled:
         part_of, row_of = _locate(s._parts, s._rows)
         rows.append(torch.tensor([start[id(part)] for part in s._parts])[part_of] + row_of)
-    out = first._copy()
+    out = copy.copy(first)
     out._parts, out._rows, out._is_view = tuple(parts.values()), torch.cat(rows), True
     for name in LABELS:
         setattr(out, name, torch.cat([getattr(s, name) for s in filled]))

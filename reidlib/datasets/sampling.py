@@ -4,6 +4,7 @@
 run that resumes at step 700 sees what it would have seen, and each of several processes can take its own share.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -98,8 +99,8 @@ class Batches:
             raise ValueError(
                 f"the smallest batch has {units} units of {self.sampler.unit} rows, too few for {world} processes"
             )
-        out = object.__new__(Batches)
-        out.__dict__.update(self.__dict__, rank=rank, world=world)
+        out = copy.copy(self)
+        out.rank, out.world = rank, world
         return out
 
     def rows(self, step: int) -> Tensor:
@@ -117,13 +118,11 @@ class Batches:
         columns = rows.reshape(len(rows), -1).T  # [images that belong together, B]
         batch = {}
         for prefix, column in zip(PREFIXES[len(columns)], columns, strict=True):
-            batch |= {prefix + name: tensor for name, tensor in self._gather(column).items()}
+            part = self.images.batch(column, self.device) | {"labels": self.labels[column].to(self.device)}
+            batch |= {prefix + name: tensor for name, tensor in part.items()}
         if self.augment is not None:
             batch = self.augment(batch, seeded(self.seed, 1, step, self.rank))
         return batch
-
-    def _gather(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.images.batch(rows, self.device) | {"labels": self.labels[rows].to(self.device)}
 
     def _rows_of_epoch(self, epoch: int) -> list[Tensor]:
         if self._epoch is None or self._epoch[0] != epoch:  # only a memory of the last answer
@@ -148,8 +147,7 @@ def class_labels(pids: Tensor) -> Tensor:
     [1, 0, -1, 1]
     """
     known = pids[pids >= 0].unique()  # sorted
-    labels = torch.searchsorted(known, pids)
-    return torch.where(pids >= 0, labels, torch.full_like(labels, -1))
+    return torch.where(pids >= 0, torch.searchsorted(known, pids), -1)
 
 
 def uniform_batches(n: int, batch_size: int, *, drop_last: bool = False) -> Sampler:
@@ -199,7 +197,7 @@ def pk_batches(pids: Tensor, p: int, k: int) -> Sampler:
     steps = len(_pk_pass(groups, p, k, seeded(0)))
 
     def draw(generator: torch.Generator) -> list[Tensor]:
-        batches = _pk_pass(groups, p, k, generator)
+        batches: list[Tensor] = []
         while len(batches) < steps:
             batches += _pk_pass(groups, p, k, generator)
         return batches[:steps]

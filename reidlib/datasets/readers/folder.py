@@ -91,8 +91,7 @@ def _columns(path: Path) -> set[str]:
 def _read_table(path: Path) -> pd.DataFrame:
     """Read and check a table; missing cameras become -1."""
     rows = pd.read_csv(io.StringIO(read_text(path)), dtype=dict.fromkeys(("path", "pid", "camid", "split"), str))
-    missing = [column for column in ("path", "pid", "split") if column not in rows]
-    if missing:
+    if not {"path", "pid", "split"} <= set(rows.columns):
         raise ValueError(f"{path} must have the columns path,pid,camid,split; it has {list(rows.columns)}")
     rows["camid"] = rows["camid"].fillna("-1") if "camid" in rows else "-1"
     for column, special in (("pid", (JUNK, DISTRACTOR)), ("camid", (-1,))):
@@ -105,8 +104,7 @@ def _read_table(path: Path) -> pd.DataFrame:
                 )
         rows[column] = numbers
     rows["split"] = rows["split"].fillna("").str.strip()
-    other = sorted(set(rows["split"]) - set(SUBSETS))
-    if other:
+    if other := sorted(set(rows["split"]) - set(SUBSETS)):
         raise ValueError(f"{path}: split must be {', '.join(SUBSETS)}; got {other[:5]}")
     if rows["path"].isna().any():
         raise ValueError(f"{path}, line {int(np.flatnonzero(rows['path'].isna())[0]) + 2}: path is empty")
@@ -127,28 +125,27 @@ def _protocol(path: Path, rows: pd.DataFrame) -> Protocol:
     test = rows[rows["split"] != "train"]
     cameras = set(test["camid"])
     queries, gallery = (test[test["split"] == subset] for subset in ("query", "gallery"))
-    seen = set(zip(gallery["pid"], gallery["camid"], strict=True))
-    of = gallery.groupby("pid")["camid"].agg(set).to_dict()
-    pairs = list(zip(queries["pid"], queries["camid"], strict=True))
-    crossing = sum(bool(of.get(pid, set()) - {camid}) for pid, camid in pairs)
+    cameras_of = gallery.groupby("pid")["camid"].agg(set).to_dict()
+    asked = [(camid, cameras_of.get(pid, set())) for pid, camid in zip(queries["pid"], queries["camid"], strict=True)]
+    crossing = sum(bool(found - {camid}) for camid, found in asked)
     if -1 in cameras:
         why = "some images have no camera"
     elif len(cameras) == 1:
         why = f"all images are from camera {min(cameras)}"
-    elif not crossing and any(pair in seen for pair in pairs):
+    elif not crossing and any(camid in found for camid, found in asked):
         why = "no query has an image of its person from another camera"
     else:
         why = ""
-    matched = sum(pid in of for pid, _ in pairs) if why else crossing
+    matched = sum(bool(found) for _, found in asked) if why else crossing
     if why:
         _warn(
             f'{path}: {why}, so matches are counted within a camera too (camera_rule="none"); scores of this kind are '
             f"not comparable with the cross-camera scores of the literature"
         )
-    if matched < len(pairs):
+    if matched < len(asked):
         where = "" if why else " from another camera"
         _warn(
-            f"{path}: {len(pairs) - matched} of {len(pairs)} queries have no image to find{where}: left out of scores"
+            f"{path}: {len(asked) - matched} of {len(asked)} queries have no image to find{where}: left out of scores"
         )
     return Protocol(camera_rule="none") if why else Protocol()
 
@@ -173,8 +170,7 @@ def _warn_of_copies(folder: Path, subsets: dict[str, pd.DataFrame]) -> None:
     """Warn of a query that is also in the gallery: it finds itself, which is no achievement."""
     queries = set(subsets["query"]["path"])
     groups = copies(folder, [*subsets["query"]["path"], *subsets["gallery"]["path"]])
-    wrong = [same[0] for same in groups if queries & set(same)]
-    if wrong:
+    if wrong := [same[0] for same in groups if queries & set(same)]:
         warnings.warn(
             f"{len(wrong)} query images of {folder} have exact copies among the test images, which makes them easy to "
             f"find: {some(wrong)}",

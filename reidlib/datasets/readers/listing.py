@@ -83,8 +83,7 @@ def check_counts(folder: Path, title: str, found: Mapping[str, int], released: M
         source = "what was rendered (take the folder away to render it again)"
     elif (folder / "truth.csv").exists():
         return
-    wrong = [f"{part} {n} (expected: {expected[part]})" for part, n in found.items() if n != expected.get(part, n)]
-    if wrong:
+    if wrong := [f"{part} {n} (expected: {expected[part]})" for part, n in found.items() if n != expected.get(part, n)]:
         warnings.warn(f"{folder} differs from {source} in its images: {', '.join(wrong)}", stacklevel=4)
 
 
@@ -94,8 +93,7 @@ def check_disjoint(folder: Path, train: Iterable[int], test: Iterable[int]) -> N
     Raises:
         ValueError: naming the first of them.
     """
-    shared = sorted(pid for pid in set(train) & set(test) if pid >= 0)
-    if shared:
+    if shared := sorted(pid for pid in set(train) & set(test) if pid >= 0):
         raise ValueError(
             f"{len(shared)} identities of {folder} are in both the training and the test set "
             f"({some([f'{pid:04d}' for pid in shared])}); a score on people seen in training means nothing"
@@ -132,8 +130,7 @@ def check_split(split: int, available: int, title: str) -> None:
 
 def in_utf8(names: Sequence[str], folder: Path) -> list[str]:
     """Return the names that are UTF-8; others, which no table could hold, are named in a warning and left out."""
-    wrong = [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]
-    if wrong:
+    if wrong := [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]:
         said = f"{len(wrong)} names in {folder} are not UTF-8 and are left out, rename them"
         warnings.warn(f"{said}: {some([ascii(name) for name in wrong])}", stacklevel=4)
     return [name for name in names if name not in set(wrong)]
@@ -161,14 +158,12 @@ def named_well(folder: Path, parse: Callable[[str], object], grammar: str) -> li
         ValueError: if no name follows the grammar.
     """
     names = list_names(folder)
-    good = [name for name in names if parse(name) is not None]
-    if len(good) < len(names):
-        wrong = [name for name in names if parse(name) is None]
+    if wrong := [name for name in names if parse(name) is None]:
         said = f"{len(wrong)} names in {folder} do not follow {grammar} and are left out"
         warnings.warn(f"{said}: {some(wrong)}", stacklevel=4)
-    if not good:
+    if len(wrong) == len(names):
         raise ValueError(f"{folder} holds no image named {grammar}")
-    return good
+    return [name for name in names if name not in set(wrong)]
 
 
 def read_json(path: Path) -> object:

@@ -17,7 +17,7 @@ train (30,248) and val (2,373) alone are as commonly quoted.
 
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -77,12 +77,11 @@ def read(root: str | os.PathLike, *, version: int | None = None, train_with_val:
     tables = {}
     for part in LISTS if train_with_val else ("train", "query", "gallery"):
         is_train = part in LISTS[:2]
-        paths, numbers, cameras = (list(column) for column in zip(*rows[part], strict=True))
-        paths = [f"{train_folder if is_train else test_folder}/{path}" for path in paths]
-        listing.check_files(folder, paths, f"list_{part}.txt")
-        table = pd.DataFrame({"path": paths, "pid": numbers, "camid": cameras, "list_pid": numbers})
-        table["name"] = [PurePosixPath(path).name for path in paths]
-        table["pid"] += 1 if is_train else 1 + offset
+        table = pd.DataFrame(rows[part], columns=["path", "list_pid", "camid"])
+        table["path"] = f"{train_folder if is_train else test_folder}/" + table["path"]
+        table["name"] = table["path"].str.rpartition("/")[2]
+        table["pid"] = table["list_pid"] + (1 if is_train else 1 + offset)
+        listing.check_files(folder, table["path"].to_list(), f"list_{part}.txt")
         tables[part] = table.sort_values("path", ignore_index=True)
     variant = f"{'trainval-' if train_with_val else ''}{folder.name.lower()}"
     return Listing(folder, tables, variant=variant, views=_train_with_val if train_with_val else None)

@@ -98,12 +98,10 @@ def ranking_blocks(query: Tensor, gallery: Tensor, distance: str) -> Callable[[i
     return block
 
 
-def custom_blocks(
-    distance: Distance, n_gallery: int, columns: Tensor | slice = slice(None)
-) -> Callable[[int, int], Tensor]:
+def custom_blocks(distance: Distance, n_gallery: int, columns: Tensor | slice) -> Callable[[int, int], Tensor]:
     """Wrap a callable that takes query row numbers, so that its blocks are checked: shape [q, G], floating, no NaN.
 
-    The blocks have the gallery images `columns`, and all where it is not given.
+    The blocks have the gallery images `columns`.
     """
 
     def block(start: int, stop: int) -> Tensor:
@@ -117,13 +115,13 @@ def custom_blocks(
 
 
 def blocks_of(
-    query: Tensor | None, gallery: Tensor | None, distance: str | Distance, n_gallery: int, kept: np.ndarray | None
+    query: Tensor | None, gallery: Tensor | None, distance: str | Distance, n_gallery: int, kept: Array | None = None
 ) -> Callable[[int, int], Tensor]:
     """Return (start, stop) -> block of distances to the gallery images `kept` (None: all), of what `as_pair` gave."""
-    whole = kept is None or len(kept) == n_gallery
+    columns = slice(None) if kept is None or len(kept) == n_gallery else torch.as_tensor(kept)
     if callable(distance):
-        return custom_blocks(distance, n_gallery, slice(None) if whole else torch.from_numpy(kept))
-    return ranking_blocks(query, gallery if whole else gallery[torch.from_numpy(kept).to(gallery.device)], distance)
+        return custom_blocks(distance, n_gallery, columns)
+    return ranking_blocks(query, gallery[columns], distance)
 
 
 def _checked(block: Tensor, first_row: int, is_wrong: Callable[[Tensor], Tensor]) -> Tensor:

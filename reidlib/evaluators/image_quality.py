@@ -42,10 +42,8 @@ class FID(NamedTuple):
     n_generated: int
 
     def __str__(self) -> str:
-        return (
-            f"FID {self.value:.4g} ({self.features}, {self.dimensions}-d, {self.n_real} real and {self.n_generated} "
-            "generated images)"
-        )
+        counts = f"{self.n_real} real and {self.n_generated} generated images"
+        return f"FID {self.value:.4g} ({self.features}, {self.dimensions}-d, {counts})"
 
 
 class _Named(nn.Module):
@@ -103,7 +101,7 @@ def fid(
         if len(images) < 2:
             raise ValueError(f"a covariance needs two images at least, {what} has {len(images)}")
     if not callable(features):
-        name = f"Inception-v3, {Path(features).name}" if name is None else name
+        name = name or f"Inception-v3, {Path(features).name}"
         features = _inception(features, device)
     probe = features(next(_chunks(real, 2)))
     if probe.dim() != 2 or len(probe) != 2:
@@ -112,8 +110,7 @@ def fid(
     for images, is_real in ((real, True), (generated, False)):
         for chunk in _chunks(images, batch_size):
             metric.update(chunk, real=is_real)
-    if name is None:
-        name = getattr(features, "__qualname__", type(features).__name__)
+    name = name or getattr(features, "__qualname__", type(features).__name__)
     return FID(metric.compute().item(), name, probe.shape[1], len(real), len(generated))
 
 
@@ -186,7 +183,6 @@ def lpips_net(trunk: str | Path | None = "auto", *, net: str = "alex", device: s
     return model.to(device).eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def lpips(images: Tensor, targets: Tensor, net: LPIPS, *, batch_size: int = 64) -> Tensor:
     r"""Return the learnt perceptual distance of each image from its target, float32 [B], 0 and more, lower is better.
 
@@ -203,11 +199,9 @@ def lpips(images: Tensor, targets: Tensor, net: LPIPS, *, batch_size: int = 64) 
     Raises:
         ValueError: other types or shapes, or images that are too small for the trunk.
     """
-    _check_pair(images, targets)
     return _lpips(images, targets, None, net, batch_size)
 
 
-@torch.no_grad()
 def mask_lpips(images: Tensor, targets: Tensor, masks: Tensor, net: LPIPS, *, batch_size: int = 64) -> Tensor:
     """Return the LPIPS of images and targets that are both multiplied by the target's mask in [-1, 1], float32 [B].
 
@@ -223,14 +217,15 @@ def mask_lpips(images: Tensor, targets: Tensor, masks: Tensor, net: LPIPS, *, ba
     Raises:
         ValueError: as `lpips`, or masks of another type or shape.
     """
-    _check_pair(images, targets)
-    if masks.dtype != torch.uint8 or masks.shape != (len(images), *images.shape[2:]):
-        accepted = [len(images), *images.shape[2:]]
-        raise ValueError(f"masks must be uint8 {accepted}, got {masks.dtype} {list(masks.shape)}")
     return _lpips(images, targets, masks, net, batch_size)
 
 
+@torch.no_grad()
 def _lpips(images: Tensor, targets: Tensor, masks: Tensor | None, net: LPIPS, batch_size: int) -> Tensor:
+    _check_pair(images, targets)
+    accepted = [len(images), *images.shape[2:]]
+    if masks is not None and (masks.dtype != torch.uint8 or list(masks.shape) != accepted):
+        raise ValueError(f"masks must be uint8 {accepted}, got {masks.dtype} {list(masks.shape)}")
     trunk, smallest = TRUNKS[net.pnet_type]
     if min(images.shape[2:]) < smallest:
         height, width = images.shape[2:]
@@ -252,9 +247,7 @@ def _load_trunk(model: LPIPS, trunk: str | Path, name: str) -> None:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         trunk = next(iter(sorted(folder.glob(f"{name}-*.pth"))), None)
         if trunk is None:
-            raise FileNotFoundError(
-                f"no weights of torchvision's {name} (nothing is downloaded) in {folder}: give a path"
-            )
+            raise FileNotFoundError(f"no file of torchvision's {name} (nothing is downloaded) in {folder}: give a path")
     state = read_weights(trunk)
     wanted = {key: f"features.{key.partition('.')[2]}" for key in model.net.state_dict()}
     load_state(model.net, {key: state[old] for key, old in wanted.items() if old in state}, str(trunk))
@@ -289,6 +282,5 @@ def _check_pair(images: Tensor, targets: Tensor) -> None:
     _check(images)
     _check(targets)
     if images.shape != targets.shape or not len(images):
-        raise ValueError(
-            f"images and targets must be of one shape and not empty, got {list(images.shape)}, {list(targets.shape)}"
-        )
+        shapes = f"{list(images.shape)}, {list(targets.shape)}"
+        raise ValueError(f"images and targets must be of one shape and not empty, got {shapes}")

@@ -1,10 +1,10 @@
 r"""Did the generator do what was asked? Three judges say: the wanted pose, the same person, the wanted camera.
 
 A judge is a small network that was trained once, on rendered people whom no generator and no re-ID network has met, so
-its opinion is nobody's training loss. The recorded ones were trained on both presets of the procedural `market1501`
+its opinion is nobody's training loss. The recorded ones were trained on both scenes of the procedural `market1501`
 network by `reidlib judges`; how often each is right on real renders of yet other people is in
 `Judges.accuracy`, and no generated image can be expected to score higher. They know the six cameras and the rendered
-people of that network only: for other data train judges on people that you set aside (`judges.train_judges`).
+people of that network only: for other data train judges on people that you set aside (`reidlib.tools.train_judges`).
 """
 
 import json
@@ -162,12 +162,12 @@ class Judges:
 
 
 def load_judges(
-    path: str | os.PathLike | None = None, device: str | torch.device = "cpu", *, dataset: str = "procedural"
+    path: str | os.PathLike = FOLDER, device: str | torch.device = "cpu", *, dataset: str = "procedural"
 ) -> Judges:
-    """Load the recorded judges, or those that `judges.save_judges` left in the folder `path`.
+    """Load the recorded judges, or those that `tools.train_judges.save_judges` left in the folder `path`.
 
     Args:
-        path: default `notebooks/weights`; a relative path counts from the repository root.
+        path: a relative path counts from the repository root.
         device: where they work.
         dataset: what they are to judge; judges of another data set are refused.
 
@@ -175,7 +175,7 @@ def load_judges(
         FileNotFoundError: files are missing; the message names the command that makes them.
         ValueError: they were trained on another data set.
     """
-    folder = resolve(FOLDER if path is None else path)
+    folder = resolve(path)
     missing = [name for name in (RESULTS, *map(file_name, NAMES)) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"no judges in {folder}: {', '.join(missing)} missing; `{COMMAND}` makes them")
@@ -191,13 +191,8 @@ def load_judges(
         load_weights(network, folder / file_name(name))
         network.to(device).eval().requires_grad_(False)
     accuracy = {name: entry["value"] for name, entry in results["metrics"].items()}
-    return Judges(
-        **networks,
-        camids=tuple(facts["camids"]),
-        image_size=tuple(facts["image_size"]),
-        dataset=facts["dataset"],
-        accuracy=accuracy,
-    )
+    known = {name: tuple(facts[name]) for name in ("camids", "image_size")}
+    return Judges(**networks, **known, dataset=dataset, accuracy=accuracy)
 
 
 def file_name(judge: str) -> str:
@@ -265,10 +260,8 @@ def identity_kept(
     pids = torch.as_tensor(pids).cpu()
     sources = torch.full_like(pids, -1) if source_rows is None else torch.as_tensor(source_rows).cpu()
     if pids.shape != (len(images),) or sources.shape != pids.shape or not len(pids) or not len(gallery):
-        raise ValueError(
-            f"as many images as pids and source_rows are needed, and a gallery; got {len(images)} images, "
-            f"{list(pids.shape)} pids, {list(sources.shape)} source_rows and a gallery of {len(gallery)}"
-        )
+        got = f"{len(images)} images, {list(pids.shape)} pids, {list(sources.shape)} source_rows, {len(gallery)} in it"
+        raise ValueError(f"as many images as pids and source_rows are needed, and a gallery; got {got}")
     if not (int(sources.min()) >= -1 and int(sources.max()) < len(gallery)):
         raise ValueError(f"source_rows name images {int(sources.min())} to {int(sources.max())} of {len(gallery)}")
     ordered = gallery.pids.sort().values
@@ -310,10 +303,8 @@ def camera_style(images: Tensor, camids: Tensor | int, judges: Judges) -> Camera
     wanted = torch.as_tensor(camids).cpu()
     wanted = wanted.repeat(len(images)) if wanted.dim() == 0 else wanted
     if wanted.shape != (len(images),) or not torch.isin(wanted, known).all():
-        raise ValueError(
-            f"camids must be one or {len(images)} of the cameras {known.tolist()} that the judge knows; "
-            f"got {list(wanted.shape)} with {wanted.unique().tolist()[:10]}"
-        )
+        accepted = f"one or {len(images)} of the cameras {known.tolist()} that the judge knows"
+        raise ValueError(f"camids must be {accepted}; got {list(wanted.shape)} with {wanted.unique().tolist()[:10]}")
     rows, columns = (torch.searchsorted(known, values) for values in (wanted, judges.cameras(images)))
     n = len(known)
     confusion = torch.bincount(rows * n + columns, minlength=n * n).view(n, n)
@@ -352,11 +343,7 @@ def judge(
     if keypoints is not None:
         found |= {f"PCK@{t}": pose_pck(images, keypoints, judges, t) for t in (0.1, 0.05)}
     if pids is not None:
-        kept = identity_kept(images, pids, gallery, judges, source_rows)
-        found |= {
-            f"identity kept, {name}": rate
-            for name, rate in zip(("rank-1", "any of 10", "by chance"), kept, strict=True)
-        }
+        found |= zip(IDENTITY_NAMES, identity_kept(images, pids, gallery, judges, source_rows), strict=True)
     if camids is not None:
         found["camera style"] = camera_style(images, camids, judges).share
     if not found:

@@ -65,9 +65,17 @@ def check_people(query: Labels, gallery: Labels) -> None:
         raise ValueError(f"query pid {query.pids.min()}: only people (pids from 0 on) can be looked for")
     strange = gallery.pids[(gallery.pids < 0) & ~np.isin(gallery.pids, (JUNK, DISTRACTOR))]
     if len(strange):
-        raise ValueError(
-            f"gallery pid {strange[0]}: people (pids from 0 on), junk ({JUNK}) and distractors ({DISTRACTOR}) can be "
-            "scored"
-        )
-    if (gallery.pids == JUNK).all():
-        raise ValueError(f"all {len(gallery.pids)} gallery images are junk (pid {JUNK})")
+        accepted = f"people (pids from 0 on), junk ({JUNK}) and distractors ({DISTRACTOR})"
+        raise ValueError(f"gallery pid {strange[0]}: accepted are {accepted}")
+
+
+def not_junk(gallery_pids: np.ndarray) -> np.ndarray:
+    """Return the rows of the gallery images that count; a gallery of nothing but junk is refused.
+
+    >>> not_junk(np.array([-1, 5, -3])).tolist()
+    [1, 2]
+    """
+    kept = np.flatnonzero(gallery_pids != JUNK)
+    if not len(kept):
+        raise ValueError(f"all {len(gallery_pids)} gallery images are junk (pid {JUNK})")
+    return kept

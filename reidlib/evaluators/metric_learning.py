@@ -2,7 +2,7 @@ r"""Learned Mahalanobis distances of person re-identification, in closed form: X
 
 Both compare how differences of images of one person spread (intra, similar) with how those of different people do
 (extra, dissimilar). They are averaged by sums over images, so no pair is enumerated; only KISSME's random pairs, as the
-Market-1501 toolkit draws them, and its every tenth pair are taken one by one.
+Market-1501 toolkit draws them, are taken one by one.
 """
 
 from collections.abc import Callable
@@ -69,53 +69,39 @@ def view_covariances(x: Array, z: Array, x_labels: Array, z_labels: Array) -> Pa
     return PairCovariances(same / n_same, (everything - same) / n_different, n_same, n_different)
 
 
-def camera_covariances(
-    features: Array, pids: Array, camids: Array, *, dissimilar: str = "sampled", every: int = 1, seed: int = 0
-) -> PairCovariances:
+def camera_covariances(features: Array, pids: Array, camids: Array, *, seed: int = 0) -> PairCovariances:
     r"""Average (x - y)(x - y)ᵀ over pairs from different cameras, of one person and of different people.
 
     All pairs within a group of n images with sum s give $n X^\top X - s s^\top$; pairs of one person across cameras are
-    those of the person less those of each (person, camera).
+    those of the person less those of each (person, camera). Of different people as many pairs are taken from 150,000
+    random draws, as the Market-1501 toolkit does (fewer where the draws give fewer).
 
     Args:
         features: [N, D].  pids, camids: integers [N].
-        dissimilar: "sampled" takes as many pairs as there are similar ones from 150,000 random draws, as the
-            Market-1501 toolkit does (fewer where the draws give fewer); "all" takes every pair, by sums.
-        every: 10 keeps each tenth pair of both kinds, the toolkit's path for saving time; the similar pairs are then
-            enumerated, in the order of the images.
         seed: of the draws.
 
     Raises:
         ValueError: for shapes that do not fit, or no pair of one of the kinds.
 
-    >>> pairs = camera_covariances([[0.0], [1.0], [5.0]], [1, 1, 2], [1, 2, 2], dissimilar="all")
+    >>> pairs = camera_covariances([[0.0], [1.0], [5.0]], [1, 1, 2], [1, 2, 2])
     >>> pairs.similar.item(), pairs.dissimilar.item(), pairs.n_similar, pairs.n_dissimilar
     (1.0, 25.0, 1, 1)
     """
     x = _matrix("features", features)
     pids, camids = _people(pids, camids, len(x))
-    check_choice("dissimilar", dissimilar, ("sampled", "all"))
-    if every < 1 or (every > 1 and dissimilar == "all"):
-        raise ValueError(f'every={every}: accepted are 1 and, with dissimilar="sampled", more')
     x = x - x.mean(0)  # differences stay, rounding is less
     both = np.unique(np.stack([pids, camids], 1), axis=0, return_inverse=True)[1].reshape(-1)
-    of_person, n_person = _within(x, pids)
-    of_both, n_both = _within(x, both)
-    similar, n_similar = of_person - of_both, n_person - n_both
+    (of_person, n_person), (of_both, n_both) = _within(x, pids), _within(x, both)
+    n_similar = n_person - n_both
     _need_pairs("of one person in two cameras", n_similar)
-    if dissimilar == "all":
-        (everyone, n_all), (of_camera, n_camera) = _within(x, np.zeros(len(x), np.int64)), _within(x, camids)
-        other, n_other = everyone - of_camera - similar, n_all - n_camera - n_similar
-        _need_pairs("of different people in different cameras", n_other)
-        return PairCovariances(similar / n_similar, other / n_other, n_similar, n_other)
     first, second = np.random.default_rng(seed).integers(0, len(x), (2, DRAWS))
-    valid = np.flatnonzero((pids[first] != pids[second]) & (camids[first] != camids[second]))[:n_similar:every]
-    _need_pairs("of different people in different cameras", len(valid))
-    other = _outer(x, first[valid], second[valid]) / len(valid)
-    if every > 1:
-        chosen = _similar_pairs(pids, camids)[:, ::every]
-        similar, n_similar = _outer(x, *chosen), chosen.shape[1]
-    return PairCovariances(similar / n_similar, other, n_similar, len(valid))
+    drawn = np.flatnonzero((pids[first] != pids[second]) & (camids[first] != camids[second]))[:n_similar]
+    _need_pairs("of different people in different cameras", len(drawn))
+    dissimilar = np.zeros_like(of_person)
+    for rows in np.split(drawn, range(_PIECE, len(drawn), _PIECE)):
+        difference = x[first[rows]] - x[second[rows]]
+        dissimilar += difference.T @ difference
+    return PairCovariances((of_person - of_both) / n_similar, dissimilar / len(drawn), n_similar, len(drawn))
 
 
 def two_views(pids: Array, camids: Array, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -130,29 +116,23 @@ def two_views(pids: Array, camids: Array, *, seed: int = 0) -> tuple[np.ndarray,
     """
     pids, camids = _people(pids, camids)
     generator = np.random.default_rng(seed)
-    first, second = [], []
+    halves = []
     for pid in np.unique(pids):
         rows = generator.permutation(np.flatnonzero(pids == pid))
-        half = len(rows) // 2
-        first.append(rows[:half])
-        second.append(rows[half : 2 * half])
-    first, second = np.concatenate(first), np.concatenate(second)
+        halves.append(rows[: len(rows) // 2 * 2].reshape(2, -1))
+    first, second = np.concatenate(halves, 1)
     kept = camids[first] != camids[second]
     _need_pairs("of one person in two cameras", int(kept.sum()))
     return first[kept], second[kept]
 
 
-def kissme_metric(similar: Array, dissimilar: Array, *, weight: float = 1.0, psd: bool = True) -> np.ndarray:
+def kissme_metric(similar: Array, dissimilar: Array) -> np.ndarray:
     r"""Return KISSME's matrix from the covariances of similar and dissimilar pairs [D, D].
 
-    $$M = \Sigma_S^{-1} - \lambda \Sigma_D^{-1}$$
+    $$M = \Sigma_S^{-1} - \Sigma_D^{-1}$$
 
     projected, if it is not positive definite, by setting its eigenvalues up to 1e-10 to 1e-6. Köstinger et al., "Large
     Scale Metric Learning from Equivalence Constraints", CVPR 2012, equation (9) and section 3.
-
-    Args:
-        weight: $\lambda$.
-        psd: project; False leaves M as it is, and distances may be negative.
 
     Raises:
         ValueError: a covariance that is singular.
@@ -160,10 +140,10 @@ def kissme_metric(similar: Array, dissimilar: Array, *, weight: float = 1.0, psd
     >>> kissme_metric([[1.0, 0.0], [0.0, 4.0]], [[4.0, 0.0], [0.0, 4.0]]).round(7).tolist()
     [[0.75, 0.0], [0.0, 1e-06]]
     """
-    metric = _inverse("similar pairs", similar) - weight * _inverse("dissimilar pairs", dissimilar)
+    metric = _inverse("similar pairs", similar) - _inverse("dissimilar pairs", dissimilar)
     metric = (metric + metric.T) / 2
     values, vectors = linalg.eigh(metric)
-    if not psd or values[0] > 0:
+    if values[0] > 0:
         return metric
     return (vectors * np.where(values <= 1e-10, 1e-6, values)) @ vectors.T
 
@@ -215,12 +195,12 @@ class _Learned:
     metric: np.ndarray
     mean: np.ndarray
 
-    def _set(self, dims: int | None, ridge: float) -> None:
+    def __init__(self, dims: int | None, ridge: float, seed: int) -> None:
         if dims is not None and dims < 1:
             raise ValueError(f"dims={dims}: accepted are None and whole numbers from 1")
         if ridge < 0:
             raise ValueError(f"ridge={ridge}: accepted are numbers from 0")
-        self.dims, self.ridge = dims, ridge
+        self.dims, self.ridge, self.seed = dims, ridge, seed
 
     def _keep(self, projection: np.ndarray, metric: np.ndarray, mean: np.ndarray, found: "PairCovariances") -> Self:
         self.projection, self.metric, self.mean = projection, metric, mean
@@ -267,8 +247,7 @@ class KISSME(_Learned):
     Args:
         dims: principal components kept first; None, or as many as there are, keeps all. 128 suits 2048-d features.
         ridge: this times the mean of a covariance's diagonal is added to the diagonal, for the inverse.
-        weight, psd: see `kissme_metric`.
-        dissimilar, every, seed: see `camera_covariances`.
+        seed: see `camera_covariances`.
 
     After `fit`: projection [D, r], metric [r, r], mean [D], n_similar, n_dissimilar.
 
@@ -279,20 +258,8 @@ class KISSME(_Learned):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        dims: int | None = 128,
-        ridge: float = 1e-6,
-        weight: float = 1.0,
-        psd: bool = True,
-        dissimilar: str = "sampled",
-        every: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self._set(dims, ridge)
-        self.weight, self.psd = weight, psd
-        self.pairs = dict(dissimilar=dissimilar, every=every, seed=seed)
+    def __init__(self, *, dims: int | None = 128, ridge: float = 1e-6, seed: int = 0) -> None:
+        super().__init__(dims, ridge, seed)
 
     def fit(self, features: Array, pids: Array, camids: Array) -> "KISSME":
         """Learn from features [N, D] of people seen by two cameras or more; returns itself.
@@ -304,9 +271,9 @@ class KISSME(_Learned):
         x = _matrix("features", features)
         mean = x.mean(0)
         projection = _principal_components(x - mean, self.dims)
-        found = camera_covariances((x - mean) @ projection, pids, camids, **self.pairs)
+        found = camera_covariances((x - mean) @ projection, pids, camids, seed=self.seed)
         covariances = (_with_ridge(c, self.ridge * np.trace(c) / len(c)) for c in found[:2])
-        return self._keep(projection, kissme_metric(*covariances, weight=self.weight, psd=self.psd), mean, found)
+        return self._keep(projection, kissme_metric(*covariances), mean, found)
 
 
 class XQDA(_Learned):
@@ -325,8 +292,8 @@ class XQDA(_Learned):
     """
 
     def __init__(self, *, ridge: float = 1e-3, solver: str = "svd", dims: int | None = None, seed: int = 0) -> None:
-        self._set(dims, ridge)
-        self.solver, self.seed = solver, seed
+        super().__init__(dims, ridge, seed)
+        self.solver = solver
 
     def fit(self, features: Array, pids: Array, camids: Array) -> "XQDA":
         """Learn from features [N, D] of many cameras, by the IDE protocol's two views; returns itself.
@@ -409,25 +376,6 @@ def _within(x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
     _, code, count = np.unique(groups, return_inverse=True, return_counts=True)
     sums = _sums(x, code, len(count))
     return x.T @ (count[code, None] * x) - sums.T @ sums, int((count * (count - 1) // 2).sum())
-
-
-def _outer(x: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Sum the outer products of the differences of the pairs named."""
-    total = np.zeros((x.shape[1], x.shape[1]))
-    for start in range(0, len(first), _PIECE):
-        difference = x[first[start : start + _PIECE]] - x[second[start : start + _PIECE]]
-        total += difference.T @ difference
-    return total
-
-
-def _similar_pairs(pids: np.ndarray, camids: np.ndarray) -> np.ndarray:
-    """List the pairs of one person in two cameras, [2, P], by person and then by the order of the images."""
-    found = []
-    for pid in np.unique(pids):
-        rows = np.flatnonzero(pids == pid)
-        pairs = rows[np.stack(np.triu_indices(len(rows), 1))]
-        found.append(pairs[:, camids[pairs[0]] != camids[pairs[1]]])
-    return np.concatenate(found, 1)
 
 
 def _people(pids: Array, camids: Array, n: int | None = None) -> Labels:

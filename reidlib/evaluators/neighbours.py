@@ -48,7 +48,7 @@ def nearest_neighbours(
     ([[1, 2]], [[1.0, 1.0]])
     """
     query, gallery, n_queries, n_gallery = as_pair(query_features, gallery_features, distance, shape)
-    blocks = blocks_of(query, gallery, distance, n_gallery, None)
+    blocks = blocks_of(query, gallery, distance, n_gallery)
     if not 1 <= k <= n_gallery:
         raise ValueError(f"k={k}: accepted are 1 to {n_gallery}, the size of the gallery")
     excluded = None if exclude is None else _check_exclude(torch.as_tensor(exclude), n_queries, n_gallery)
@@ -99,14 +99,10 @@ def ignored_images(
 
 
 def _check_exclude(exclude: Tensor, n_queries: int, n_gallery: int) -> Tensor:
-    is_mask = exclude.dtype == torch.bool and exclude.shape == (n_queries, n_gallery)
-    is_index = exclude.dtype == torch.int64 and exclude.shape == (n_queries,)
-    if not (is_mask or is_index):
-        raise ValueError(
-            f"exclude must be bool [{n_queries}, {n_gallery}] or int64 [{n_queries}]; "
-            f"got {exclude.dtype} {tuple(exclude.shape)}"
-        )
-    if is_index and not (int(exclude.min()) >= -1 and int(exclude.max()) < n_gallery):
+    accepted = {torch.bool: [n_queries, n_gallery], torch.int64: [n_queries]}
+    if list(exclude.shape) != accepted.get(exclude.dtype):
+        raise ValueError(f"exclude must be one of {accepted}; got {exclude.dtype} {list(exclude.shape)}")
+    if exclude.dtype == torch.int64 and not (int(exclude.min()) >= -1 and int(exclude.max()) < n_gallery):
         raise ValueError(f"exclude names images {int(exclude.min())} to {int(exclude.max())} of {n_gallery}")
     return exclude
 

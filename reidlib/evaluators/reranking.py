@@ -14,9 +14,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from reidlib.datasets.person_images import JUNK
 from reidlib.evaluators.distances import Array, Distance, as_pair, custom_blocks, ranking_blocks, row_chunks
-from reidlib.evaluators.labels import as_integers
+from reidlib.evaluators.labels import as_integers, not_junk
 from reidlib.evaluators.neighbours import smallest
 
 _PIECE = 64  # rows compared at once
@@ -89,7 +88,7 @@ def rerank(
         everyone = np.arange(n_queries + n_gallery) if kept is None else kept
         images = _FromBlocks(distance, n_queries + n_gallery, torch.from_numpy(everyone))
     else:
-        images = _FromFeatures.of(query, gallery, kept, distance)
+        images = _FromFeatures(query, gallery, kept, distance)
     nearest, maxima = images.nearest(max(k1 + 1, k2))
     encoding = _encode(nearest, maxima, images, k1)
     if k2 > 1:
@@ -262,21 +261,16 @@ class _Nearest:
         return np.partition(minima, k - 1, axis=1)[:, k - 1]
 
 
-@dataclass(frozen=True)
 class _FromFeatures:
     """Squared Euclidean distances among images [n, D]."""
 
-    features: Tensor
-    squares: Tensor
-
-    @staticmethod
-    def of(query: Tensor, gallery: Tensor, kept: np.ndarray | None, distance: str) -> "_FromFeatures":
+    def __init__(self, query: Tensor, gallery: Tensor, kept: np.ndarray | None, distance: str) -> None:
         if kept is not None:
-            gallery = gallery[torch.from_numpy(kept[len(query) :] - len(query)).to(gallery.device)]
-        features = torch.cat([query, gallery.to(query.device)])  # our own copy
+            gallery = gallery[torch.from_numpy(kept[len(query) :] - len(query))]
+        self.features = torch.cat([query, gallery.to(query.device)])  # our own copy
         if distance == "cosine":  # 1 - cos is half the squared distance, and the row's maximum takes the half away
-            features /= features.norm(dim=1, keepdim=True).clamp_(min=1e-12)
-        return _FromFeatures(features, torch.cat([(part * part).sum(1) for part in features.split(256)]))
+            self.features /= self.features.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+        self.squares = torch.cat([(part * part).sum(1) for part in self.features.split(256)])
 
     def nearest(self, k: int) -> tuple[np.ndarray, Tensor]:
         """Return each image's k nearest, itself first, and its largest distance: from half of the symmetric matrix."""
@@ -289,11 +283,10 @@ class _FromFeatures:
             block.add_(self.squares[start:stop, None]).clamp_(min=0)
             mirrored = block[:, len(part) :]  # [r, n - stop]: seen from the later images
             maxima[start:stop] = torch.maximum(maxima[start:stop], block.amax(1))
-            if stop < n:
-                maxima[stop:] = torch.maximum(maxima[stop:], mirrored.amax(0))
             block.diagonal().fill_(torch.inf)
             found.take(start, block, start)
             if stop < n:
+                maxima[stop:] = torch.maximum(maxima[stop:], mirrored.amax(0))
                 found.take(stop, mirrored.T, start)
         return _with_self(found.indices), _checked(maxima)
 
@@ -378,8 +371,5 @@ def _kept_images(gallery_pids: Array | None, n_queries: int, n_gallery: int) -> 
     """Number the images that take part, queries first; None if all do."""
     if gallery_pids is None:
         return None
-    is_junk = as_integers("gallery_pids", gallery_pids, n_gallery) == JUNK
-    if is_junk.all():
-        raise ValueError(f"all {n_gallery} gallery images are junk (pid {JUNK})")
-    kept = np.concatenate([np.arange(n_queries), n_queries + np.flatnonzero(~is_junk)])
-    return kept if is_junk.any() else None
+    kept = not_junk(as_integers("gallery_pids", gallery_pids, n_gallery))
+    return None if len(kept) == n_gallery else np.concatenate([np.arange(n_queries), n_queries + kept])

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from reidlib.checks import check_choice
-from reidlib.datasets.person_images import JUNK
 from reidlib.evaluators.distances import Array, Distance, as_features, as_pair, blocks_of, row_chunks
-from reidlib.evaluators.labels import Labels, check_cameras, check_people
+from reidlib.evaluators.labels import Labels, check_cameras, check_people, not_junk
 from reidlib.evaluators.scores import AP_RULES, DIVISORS, RetrievalScores
 
 
@@ -87,7 +86,7 @@ def evaluate_retrieval(
     check_people(query, gallery)
     check_cameras(query, gallery, camera_rule)
     sizes = len(query.pids), len(gallery.pids)
-    kept = np.flatnonzero(gallery.pids != JUNK)
+    kept = not_junk(gallery.pids)
     pair = as_pair(query_features, gallery_features, distance, sizes)[:2]
     blocks = blocks_of(*pair, distance, sizes[1], kept)  # junk is left out before its distances are computed
     gallery = gallery.take(kept)

@@ -32,21 +32,19 @@ class SplitScores(NamedTuple):
         return f"{', '.join(values)} [{len(self.table)} splits]"
 
 
-def average_over_splits(results: Sequence[Result], names: Sequence[object] | None = None) -> SplitScores:
+def average_over_splits(results: Sequence[Result]) -> SplitScores:
     r"""Average the scores of the splits, each split counting the same.
 
     $$\bar s = \frac{1}{n} \sum_i s_i, \qquad \sigma = \sqrt{\frac{1}{n-1} \sum_i (s_i - \bar s)^2}$$
 
     Args:
         results: `RetrievalScores` (their `as_dict`, so every name carries its rule), or dictionaries of numbers.
-        names: what the rows of the table are called; default 0, 1, ...
 
     Returns:
         SplitScores(table, mean, std); the standard deviation of a single split is NaN.
 
     Raises:
-        ValueError: no results, results with different names (that is, scored by different rules), or another number
-            of names.
+        ValueError: no results, or results with different names (that is, scored by different rules).
 
     >>> average_over_splits([{"rank-1": 0.5}, {"rank-1": 0.7}, {"rank-1": 0.6}]).as_dict()
     {'rank-1': 0.6, 'rank-1, std over 3 splits': 0.1}
@@ -57,17 +55,13 @@ def average_over_splits(results: Sequence[Result], names: Sequence[object] | Non
     for i, row in enumerate(rows):
         if set(row) != set(rows[0]):
             raise ValueError(f"split {i} has the scores {sorted(row)}, split 0 has {sorted(rows[0])}: not one protocol")
-    if names is not None and len(names) != len(rows):
-        raise ValueError(f"{len(names)} names for {len(rows)} results")
-    table = pd.DataFrame(rows, index=pd.Index(range(len(rows)) if names is None else list(names), name="split"))
+    table = pd.DataFrame(rows).rename_axis("split")
     # rounded in the last digits, so that a sum's order does not show
     return SplitScores(table, table.mean().round(15), table.std(ddof=1).round(15))
 
 
 def score_splits(
-    benches: Iterable[Benchmark],
-    score: Callable[..., Result],
-    train: Callable[[Benchmark], Any] | None = None,
+    benches: Iterable[Benchmark], score: Callable[[Any, Benchmark], Result], train: Callable[[Benchmark], Any]
 ) -> SplitScores:
     """Run an experiment on every split and average its scores.
 
@@ -78,7 +72,7 @@ def score_splits(
 
     Args:
         benches: the splits, one at a time (`datasets.load_splits`).
-        score: `score(bench)` trains and scores one split; with `train`, `score(method, bench)` only scores it.
+        score: `score(method, bench)` scores one split.
         train: `train(bench)` gives the method. It is called once for splits in a row that train on the same images
             (CUHK01's two ways).
 
@@ -88,11 +82,8 @@ def score_splits(
     results = []
     trained_on, method = None, None
     for bench in benches:
-        if train is None:
-            results.append(score(bench))
-        else:
-            images = list(zip(bench.train.names, bench.train.pids.tolist(), strict=True))
-            if images != trained_on:
-                trained_on, method = images, train(bench)
-            results.append(score(method, bench))
+        images = list(zip(bench.train.names, bench.train.pids.tolist(), strict=True))
+        if images != trained_on:
+            trained_on, method = images, train(bench)
+        results.append(score(method, bench))
     return average_over_splits(results)

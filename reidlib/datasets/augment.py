@@ -22,6 +22,7 @@ Batch = dict[str, Tensor]
 PARTNERS = tuple(dict.fromkeys(prefix for prefixes in sampling.PREFIXES.values() for prefix in prefixes))
 PREFIXES = (*PARTNERS, "clean_")  # the images of a batch, those that belong to them, and what `erase` has kept
 PLANES = ("images", "masks", "parsing")
+TRIES = 100  # rectangles drawn for an image, of which the first that fits counts
 IN_CACHE = 2**20  # floats that a CPU keeps close: on more at a time, most of the time goes to fetching memory
 
 
@@ -205,12 +206,11 @@ def erase_boxes(
     p: float = 0.5,
     area: tuple[float, float] = (0.02, 0.4),
     aspect: tuple[float, float] = (0.3, 3.33),
-    tries: int = 100,
 ) -> Tensor:
     r"""Draw the rectangles of random erasing.
 
     With area $a$ uniform in `area` (of the image) and aspect $r$ uniform in `aspect`: $h=\sqrt{a r}$, $w=\sqrt{a/r}$,
-    rounded. The first of `tries` draws with 0 < h < H and 0 < w < W counts; the place is uniform. Zhong et al., "Random
+    rounded. The first of 100 draws with 0 < h < H and 0 < w < W counts; the place is uniform. Zhong et al., "Random
     Erasing Data Augmentation", 2017.
 
     Returns:
@@ -218,7 +218,7 @@ def erase_boxes(
     """
     height, width = image_size
     chosen = torch.rand(n, generator=generator) < p
-    draws = torch.rand(4, n, tries, generator=generator)
+    draws = torch.rand(4, n, TRIES, generator=generator)
     a = (area[0] + (area[1] - area[0]) * draws[0]) * height * width
     r = aspect[0] + (aspect[1] - aspect[0]) * draws[1]
     h, w = (a * r).sqrt().round(), (a / r).sqrt().round()
@@ -245,13 +245,11 @@ def random_rectangle(
     boxes = erase_boxes(n, (height, width), generator, p=1.0, area=area, aspect=aspect).tolist()
     out = {name: tensor for name, tensor in batch.items() if not name.endswith(("keypoints", "masks", "parsing"))}
     for name in _spatial(out):
-        pictures = []
+        out[name] = out[name].clone()
         for image, (t, f, h, w) in zip(out[name], boxes, strict=True):
             if h:
                 window = image[None, :, t : t + h, f : f + w].float()
-                image = F.interpolate(window, (height, width), mode="bilinear")[0].round().to(torch.uint8)
-            pictures.append(image)
-        out[name] = torch.stack(pictures)
+                image[:] = F.interpolate(window, (height, width), mode="bilinear")[0].round().to(torch.uint8)
     return out
 
 

@@ -6,7 +6,7 @@ at all are the "new IDs". Source: Kolbeinsson, master's thesis, 2019, chapter on
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +28,7 @@ class CameraPair:
     generate_from_b: Tensor
     new_ids_from_a: Tensor  # those of generate_from_a whose identity camera b never saw
     new_ids_from_b: Tensor
-    train: PersonImages | None = field(default=None, repr=False)  # the set, for `write`
+    train: PersonImages = field(repr=False)  # the set, for `write`
 
     def write(self, folder: str | os.PathLike, *, generate: str = "b") -> int:
         """Leave the thesis's folders of PNG files, for tools that want files, and return how many there are.
@@ -42,13 +42,9 @@ class CameraPair:
             generate: the camera whose style is generated, "a" or "b"; "b" fills `test/` with images of a.
 
         Raises:
-            ValueError: another `generate`, or indices without their images (`split` on names alone).
+            ValueError: another `generate`.
         """
         check_choice("generate", generate, ("a", "b"))
-        if self.train is None:
-            raise ValueError(
-                "this split was made of names alone; camera_pair(train, a, b) keeps the images to be written"
-            )
         folder, names = resolve(folder), [os.path.splitext(name)[0] for name in self.train.names]  # noqa: PTH122
 
         def pictures() -> Iterator[tuple[str, Tensor]]:
@@ -83,24 +79,7 @@ def camera_pair(train: PersonImages, a: int, b: int) -> CameraPair:
     >>> pair.train_pairs.tolist(), pair.generate_from_a.tolist()
     ([[0, 1]], [2])
     """
-    return split(train.pids, train.camids, train.sequences, a, b, train=train)
-
-
-def split(
-    pids: Tensor | Sequence[int],
-    camids: Tensor | Sequence[int],
-    sequences: Tensor | Sequence[int],
-    a: int,
-    b: int,
-    *,
-    train: PersonImages | None = None,
-) -> CameraPair:
-    """Do the work of `camera_pair` on numbers alone (file names are enough to count pairs).
-
-    >>> split([1, 1, 2], [1, 2, 1], [1, 1, 1], 1, 2).new_ids_from_a.tolist()
-    [2]
-    """
-    pids, camids, sequences = (np.asarray(values) for values in (pids, camids, sequences))
+    pids, camids, sequences = (values.numpy() for values in (train.pids, train.camids, train.sequences))
     if a == b:
         raise ValueError(f"a camera pair needs two cameras, got {a} twice")
     of_a, of_b = (np.flatnonzero((camids == camera) & (pids >= 0)) for camera in (a, b))
@@ -111,11 +90,8 @@ def split(
     pairs = [(i, j) for i in of_a.tolist() for j in of_b[key[of_b] == key[i]].tolist()]
     alone_a, alone_b = of_a[~np.isin(key[of_a], key[of_b])], of_b[~np.isin(key[of_b], key[of_a])]
     new_a, new_b = alone_a[~np.isin(pids[alone_a], pids[of_b])], alone_b[~np.isin(pids[alone_b], pids[of_a])]
-    return CameraPair(
-        torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
-        *map(torch.from_numpy, (alone_a, alone_b, new_a, new_b)),
-        train=train,
-    )
+    train_pairs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+    return CameraPair(train_pairs, *map(torch.from_numpy, (alone_a, alone_b, new_a, new_b)), train)
 
 
 def random_targets(train: PersonImages, a: int, b: int, *, per_source: int = 10, seed: int = 0) -> Tensor:

@@ -294,9 +294,8 @@ def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None 
     """
     if pairs.dim() != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
         raise ValueError(f"pairs must be [P,2] with P > 0, got {list(pairs.shape)}")
-    _check_positive(batch_size=batch_size)
     count = len(pairs) if pairs_per_epoch is None else min(pairs_per_epoch, len(pairs))
-    _check_positive(pairs_per_epoch=count)
+    _check_positive(batch_size=batch_size, pairs_per_epoch=count)
     steps = _steps(count, batch_size)
 
     def draw(generator: torch.Generator) -> list[Tensor]:

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from reidlib.datasets import PersonImages, camera_pair
-from reidlib.datasets.camera_pairs import random_targets, split
+from reidlib.datasets.camera_pairs import random_targets
 from reidlib.datasets.readers.market1501 import parse_name
 
 
@@ -39,7 +39,7 @@ def test_against_a_slow_loop_on_names_alone():
     names = [f"{rng.integers(1, 30):04d}_c{rng.integers(1, 4)}s{rng.integers(1, 4)}_{i:06d}_01.jpg" for i in range(300)]
     names += [f"-1_c1s1_{i:06d}_01.jpg" for i in range(5)] + [f"{90 + i:04d}_c1s1_000001_01.jpg" for i in range(4)]
     fields = [parse_name(name)[:3] for name in names]
-    pair = split(*zip(*fields, strict=True), 1, 2)
+    pair = camera_pair(people(fields), 1, 2)
     a = [i for i, f in enumerate(fields) if f[1] == 1 and f[0] > 0]
     b = [i for i, f in enumerate(fields) if f[1] == 2 and f[0] > 0]
 
@@ -73,8 +73,7 @@ def test_person_zero_is_paired_and_nobody_is_not():
     ],
 )
 def test_large_numbers_do_not_merge_people_or_walks(rows):
-    pids, camids, sequences = zip(*rows, strict=True)
-    pair = split(pids, camids, sequences, 1, 2)
+    pair = camera_pair(people(rows), 1, 2)
     expected = [[i, j] for i, a in enumerate(rows) for j, b in enumerate(rows)
                 if a[1] == 1 and b[1] == 2 and (a[0], a[2]) == (b[0], b[2])]  # fmt: skip
     assert pair.train_pairs.tolist() == expected
@@ -133,8 +132,6 @@ def test_write_leaves_the_thesis_folders(tmp_path):
     assert [path.name for path in (tmp_path / "other" / "test").iterdir()] == ["3.png"]
 
 
-def test_write_needs_images_and_a_camera_to_generate(tmp_path):
-    with pytest.raises(ValueError, match="made of names alone"):
-        split([1, 1], [1, 2], [1, 1], 1, 2).write(tmp_path)
+def test_write_needs_a_camera_to_generate(tmp_path):
     with pytest.raises(ValueError, match="generate must be one of 'a', 'b'; got 'c'"):
         camera_pair(people([(1, 1, 1), (1, 2, 1)]), 1, 2).write(tmp_path, generate="c")

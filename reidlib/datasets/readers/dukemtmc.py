@@ -20,7 +20,6 @@ from reidlib.datasets.readers.listing import Listing
 COUNTS = {"train": 16_522, "query": 2_228, "gallery": 17_661}
 LAYOUT = market1501.Layout(
     title="DukeMTMC-reID",
-    folder="DukeMTMC-reID",
     places=("DukeMTMC-reID", "dukemtmc/DukeMTMC-reID", "dukemtmc-reid/DukeMTMC-reID", "dukemtmc", "dukemtmc-reid"),
     pattern=re.compile(r"(?P<pid>\d{4})_c(?P<camid>[1-8])_f(?P<frame>\d{7})(\.jpg)+"),
     grammar="PPPP_cC_fFFFFFFF.jpg",

@@ -34,11 +34,11 @@ COUNTS = {"train": 12_936, "query": 3_368, "gallery": 19_732, "gt_bbox": 25_259}
 class Layout:
     """A data set laid out like Market-1501: what differs between it and its relatives.
 
-    `pattern` has the groups pid, camid, frame and, where names carry one, sequence; `grammar` is what a message shows.
+    `places` are its folder's usual names, the release's own first; `pattern` has the groups pid, camid, frame and,
+    where names carry one, sequence; `grammar` is what a message shows.
     """
 
     title: str
-    folder: str
     places: tuple[str, ...]
     pattern: re.Pattern
     grammar: str
@@ -47,7 +47,6 @@ class Layout:
 
 MARKET = Layout(
     title="Market-1501",
-    folder=FOLDER,
     places=(FOLDER, f"market1501/{FOLDER}", "market1501", "Market-1501"),
     pattern=re.compile(r"(?P<pid>-1|\d{4})_c(?P<camid>[1-9])s(?P<sequence>\d)_(?P<frame>\d{6})_(?P<box>\d{2})(\.jpg)+"),
     grammar="PPPP_cCsS_FFFFFF_BB.jpg",
@@ -98,7 +97,7 @@ def read_layout(root: str | os.PathLike, layout: Layout) -> Listing:
     for subset, sub in SUBSETS.items():
         if (folder / sub).is_dir() or subset != "multi_query":
             tables[subset] = list_images(folder / sub, layout)
-    if folder.name == layout.folder or (folder / "finished.json").is_file():
+    if folder.name == layout.places[0] or (folder / "finished.json").is_file():
         found = {("gt_bbox" if subset == "multi_query" else subset): len(table) for subset, table in tables.items()}
         listing.check_counts(folder, layout.title, found, layout.counts)
     listing.check_disjoint(folder, tables["train"]["pid"], [*tables["query"]["pid"], *tables["gallery"]["pid"]])

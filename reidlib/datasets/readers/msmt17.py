@@ -84,11 +84,12 @@ def read(root: str | os.PathLike, *, version: int | None = None, train_with_val:
         listing.check_files(folder, table["path"].to_list(), f"list_{part}.txt")
         tables[part] = table.sort_values("path", ignore_index=True)
     variant = f"{'trainval-' if train_with_val else ''}{folder.name.lower()}"
-    return Listing(folder, tables, variant=variant, views=_train_with_val if train_with_val else None)
+    return Listing(folder, tables, variant=variant, views=_join_val)
 
 
-def _train_with_val(decoded: Subsets) -> Subsets:
-    return {"train": extend(decoded["train"], decoded["val"]), "query": decoded["query"], "gallery": decoded["gallery"]}
+def _join_val(decoded: Subsets) -> Subsets:
+    val = decoded.pop("val", None)
+    return decoded if val is None else decoded | {"train": extend(decoded["train"], val)}
 
 
 def _find(root: str | os.PathLike, versions: tuple[str, ...]) -> tuple[Path, str, str]:

@@ -32,9 +32,8 @@ LISTED = Path(__file__).with_name("mutations.txt")
 SHARE = 0.05  # that may survive
 COPIED = ("reidlib", "tests")  # the rest of the tree is linked, except the cache of images
 PRELOADED = (
-    "lpips", "pandas", "PIL.Image", "pytorch_metric_learning.losses", "pytorch_metric_learning.miners",
-    "scipy.linalg", "scipy.sparse", "skimage.metrics", "sklearn.cluster", "torch", "torchmetrics.image.fid",
-    "torchvision",
+    "lpips", "pandas", "PIL.Image", "scipy.linalg", "scipy.sparse", "skimage.metrics", "sklearn.cluster", "torch",
+    "torchmetrics.image.fid", "torchvision",
 )  # fmt: skip
 SECONDS = 600  # for the tests of one mutation; slower is noticed
 

@@ -19,6 +19,7 @@ from reidlib.machine import has_fast_bfloat16, pick_device
 from reidlib.training.updates import deterministic_kernels
 
 QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
+PATIENCE = 300  # seconds for another process, on a machine that is busy with other tests
 
 
 def state(method: nn.Module) -> dict[str, torch.Tensor]:
@@ -54,6 +55,33 @@ def test_two_networks_take_the_steps_of_a_hand_written_loop():
         g.step()
         schedule.step()
     assert_same(state(game), state(mine))
+
+
+def test_plain_update_takes_one_step_of_the_named_optimizer():
+    """By hand, two training steps: gradients are fresh at each, and a loss through D leaves nothing in it."""
+    game, mine, batch = Game(), Game(), ToyBatches()(0)
+    update = training.plain_update(game)
+    d = torch.optim.SGD(mine.D.parameters(), lr=0.05, momentum=0.9)
+    g = torch.optim.Adam(mine.G.parameters(), lr=0.01)
+    real = batch["images"].flatten(1)
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        losses = game.training_step(batch, seed, update)
+        torch.manual_seed(seed)
+        fake = mine.G(torch.randn(len(real), 5))
+        d.zero_grad()
+        loss_d = ((mine.D(real) - 1) ** 2).mean() + (mine.D(fake.detach()) ** 2).mean()
+        loss_d.backward()
+        d.step()
+        kept = [p.grad.clone() for p in game.D.parameters()]
+        assert all(torch.equal(a, p.grad) for a, p in zip(kept, mine.D.parameters(), strict=True))
+        g.zero_grad()
+        ((mine.D(fake) - 1) ** 2).mean().backward()
+        g.step()
+        assert torch.equal(losses["L_D"], loss_d)
+        assert_same(state(game), state(mine))
+    with pytest.raises(ValueError, match="names no optimizer"):
+        training.plain_update(type("Nothing", (Game,), {"optimizers": lambda self: {}})())
 
 
 @pytest.mark.parametrize("stop", [4, 10])
@@ -269,7 +297,7 @@ training.fit(Regressor(), Killed(), 12, {run_dir!r}, device="cpu", precision="fp
 @pytest.mark.parametrize(("name", "kept"), [("SIGKILL", 6), ("SIGINT", 8)])
 def test_a_kill_and_an_interrupt_leave_a_checkpoint_to_go_on_from(tmp_path: Path, name: str, kept: int):
     script = INTERRUPTED.format(tests=str(Path(__file__).parent), signal=name, run_dir=str(tmp_path))
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode != 0
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == kept
     if name == "SIGINT":
@@ -308,13 +336,15 @@ from toy_methods import Regressor, ToyBatches
 from reidlib import training
 training.fit(Regressor(), ToyBatches(), 10**6, {str(tmp_path)!r}, device="cpu", checkpoint_every=10, progress=False)
 """
-    manager, client = start_new_kernel(kernel_name="python3")
+    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=PATIENCE)
     try:
         client.execute(code)
+        end = time.monotonic() + PATIENCE
         while not (tmp_path / "checkpoint.pt").exists():
+            assert manager.is_alive() and time.monotonic() < end, "the cell does not train"
             time.sleep(0.05)
         manager.interrupt_kernel()
-        reply = client.get_shell_msg(timeout=30)["content"]
+        reply = client.get_shell_msg(timeout=PATIENCE)["content"]
         assert reply["ename"] == "Interrupted" and "the same call goes on from there" in reply["evalue"]
         assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] >= 10
     finally:

@@ -145,6 +145,18 @@ def test_batches_depend_on_the_step_alone():
     assert not torch.equal(one.rows(0), Batches(images, uniform_batches(40, 6), seed=4).rows(0))
 
 
+def test_the_seed_decides_the_augmentation_too():
+    images = people([1] * 12)
+
+    def drawn(seed, rank=0):
+        batches = Batches(images, uniform_batches(12, 4), augment=lambda _, g: {"draw": torch.rand(1, generator=g)},
+                          seed=seed).shard(rank, 2)  # fmt: skip
+        return [batches(step)["draw"].item() for step in range(3)]
+
+    assert drawn(3) == drawn(3) and drawn(3, 1) == drawn(3, 1)
+    assert len({*drawn(0), *drawn(3), *drawn(4), *drawn(0, 1), *drawn(3, 1), *drawn(4, 1)}) == 18
+
+
 def test_batch_has_labels_and_what_the_set_has():
     images = people([9, 9, 4, 4, -1, -2])
     batch = Batches(images, uniform_batches(6, 6))(0)
@@ -282,6 +294,15 @@ def test_a_part_of_the_pairs_each_epoch():
     assert len(first.unique(dim=0)) == 100 and not torch.equal(first, second)
     with pytest.raises(ValueError, match=r"got \[0, 2\]"):
         pair_batches(pairs[:0], 4)
+
+
+@pytest.mark.parametrize("wanted", [6, 7, 100])
+def test_more_pairs_an_epoch_than_there_are_is_all_of_them_once(wanted):
+    pairs = same_identity_pairs(torch.tensor([1] * 3))  # 6
+    few = pair_batches(pairs, 4, pairs_per_epoch=wanted)
+    rows = few.draw(seeded(0))
+    assert few.steps == len(rows) == 2 and [len(r) for r in rows] == [3, 3]
+    assert sorted(torch.cat(rows).tolist()) == pairs.tolist()
 
 
 def test_batches_hold_the_mixture():

@@ -136,6 +136,12 @@ def test_drawn_quartets_keep_the_rules():
     assert torch.equal(draw_quartets(labels, generator(1), n=7), draw_quartets(labels, generator(1), n=7))
 
 
+def test_images_without_a_label_are_no_anchors_however_many_share_their_number():
+    labels = torch.tensor([-2, 4, -2, 4, 5, -1, 6, -1])
+    assert draw_quartets(labels, generator())[:, 0].tolist() == [1, 3]
+    assert set(draw_quartets(labels, generator(), n=50)[:, 0].tolist()) == {1, 3}
+
+
 def test_quartet_module_on_a_batch():
     labels = torch.tensor([0, 0, 1, 1, 2, -2])
     features = torch.randn(6, 4, generator=generator(), requires_grad=True)
@@ -161,6 +167,16 @@ def test_centre_loss_by_hand_and_its_step():
     torch.testing.assert_close(-0.5 * module.centres.grad / weight, torch.tensor([[0.5, 0.0], [0.0, 1.5]]))
     x, c = (torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(lambda f, m: centre_loss(f, torch.tensor([0, 2, 2]), m), (x, c))
+
+
+def test_centres_start_from_the_normal_distribution():
+    torch.manual_seed(0)
+    centres = CentreLoss(4000, 5).centres
+    assert centres.shape == (4000, 5) and centres.requires_grad
+    torch.testing.assert_close(centres.mean(0), torch.zeros(5), rtol=0, atol=0.08)  # five deviations of the mean
+    torch.testing.assert_close(centres.std(0), torch.ones(5), rtol=0, atol=0.06)
+    within = (centres.abs() < 1).float().mean().item()
+    assert within == pytest.approx(0.6827, abs=0.02)
 
 
 @pytest.mark.parametrize(

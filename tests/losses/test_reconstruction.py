@@ -37,6 +37,15 @@ def test_6_condition_of_the_worked_example():
     assert torch.equal(masked_condition(X, M_IN, M_OUT), masked_condition(X, M_IN, M_OUT, "in_out_inv"))
 
 
+def test_every_condition_by_hand_under_soft_masks():
+    """One pixel: x = 0.8, inside the source's person by 0.5 and the target's by 0.25."""
+    x, m_in, m_out = (torch.full((1, channels, 1, 1), value) for channels, value in ((3, 0.8), (1, 0.5), (1, 0.25)))
+    for kind, want in (("in_out_inv", 0.8 * 0.5 * 0.75), ("in_inv", 0.8 * 0.5), ("literal", 0.8 * 0.5 * 0.25)):
+        torch.testing.assert_close(masked_condition(x, m_in, m_out, kind), torch.full((1, 3, 1, 1), want))
+    alone = masked_condition(X, torch.ones(1, 1, 2, 2), M_OUT, "literal")  # the person stands everywhere: m_out decides
+    assert torch.equal(alone, plane((0, 1), (-1, 0)).float())
+
+
 def test_7_the_gap_is_seen_by_neither_static_term():
     changed = G.clone()
     changed[..., 1, 0] = 0.77  # only the target's person stands there

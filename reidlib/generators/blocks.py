@@ -394,15 +394,57 @@ def resized(images: Tensor, image_size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, tuple(image_size), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def pair_images(batch: Mapping[str, Tensor], image_size: tuple[int, int] | None, method: str) -> tuple[Tensor, Tensor]:
+def pair_images(
+    batch: Mapping[str, Tensor], method: str, *names: str, image_size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Return `images` and `target_images` of a batch of pairs in [-1, 1].
 
+    Args:
+        batch: what a `training_step` is given.
+        method: what the method is called in messages.
+        names: what else it trains on, such as "target_keypoints".
+        image_size: (height, width) of its networks; None: any.
+
     Raises:
-        ValueError: a batch that is not of pairs, or of another image size (None: any).
+        ValueError: a batch that is not of pairs, lacks something, or has another image size.
     """
-    if "target_images" not in batch:
-        raise ValueError(f"{method} trains on batches of pairs (see pair_batches), got {', '.join(sorted(batch))}")
+    wanted = ("images", "target_images", *names)
+    if missing := [name for name in wanted if name not in batch]:
+        raise ValueError(
+            f"{method} trains on batches of pairs (see pair_batches) with {', '.join(wanted)}, "
+            f"got {', '.join(sorted(batch))}: the batch lacks {', '.join(missing)}"
+        )
     found = tuple(batch["images"].shape[2:])
-    if image_size is not None and found != image_size:
-        raise ValueError(f"this {method} trains on images of {image_size} (height, width), the batch has {found}")
+    if image_size not in (None, found):
+        raise ValueError(f"{method} trains here on images of {image_size} (height, width), the batch has {found}")
     return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
+
+
+def annotation(batch: Mapping[str, Tensor] | None, name: str, role: str, method: str) -> Tensor:
+    """Return an annotation of the sources or targets that a `condition` is made from.
+
+    Args:
+        batch: sources or targets; None where the caller gave none.
+        name: "masks", "keypoints" or "parsing".
+        role: "sources" or "targets", and
+        method: what the method is called, in messages.
+
+    Raises:
+        ValueError: there is no batch, or it lacks the annotation.
+    """
+    if batch is None or name not in batch:
+        got = "nothing" if batch is None else ", ".join(sorted(batch))
+        raise ValueError(f"{method} needs {role} with {name}, got {got}")
+    return batch[name]
+
+
+def join_pictures(images: Tensor, condition: Tensor) -> Tensor:
+    """Join images and their pose pictures along the channels: [B,6,H,W].
+
+    Raises:
+        ValueError: anything but one picture for each image, of its size.
+    """
+    found = list(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
+    if found != list(images.shape):
+        raise ValueError(f"condition must be one pose picture for each image, {list(images.shape)}, got {found}")
+    return torch.cat([images, condition], dim=1)

@@ -34,7 +34,7 @@ from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise, train_generator
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, static_losses, variable_losses
-from reidlib.networks import evaluating, normal_init, normalise
+from reidlib.networks import evaluating, normal_init
 from reidlib.training import History
 
 VARIANTS = ("static", "variable")
@@ -171,7 +171,7 @@ class CameraTransfer(nn.Module):
     >>> images = torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
     >>> batch = {"images": images, "masks": images[:, 0]}
     >>> condition = method.condition(batch, batch)
-    >>> condition.shape, method.generate(normalise(images, "signed"), condition).shape
+    >>> condition.shape, method.generate(images / 127.5 - 1, condition).shape
     (torch.Size([2, 2, 64, 32]), torch.Size([2, 3, 64, 32]))
     """
 
@@ -232,7 +232,9 @@ class CameraTransfer(nn.Module):
         Raises:
             ValueError: a batch that is not of pairs, lacks masks, or has another image size.
         """
-        x, y, m_in, m_out = self._read(batch)
+        names = masks_needed(self.model, self.settings["variant"])
+        x, y = blocks.pair_images(batch, f"model {self.model}", *names, image_size=self.image_size)
+        m_in, m_out = (self._mask(batch[name]) if name in names else None for name in ("masks", "target_masks"))
         seen = [x, *(2 * m - 1 for m in (m_in, m_out)[: MASKS_SEEN[self.model]])]
         fake = self.G(torch.cat(seen, dim=1)).float()
         static = self.model == 4 and self.settings["variant"] == "static"
@@ -255,11 +257,9 @@ class CameraTransfer(nn.Module):
         Raises:
             ValueError: a batch, or its masks, is missing.
         """
-        wanted = (("sources", sources), ("targets", targets))[: MASKS_SEEN[self.model]]
-        for name, batch in wanted:
-            if batch is None or "masks" not in batch:
-                raise ValueError(f"model {self.model} needs the masks of its {name}, which were not given")
-        return torch.cat([2 * self._mask(batch["masks"]) - 1 for _, batch in wanted], dim=1) if wanted else None
+        batches = (("sources", sources), ("targets", targets))[: MASKS_SEEN[self.model]]
+        masks = [blocks.annotation(batch, "masks", role, f"model {self.model}") for role, batch in batches]
+        return torch.cat([2 * self._mask(mask) - 1 for mask in masks], dim=1) if masks else None
 
     @torch.no_grad()
     def generate(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -274,10 +274,8 @@ class CameraTransfer(nn.Module):
         masks = MASKS_SEEN[self.model]
         found = None if condition is None else list(condition.shape)
         if found != ([len(images), masks, *images.shape[2:]] if masks else None):
-            raise ValueError(
-                f"model {self.model} takes a condition of {masks} masks of the images' size {list(images.shape)}, "
-                f"got {'none' if found is None else found}"
-            )
+            wanted = f"a condition of {masks} masks of the images' size {list(images.shape)}"
+            raise ValueError(f"model {self.model} takes {wanted}, got {'none' if found is None else found}")
         x = images if condition is None else torch.cat([images, condition], dim=1)
         x = blocks.resized(x, self.image_size)
         if self.settings["stochastic_test"]:
@@ -294,34 +292,17 @@ class CameraTransfer(nn.Module):
         threshold = self.settings["mask_threshold"]
         return mask if threshold is None else (mask >= threshold).float()
 
-    def _read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return x, y in [-1, 1] and the two masks in [0, 1]; None where the model does not use them."""
-        names = masks_needed(self.model, self.settings["variant"])
-        missing = [name for name in ("target_images", *names) if name not in batch]
-        if missing:
-            raise ValueError(
-                f"model {self.model} trains on pairs with images, target_images{''.join(f', {n}' for n in names)}; "
-                f"the batch lacks {', '.join(missing)}"
-            )
-        if tuple(batch["images"].shape[2:]) != self.image_size:
-            got = tuple(batch["images"].shape[2:])
-            raise ValueError(f"this model trains on images of {self.image_size} (height, width), the batch has {got}")
-        masks = (self._mask(batch[name]) if name in names else None for name in ("masks", "target_masks"))
-        return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed"), *masks
-
     def _reconstruction(
         self, fake: Tensor, x: Tensor, y: Tensor, m_in: Tensor | None, m_out: Tensor | None
     ) -> dict[str, Tensor]:
         """Return the terms that compare images, unweighted."""
         if self.model != 4:
             return {"L1": F.l1_loss(fake, y)}
-        by_area = self.settings["normalise_by_mask_area"]
+        options = dict(target_mask=m_out, normalise_by_mask_area=self.settings["normalise_by_mask_area"])
         if self.settings["variant"] == "variable":
-            terms = variable_losses(fake, y, target_mask=m_out, normalise_by_mask_area=by_area)
+            terms = variable_losses(fake, y, **options)
         else:
-            terms = static_losses(
-                fake, x, y, source_mask=m_in, target_mask=m_out, normalise_by_mask_area=by_area
-            )  # fmt: skip
+            terms = static_losses(fake, x, y, source_mask=m_in, **options)
         return {"L_fg": terms.foreground, "L_bg": terms.background}
 
 
@@ -348,7 +329,7 @@ def _check_weights(method: CameraTransfer, state: dict[str, Tensor], prefix: str
 
 
 SWITCHES = frozenset(inspect.signature(CameraTransfer).parameters) - {"steps"}
-SUBSETS = ("all", "unpaired", "new_ids")
+SUBSETS = {"all": None, "unpaired": "generate_from_a", "new_ids": "new_ids_from_a"}  # of a `camera_pair`
 EPOCHS = 10  # of the thesis
 TRAINING = {  # batch size of models 1-3 and of model 4, decay of averaged weights
     "smoke": dict(batch_size={1: 8, 4: 8}, ema=None),
@@ -456,21 +437,18 @@ def train_transfer(
     pairs = transfer_pairs(train, a, b, model=model, variant=variant, per_source=per_source, seed=seed)
     size = switches.get("image_size") or PRESETS[preset]["image_size"]
     facts = {"cameras": [a, b], "batch_size": batch_size, "per_source": per_source, "preset": preset, **switches}
+    if images_seen is None:  # the last batch of an epoch is a full one, too
+        full = min(len(pairs), batch_size)
+        images_seen = EPOCHS * -(-len(pairs) // full) * full
     return train_generator(
         partial(CameraTransfer, **switches),
         train,
         pairs,
-        images_seen=EPOCHS * _whole_epoch(len(pairs), batch_size) if images_seen is None else images_seen,
+        images_seen=images_seen,
         batch_size=batch_size,
         augment=augment or partial(load_pairs, image_size=size),
         **{"ema": TRAINING[preset]["ema"], "settings": facts} | options,
     )
-
-
-def _whole_epoch(pairs: int, batch_size: int) -> int:
-    """Return what an epoch counts, its last batch taken for a full one."""
-    full = min(pairs, batch_size)
-    return -(-pairs // full) * full
 
 
 def transfer(
@@ -501,14 +479,13 @@ def transfer(
         ValueError: another subset, one without images or with images of other cameras; missing masks; for "unpaired"
             and "new_ids" also no identity in both cameras.
     """
-    sources = train.select(indices=subset_rows(train, a, b, subset))
-    if method.model != 3:
-        return synthesise(method, sources, camids=b, seed=seed, **options)
-    targets = train.select(camids=b)
-    if len(targets) == 0:
-        raise ValueError(f"model 3 takes target masks from camera {b}, which has no images")
-    rows = torch.randint(len(targets), (len(sources),), generator=seeded(seed))
-    pairs = torch.stack([torch.arange(len(sources)), rows], dim=1)
+    sources, targets, pairs = train.select(indices=subset_rows(train, a, b, subset)), None, None
+    if method.model == 3:
+        targets = train.select(camids=b)
+        if len(targets) == 0:
+            raise ValueError(f"model 3 takes target masks from camera {b}, which has no images")
+        rows = torch.randint(len(targets), (len(sources),), generator=seeded(seed))
+        pairs = torch.stack([torch.arange(len(sources)), rows], dim=1)
     return synthesise(method, sources, pairs, targets=targets, camids=b, seed=seed, **options)
 
 
@@ -519,17 +496,16 @@ def subset_rows(train: PersonImages, a: int, b: int, subset: str | Tensor = "all
     >>> [subset_rows(train, 1, 2, subset).tolist() for subset in SUBSETS]
     [[0, 2], [2], [2]]
     """
-    if not isinstance(subset, Tensor):
-        check_choice("subset, where it is no positions in the set,", subset, SUBSETS)
     if isinstance(subset, Tensor):
         rows = subset
         if others := set(train.camids[rows].tolist()) - {a}:
             raise ValueError(f"the images to move must be of camera {a}, some are of {sorted(others)}")
-    elif subset == "all":
-        rows = (train.camids == a).nonzero().flatten()
     else:
-        pair = camera_pair(train, a, b)
-        rows = pair.generate_from_a if subset == "unpaired" else pair.new_ids_from_a
+        check_choice("subset, where it is no positions in the set,", subset, SUBSETS)
+        if subset == "all":
+            rows = (train.camids == a).nonzero().flatten()
+        else:
+            rows = getattr(camera_pair(train, a, b), SUBSETS[subset])
     if len(rows) == 0:
         cameras = train.camids.unique().tolist()
         raise ValueError(f"no image of camera {a} is in the subset {subset!r}; the set's cameras are {cameras}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from reidlib.datasets.backgrounds import fill_person, mean_background
 from reidlib.datasets.person_images import PersonImages
+from reidlib.generators import blocks
 from reidlib.networks import lab_to_rgb, normalise, rgb_to_lab
 
 
@@ -82,12 +83,12 @@ class Paste(nn.Module):
         Raises:
             ValueError: where sources or targets are missing or have no masks.
         """
-        for name, batch in (("sources", sources), ("targets", targets)):
-            if batch is None or "masks" not in batch:
-                got = "nothing" if batch is None else ", ".join(sorted(batch))
-                raise ValueError(f"pasting needs {name} with masks, got {got}")
-        scenes = fill_person(targets["images"], targets["masks"], self.mean)
-        return {"masks": sources["masks"][:, None].float() / 255, "backgrounds": normalise(scenes, "signed")}
+        masks, hidden = (
+            blocks.annotation(batch, "masks", role, "pasting")
+            for role, batch in (("sources", sources), ("targets", targets))
+        )
+        scenes = fill_person(targets["images"], hidden, self.mean)
+        return {"masks": masks[:, None].float() / 255, "backgrounds": normalise(scenes, "signed")}
 
     @torch.no_grad()
     def generate(self, images: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -101,13 +101,10 @@ class CycleGAN(nn.Module):
             raise ValueError(f"image_size must be multiples of 4 from 24 on, got {self.image_size}")
         if cameras is not None and len(set(cameras)) != 2:
             raise ValueError(f"cameras must be the numbers of two cameras, got {cameras}")
-        self.G_A, self.G_B = (
-            blocks.ResidualGenerator(3, width=chosen["width"], units=chosen["units"], dropout=dropout) for _ in range(2)
-        )
-        self.D_A, self.D_B = (
-            blocks.PatchDiscriminator(3, width=chosen["width"], norm="instance", biases=(True, True, True))
-            for _ in range(2)
-        )
+        width, options = chosen["width"], dict(norm="instance", biases=(True, True, True))
+        generator = dict(width=width, units=chosen["units"], dropout=dropout)
+        self.G_A, self.G_B = (blocks.ResidualGenerator(3, **generator) for _ in range(2))
+        self.D_A, self.D_B = (blocks.PatchDiscriminator(3, width=width, **options) for _ in range(2))
         self.apply(normal_init)
         self.pool_A, self.pool_B = (blocks.ImagePool(pool_size, self.image_size) for _ in range(2))
 
@@ -120,8 +117,8 @@ class CycleGAN(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give one Adam for both generators, "G", and one for both discriminators, "D"."""
-        both = dict(G=(self.G_A, self.G_B), D=(self.D_A, self.D_B))
-        return blocks.adams(self.settings["lr"], self.schedule, **both)
+        networks = dict(G=(self.G_A, self.G_B), D=(self.D_A, self.D_B))
+        return blocks.adams(self.settings["lr"], self.schedule, **networks)
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0."""
@@ -133,7 +130,7 @@ class CycleGAN(nn.Module):
         Returns:
             every term, unweighted, by the authors' names: G_A, G_B, cycle_A, cycle_B, idt_A, idt_B, D_A, D_B.
         """
-        a, b = blocks.pair_images(batch, self.image_size, type(self).__name__)
+        a, b = blocks.pair_images(batch, type(self).__name__, image_size=self.image_size)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         update("G", self.generator_loss(terms))
         return terms | self.train_discriminators(a, b, fake_b, fake_a, update)
@@ -165,13 +162,10 @@ class CycleGAN(nn.Module):
         self, a: Tensor, b: Tensor, fake_b: Tensor, fake_a: Tensor, update: blocks.Update
     ) -> dict[str, Tensor]:
         """Take the step of both discriminators and return their losses."""
-        terms = {}
-        for name, net, real, fake in (
-            ("D_A", self.D_A, b, self.pool_A(fake_b)),
-            ("D_B", self.D_B, a, self.pool_B(fake_a)),
-        ):
-            scores = net(torch.cat([real, fake])).chunk(2)
-            terms[name] = discriminator_loss(*scores, "least_squares")
+        scores_a = self.D_A(torch.cat([b, self.pool_A(fake_b)])).chunk(2)
+        scores_b = self.D_B(torch.cat([a, self.pool_B(fake_a)])).chunk(2)
+        terms = {"D_A": discriminator_loss(*scores_a, "least_squares")}
+        terms["D_B"] = discriminator_loss(*scores_b, "least_squares")
         update("D", terms["D_A"] + terms["D_B"])
         return terms
 
@@ -317,7 +311,7 @@ class SPGAN(CycleGAN):
 
     def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take the steps of generators, discriminators and Siamese net; returns CycleGAN's terms, con_G and con_M."""
-        a, b = blocks.pair_images(batch, self.image_size, type(self).__name__)
+        a, b = blocks.pair_images(batch, type(self).__name__, image_size=self.image_size)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         contrast = self.contrastive_terms(a, b, fake_b, fake_a, for_generators=True)
         update("G", self.generator_loss(terms) + self.settings["lambda_contrast"] * contrast)

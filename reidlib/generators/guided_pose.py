@@ -94,10 +94,9 @@ class GuidedPose(nn.Module):
         Raises:
             ValueError: a batch without partners, key points or labels, or labels that the guide does not know.
         """
-        source, target = blocks.pair_images(batch, None, type(self).__name__)
-        if self._guide is not None and "labels" not in batch:
-            raise ValueError(f"a guide needs labels, the batch has no labels: {', '.join(sorted(batch))}")
-        seen = torch.cat([source, self.condition({"keypoints": batch.get("target_keypoints"), "images": target})], 1)
+        guided = [] if self._guide is None else ["labels"]
+        source, target = blocks.pair_images(batch, type(self).__name__, "target_keypoints", *guided)
+        seen = torch.cat([source, self.condition({"keypoints": batch["target_keypoints"], "images": target})], 1)
         fake = self.G(seen).float()
         real_scores, fake_scores = (self.D(torch.cat([seen, picture], 1)) for picture in (target, fake.detach()))
         loss_d = discriminator_loss(real_scores, fake_scores)
@@ -124,15 +123,10 @@ class GuidedPose(nn.Module):
         Raises:
             ValueError: targets without key points.
         """
-        if targets is None or targets.get("keypoints") is None:
-            raise ValueError("pose transfer needs targets with key points, got none")
-        pictures = skeleton_images(targets["keypoints"], tuple(targets["images"].shape[2:]))
-        return normalise(pictures, "signed")
+        keypoints = blocks.annotation(targets, "keypoints", "targets", "pose transfer")
+        return normalise(skeleton_images(keypoints, tuple(targets["images"].shape[2:])), "signed")
 
     @torch.no_grad()
     def generate(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the persons of images [B,3,H,W] in [-1, 1] in the poses of the skeleton pictures [B,3,H,W]."""
-        if not isinstance(condition, Tensor) or condition.shape != images.shape:
-            got = list(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
-            raise ValueError(f"condition must be skeleton pictures {list(images.shape)}, got {got}")
-        return self.G(torch.cat([images, condition], 1)).to(images.dtype)
+        return self.G(blocks.join_pictures(images, condition)).to(images.dtype)

@@ -149,9 +149,7 @@ class PNGAN(nn.Module):
             ValueError: a batch without pairs or key points, or without masks where `foreground_weight` needs them.
         """
         kind = self.settings["gan_loss"]
-        source, target = blocks.pair_images(batch, None, type(self).__name__)
-        if "target_keypoints" not in batch:
-            raise ValueError(f"PN-GAN draws the targets' key points, the batch has only {', '.join(sorted(batch))}")
+        source, target = blocks.pair_images(batch, type(self).__name__, "target_keypoints")
         pose = self._pose(batch["target_keypoints"], target.shape[-2:])
         fake = self.G(torch.cat([source, pose], dim=1)).float()
         adversarial = adversarial_loss(self.D(fake), True, kind)
@@ -184,10 +182,8 @@ class PNGAN(nn.Module):
     @torch.no_grad()
     def generate(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the people of `images` in the poses of `condition`; all float [B,3,H,W] in [-1, 1]."""
-        if images.shape != condition.shape:
-            raise ValueError(f"one pose picture for each image, got {list(images.shape)} and {list(condition.shape)}")
         with evaluating(self):
-            return self.G(torch.cat([images, condition], dim=1)).float()
+            return self.G(blocks.join_pictures(images, condition)).float()
 
     def _pose(self, keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
         return normalise(poses.skeleton_images(keypoints, tuple(image_size)), "signed")

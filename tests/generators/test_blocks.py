@@ -13,9 +13,12 @@ from reidlib.generators.blocks import (
     ResidualUnit,
     adain,
     adam,
+    annotation,
     choose_preset,
     deviations,
+    join_pictures,
     make_norm,
+    pair_images,
     style_statistics,
 )
 from reidlib.networks import normal_init
@@ -195,6 +198,30 @@ def test_one_adam_over_several_networks():
     assert (group["lr"], group["betas"], group["fused"], len(group["params"])) == (1e-3, (0.5, 0.999), None, 3)
     assert adam(a, 1e-3, betas=(0.9, 0.99), fused=True)[1].param_groups[0]["fused"] is True
     assert adam(a, 1e-3, betas=(0.9, 0.99))[1].defaults["betas"] == (0.9, 0.99)
+
+
+def test_what_a_batch_lacks_is_named():
+    images = torch.zeros(2, 3, 8, 4, dtype=torch.uint8)
+    pairs = {"images": images, "target_images": images + 255, "masks": images[:, 0]}
+    source, target = pair_images(pairs, "Method", "masks", image_size=(8, 4))
+    assert source.eq(-1).all() and target.eq(1).all() and annotation(pairs, "masks", "sources", "it") is pairs["masks"]
+    lacks = r"Method .* target_images, masks, keypoints, got images, masks: the batch lacks target_images, keypoints$"
+    with pytest.raises(ValueError, match=lacks):
+        pair_images({"images": images, "masks": images[:, 0]}, "Method", "masks", "keypoints")
+    with pytest.raises(ValueError, match=r"images of \(4, 8\) \(height, width\), the batch has \(8, 4\)"):
+        pair_images(pairs, "Method", image_size=(4, 8))
+    for batch, got in ((None, "nothing"), (pairs, "images, masks, target_images")):
+        with pytest.raises(ValueError, match=f"Method needs targets with parsing, got {got}"):
+            annotation(batch, "parsing", "targets", "Method")
+
+
+def test_images_and_pictures_are_joined():
+    images, pictures = torch.zeros(2, 3, 8, 4), torch.ones(2, 3, 8, 4)
+    joined = join_pictures(images, pictures)
+    assert joined[:, :3].eq(0).all() and joined[:, 3:].eq(1).all() and joined.shape == (2, 6, 8, 4)
+    for wrong, got in ((pictures[:1], r"\[1, 3, 8, 4\]"), (pictures[:, :, :4], r"\[2, 3, 4, 4\]"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=rf"one pose picture for each image, \[2, 3, 8, 4\], got {got}"):
+            join_pictures(images, wrong)
 
 
 PRESETS = {"course": dict(width=16, lr=1e-3), "paper": dict(width=64, lr=2e-4)}

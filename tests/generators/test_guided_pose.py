@@ -111,15 +111,18 @@ def test_bad_input():
     method, batch = GuidedPose(Baseline(2, preset="smoke").embedder, preset="smoke"), pair_batch()
     ignore = lambda name, loss: None  # noqa: E731
     without = {name: tensor for name, tensor in batch.items() if "keypoints" not in name}
-    with pytest.raises(ValueError, match="needs targets with key points"):
+    with pytest.raises(ValueError, match="the batch lacks target_keypoints"):
         method.training_step(without, 0, ignore)
+    for targets, got in ((None, "nothing"), ({"images": batch["images"]}, "images")):
+        with pytest.raises(ValueError, match=f"pose transfer needs targets with keypoints, got {got}"):
+            method.condition(targets)
     with pytest.raises(ValueError, match="batches of pairs"):
         method.training_step({"images": batch["images"]}, 0, ignore)
     with pytest.raises(ValueError, match="label 2 with 2 classes"):
         method.training_step(batch | {"labels": torch.full_like(batch["labels"], 2)}, 0, ignore)
-    with pytest.raises(ValueError, match="no labels"):
+    with pytest.raises(ValueError, match="the batch lacks labels"):
         method.training_step({name: tensor for name, tensor in batch.items() if name != "labels"}, 0, ignore)
-    with pytest.raises(ValueError, match="condition must be skeleton pictures"):
+    with pytest.raises(ValueError, match="condition must be one pose picture for each image"):
         method.generate(torch.zeros(1, 3, 32, 24), None)
     with pytest.raises(TypeError, match="guide must be a network"):
         GuidedPose(lambda images: images)

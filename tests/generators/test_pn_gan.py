@@ -323,7 +323,7 @@ def test_a_batch_that_is_no_pair_or_lacks_key_points_is_refused():
     method, batch = PNGAN(preset="smoke"), one_batch()
     with pytest.raises(ValueError, match="PNGAN trains on batches of pairs"):
         step_of(method, {"images": batch["images"]})
-    with pytest.raises(ValueError, match="draws the targets' key points, the batch has only"):
+    with pytest.raises(ValueError, match="the batch lacks target_keypoints"):
         step_of(method, {name: value for name, value in batch.items() if "keypoints" not in name})
 
 

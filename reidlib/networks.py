@@ -22,14 +22,8 @@ from torchvision.models.resnet import BasicBlock  # isort: skip
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES = {"signed": ((0.5,) * 3, (0.5,) * 3), "imagenet": (IMAGENET_MEAN, IMAGENET_STD)}  # mean, deviation in [0, 1]
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "network",
-    "net",
-    "weights",
-)  # names that trainers store weights under
+# names that trainers store weights under
+WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 
 # sRGB primaries to CIE XYZ; white of D65, 2 degrees
 XYZ_FROM_RGB = (

@@ -50,7 +50,7 @@ def test_peak_memory_is_of_the_time_since_its_measurement_began():
     torch.ones(50 << 18).sum()
     assert 20e6 < machine.peak_memory(CPU, inner) - small < 40e6
     assert 60e6 < outer - small < 100e6  # what was freed before counts no more, but in the measurement around it
-    assert machine.peak_memory(CPU, whole) == outer == max(outer, machine.peak_memory(CPU))
+    assert machine.peak_memory(CPU, whole) == outer <= machine.peak_memory(CPU)  # other tests may have taken more
 
 
 def test_peak_memory_that_cannot_be_measured_is_none(monkeypatch):

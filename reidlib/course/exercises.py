@@ -10,15 +10,13 @@ from typing import Any
 import torch
 
 
-def check(
-    answer: Callable, reference: Callable, inputs: Callable[[torch.Generator], tuple], *, trials: int = 20
-) -> bool:
+def check(answer: Callable, reference: Callable, inputs: Callable, *, trials: int = 20) -> bool:
     """Compare `answer` with `reference` on random inputs, print the verdict and return whether all trials agreed.
 
     Args:
         answer: the reader's function.
         reference: the function it should equal, within 1e-5.
-        inputs: makes one tuple of arguments from a seeded generator; called once a trial.
+        inputs: makes one tuple of arguments from a seeded torch.Generator; called once a trial.
         trials: number of random inputs.
 
     >>> def rank_one(hits): return None  # the reader has not begun
@@ -34,16 +32,16 @@ def check(
     for _ in range(trials):
         arguments = inputs(generator)
         expected = reference(*arguments)
+        shown = f"\n  input: {_show(arguments)}"
         try:
             got = answer(*arguments)
         except Exception as error:  # a reader's slip must not stop the notebook; it is shown instead
-            print(f"not yet: {name} raised {type(error).__name__}: {error}\n  input: {_show(arguments)}")
-            return False
-        if got is None:
-            print(f"not yet: {name} returned None")
-            return False
-        if not _close(got, expected):
-            print(f"not yet: {name} returned {_show(got)}, expected {_show(expected)}\n  input: {_show(arguments)}")
+            fault = f"raised {type(error).__name__}: {error}{shown}"
+        else:
+            fault = "" if _close(got, expected) else f"returned {_show(got)}, expected {_show(expected)}{shown}"
+            fault = "returned None" if got is None else fault
+        if fault:
+            print(f"not yet: {name} {fault}")
             return False
     print(f"right: {name} agrees with the reference on {trials} random inputs")
     return True

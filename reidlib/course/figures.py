@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reidlib.datasets.annotations import lip_palette
 
-RIGHT, WRONG, SAME_CAMERA, QUERY = "#2a9d3a", "#d1343b", "#9a9a9a", "#1f5fb4"
+RIGHT, WRONG, QUERY = "#2a9d3a", "#d1343b", "#1f5fb4"
 
 
 def style() -> None:
@@ -147,10 +147,9 @@ def loss_curves(losses: Mapping[str, pd.DataFrame], *, log: bool = True, extra: 
     panels = len(losses) + extra
     figure, axes = plt.subplots(1, panels, figsize=(3.4 * panels, 2.8), squeeze=False, layout="constrained")
     for axis, (title, table) in zip(axes[0], losses.items(), strict=False):
-        for name in table.columns.difference(["step", "images", "seconds", "images_per_second"], sort=False):
-            if not name.startswith("lr/"):
-                axis.plot(table["step"], table[name].rolling(5, min_periods=1).mean(), label=name)
-        axis.set(title=title, xlabel="step", **({"yscale": "log"} if log else {}))
+        shown = table.set_index("step").filter(regex=r"^(?!lr/|(images|seconds|images_per_second)$)")
+        axis.plot(shown.index, shown.rolling(5, min_periods=1).mean(), label=list(shown))
+        axis.set(title=title, xlabel="step", yscale="log" if log else "linear")
         axis.legend(fontsize=7)
     return figure
 
@@ -165,11 +164,10 @@ def percent(table: pd.DataFrame, except_for: Sequence[str] = ()) -> pd.DataFrame
     return table.astype(float).mul(scale).round(1)
 
 
-def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str = "") -> Figure:
-    """Draw CMC curves in percent, each a tensor [max_rank] of fractions."""
-    percents = {name: pd.Series(np.asarray(cmc)[:max_rank] * 100) for name, cmc in curves.items()}
-    ranks = {name: values.set_axis(values.index + 1) for name, values in percents.items()}
-    figure = learning_curves(ranks, xlabel="rank k", ylabel="CMC(k), percent", title=title)
+def cmc_curves(curves: Mapping[str, Tensor], *, title: str = "") -> Figure:
+    """Draw CMC curves in percent up to rank 20, each a tensor [max_rank] of fractions."""
+    percents = {n: pd.Series(np.asarray(cmc)[:20] * 100).rename(lambda i: i + 1) for n, cmc in curves.items()}
+    figure = learning_curves(percents, xlabel="rank k", ylabel="CMC(k), percent", title=title)
     figure.axes[0].set_ylim(0, 101)
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.axes[0].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -179,9 +177,8 @@ def cmc_curves(curves: Mapping[str, Tensor], *, max_rank: int = 20, title: str =
 def bars(table: pd.DataFrame, *, ylabel: str, title: str = "", errors: pd.DataFrame | None = None) -> Figure:
     """Draw grouped bars: one group a row, one colour a column, with the value on top."""
     figure, axis = plt.subplots(figsize=(max(4.5, 0.55 * table.size + 1.5), 3.4))
-    table.plot.bar(
-        ax=axis, rot=0 if max(map(len, map(str, table.index))) < 12 else 20, width=0.8, yerr=errors, capsize=2
-    )
+    rotation = 0 if max(map(len, map(str, table.index))) < 12 else 20
+    table.plot.bar(ax=axis, rot=rotation, width=0.8, yerr=errors, capsize=2)
     for container in [c for c in axis.containers if hasattr(c, "patches")]:
         axis.bar_label(container, fmt="%.1f", fontsize=7, padding=2)
     axis.set(ylabel=ylabel, xlabel="", title=title)
@@ -206,20 +203,21 @@ def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *,
     """Draw a batch of the data contract in four rows: image, key points, person mask, parsing labels.
 
     Args:
-        batch: `images`, `keypoints`, `masks` and `parsing` of `PersonImages.batch`.
+        batch: `images`, `keypoints`, `masks` and `parsing` of `PersonImages.batch`, the images uint8.
     """
     images, masks, parsing = (batch[name].cpu() for name in ("images", "masks", "parsing"))
     colours = torch.from_numpy(lip_palette())[parsing.long()].permute(0, 3, 1, 2)
     rows = {"image": images, "key points": images, "mask": masks[:, None].expand_as(images), "parsing": colours}
     figure = image_rows(rows, height=height)
-    for axis, keypoints in zip(figure.axes[len(images) :], batch["keypoints"], strict=False):
+    for axis, keypoints in zip(figure.axes[len(images) : 2 * len(images)], batch["keypoints"], strict=True):
         draw_keypoints(axis, keypoints, limbs)
     return figure
 
 
 def embedding_maps(points: np.ndarray, groupings: Mapping[str, Sequence], *, title: str = "") -> Figure:
     """Draw the same 2-D points (t-SNE, PCA) once for each grouping, coloured by group."""
-    figure, axes = plt.subplots(1, len(groupings), figsize=(4.9 * len(groupings), 4.2), squeeze=False)
+    size = (4.9 * len(groupings), 4.2)
+    figure, axes = plt.subplots(1, len(groupings), figsize=size, squeeze=False, layout="constrained")
     for axis, (grouping, groups) in zip(axes[0], groupings.items(), strict=True):
         names = sorted(set(groups))
         palette = plt.get_cmap("tab20" if len(names) > 10 else "tab10")
@@ -230,5 +228,4 @@ def embedding_maps(points: np.ndarray, groupings: Mapping[str, Sequence], *, tit
         axis.grid(False)
         axis.legend(title=grouping, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(names) // 16)
     figure.suptitle(title)
-    figure.tight_layout()
     return figure

@@ -33,8 +33,7 @@ def find_notebooks(patterns: Sequence[str] = (), folder: Path = NOTEBOOKS) -> li
         matches = [path] if path.is_file() else []
         if not matches and path.name != pattern:  # it names a folder
             matches = [match for match in path.parent.glob(path.name) if match.suffix == ".ipynb"]
-        ends = ("", ".ipynb", "_*")
-        matches = matches or [match for match in there if any(match.match(f"{pattern}{end}") for end in ends)]
+        matches = matches or [p for p in there if any(p.match(pattern + end) for end in ("", ".ipynb", "_*"))]
         if not matches:
             names = ", ".join(match.stem for match in there) or "none"
             raise FileNotFoundError(f"no notebook matches {pattern!r}; in {folder} there are: {names}")
@@ -96,9 +95,7 @@ class Job:
         return done and (self.folder / RESULTS).is_file() and self.executed.is_file()
 
 
-def plan(
-    notebook: Path, given: Mapping[str, Any], *, output_root: str | os.PathLike = "runs", typed: bool = False
-) -> Job:
+def plan(notebook: Path, given: Mapping, *, output_root: str | os.PathLike = "runs", typed: bool = False) -> Job:
     """Check parameters against the notebook's cell and return the job.
 
     `given` holds a command line's words, or values where `typed`. A relative `output_root` counts from the repository.

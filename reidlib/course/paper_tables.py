@@ -6,6 +6,7 @@ come as a long table: `row`, `metric` (mAP, rank1, rank5, ... in percent), `seed
 """
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -34,8 +35,7 @@ def printed(paper: str) -> pd.DataFrame:
     20.7
     """
     table = pd.read_csv(resolve(FOLDER) / "results.csv")
-    if paper not in set(table.paper):
-        raise ValueError(f"paper must be one of {', '.join(sorted(set(table.paper)))}, got {paper!r}")
+    check_choice("paper", paper, sorted(set(table.paper)))
     table = table[table.paper == paper].drop(columns=["paper", "is_ours", "note"])
     table["value"] = pd.to_numeric(table.value, errors="coerce")
     table.insert(0, "row", table.table + "|" + table.dataset + "|" + table.setting + "|" + table.method)
@@ -73,17 +73,15 @@ def side_by_side(
     """
     _check(ours)
     paper_values = printed(paper).set_index(["row", "metric"]).value
-    order = {name: int("".join(filter(str.isdigit, name))) for name in ours.row.str.split("|").str[0].unique()}
+    mine = ours if table is None else ours[ours.row.str.startswith(f"{table}|")]
     lines = {}
-    for name in sorted(order, key=lambda one: (order[one], one)) if table is None else [table]:
-        mine = ours[ours.row.str.startswith(f"{name}|")]
-        for row in mine.row.drop_duplicates():
-            line = {}
-            for metric in metrics:
-                values = mine[(mine.row == row) & (mine.metric == metric)].value
-                line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))
-                line[f"{metric} ours"] = mean_text(values) if len(values) else ""
-            lines[tuple(row.split("|"))] = line
+    # tables in their order, T2a before T2b before T10, and each one's rows as they came
+    for row in sorted(mine.row.unique(), key=lambda row: (int(re.search(r"\d+", row)[0]), row.partition("|")[0])):
+        line = lines[tuple(row.split("|"))] = {}
+        for metric in metrics:
+            values = mine[(mine.row == row) & (mine.metric == metric)].value
+            line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))
+            line[f"{metric} ours"] = mean_text(values) if len(values) else ""
     names = ["table", "data set", "setting", "method"]
     index = pd.MultiIndex.from_tuples(list(lines), names=names) if lines else None
     return pd.DataFrame(list(lines.values()), index=index)

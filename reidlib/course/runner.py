@@ -141,8 +141,7 @@ def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> No
     from jupyter_client.manager import AsyncKernelManager
 
     environment = {FOLDER_VARIABLE: str(job.folder), RESUME_VARIABLE: "1" if resume else "0"}
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
 
     class ThisPython(AsyncKernelManager):
@@ -211,9 +210,7 @@ def _failures(failed: Sequence[Outcome]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib run`."""
-    parser.add_argument(
-        "notebooks", nargs="*", metavar="NOTEBOOK", help='names, globs or files ("02*"); all by default'
-    )
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help='names, globs, files ("02*"); default: all')
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="a parameter of every notebook named, e.g. -p seed 3; --list shows them")  # fmt: skip
     parser.add_argument("--profile", choices=PROFILES, help="smoke: seconds; course: minutes; paper: for a GPU")
@@ -221,8 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks are looked for")
     parser.add_argument("--list", action="store_true", help="list the notebooks with their parameters and stop")
     parser.add_argument("--force", action="store_true", help="run again what is already done, from the start")
-    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True,
-                        help="go on after a failure (the default)")  # fmt: skip
+    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True, help="after a failure")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -158,15 +158,12 @@ class Run:
 
     def record(self) -> Path:
         """Write `results.json`, whole or not at all, and return its path; `finish` checks first."""
+        version = next((one.version for one in metadata.distributions(name="reidlib")), "source")
         results = {
             "notebook": self.notebook,
             "parameters": self.parameters,
             "commit": commit(),
-            "versions": {
-                "reidlib": next((one.version for one in metadata.distributions(name="reidlib")), "source"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": {"reidlib": version, "torch": torch.__version__, "python": platform.python_version()},
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self.started, 3),
@@ -191,8 +188,7 @@ def start(notebook: str, settings: Settings | Mapping[str, Any], *, resume: bool
     parameters = dict(settings.values if isinstance(settings, Settings) else settings)
     if isinstance(settings, Settings):
         parameters["image_size"] = "{}x{}".format(*settings.size)  # what "auto" meant
-    given = os.environ.get(FOLDER_VARIABLE)
-    if given:
+    if given := os.environ.get(FOLDER_VARIABLE):
         folder, resume = Path(given), os.environ.get(RESUME_VARIABLE) == "1"
         if folder.parent.name != notebook:
             raise ValueError(f"runs.start({notebook!r}, ...) in the notebook {folder.parent.name!r}: give its own name")

@@ -93,8 +93,7 @@ def _expand(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(values, list) or not values:
             raise ValueError(f"grid {name!r} must be a list of values, got {values!r}")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    base = content.get("base", {})
-    sets = [{**base, **one, **point} for one in content.get("sets", [{}]) for point in points]
+    sets = [{**content.get("base", {}), **one, **point} for one in content.get("sets", [{}]) for point in points]
     texts = [json.dumps(values, sort_keys=True) for values in sets]
     doubles = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
     if doubles:
@@ -146,9 +145,8 @@ def recorded(notebook: str | os.PathLike, folder: Path = NOTEBOOKS, *, supersede
     facts = pd.DataFrame([{name: runs[run][name] for name in FACTS} for run in rows["run"]], columns=list(FACTS))
     parameters = pd.DataFrame([runs[run]["parameters"] for run in rows["run"]], index=rows.index)
     new = parameters[[name for name in parameters if name not in (*rows, *FACTS)]]
-    return pd.concat(
-        [facts[["study"]], rows[["run"]], facts.drop(columns="study"), rows.drop(columns="run"), new], axis=1
-    )
+    parts = [facts[["study"]], rows[["run"]], facts.drop(columns="study"), rows.drop(columns="run"), new]
+    return pd.concat(parts, axis=1)
 
 
 def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -252,8 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each run (default: 1, as recorded numbers have)")
     parser.add_argument("--output-root", default="runs/studies", help="where runs go (relative: from the repository)")
     parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks and studies are looked for")
-    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True,
-                        help="go on after a failure (the default)")  # fmt: skip
+    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True, help="after a failure")
 
 
 def run(options: argparse.Namespace) -> int:

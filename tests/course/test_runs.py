@@ -23,11 +23,14 @@ import torch
 from tiny_notebooks import PARAMETERS, write_notebook
 
 from reidlib.__main__ import COMMANDS, main
+from reidlib.checks import WrongInput
 from reidlib.course import jobs, runner, runs
 from reidlib.course.index import format_value, write_index
 from reidlib.course.settings import Parameter, ParameterError, Settings, check_value, read_parameters, read_value
+from reidlib.evaluators import average_over_splits
 from reidlib.files import locked
-from reidlib.machine import commit
+from reidlib.machine import commit, watch_memory
+from reidlib.tools import scaling, train_judges
 
 
 def settings_of(output_root: Path | str = "runs", **values) -> Settings:
@@ -83,6 +86,32 @@ def test_scores_bring_their_own_rule(tmp_path: Path):
     assert {entry["rule"] for entry in run.values.values()} == {"cross camera, euclidean distance"}
 
 
+def test_scores_of_several_splits_bring_their_spread(tmp_path: Path):
+    run = runs.start("00_toy", settings_of(tmp_path))
+    run.metrics("cuhk03", average_over_splits([{"rank-1": 0.5, "mAP": 0.2}, {"rank-1": 0.75, "mAP": 0.2}]))
+    assert run.values == {
+        "spread over splits/cuhk03/rank-1": {
+            "value": pytest.approx(0.125 * 2**0.5), "rule": "standard deviation over the splits"},
+        "spread over splits/cuhk03/mAP": {"value": 0.0, "rule": "standard deviation over the splits"},
+        "cuhk03/rank-1": {"value": 0.625, "rule": "mean over 2 splits"},
+        "cuhk03/mAP": {"value": pytest.approx(0.2), "rule": "mean over 2 splits"},
+    }  # fmt: skip
+    run.values.clear()
+    run.metrics("cuhk01", average_over_splits([{"rank-1": 0.5}]), rule="its only split")
+    assert run.values == {"cuhk01/rank-1": {"value": 0.5, "rule": "its only split"}}
+
+
+def test_a_run_reports_the_memory_of_its_own_time(tmp_path: Path):
+    if watch_memory(torch.device("cpu")) is None:
+        pytest.skip("this system cannot measure memory anew")
+    torch.ones(1 << 27).sum()  # 512 MB before the run, freed at once
+    run = runs.start("00_toy", settings_of(tmp_path))
+    small = json.loads(run.record().read_text())["peak_memory_bytes"]
+    torch.ones(1 << 25).sum()  # 128 MB within it
+    large = json.loads(run.record().read_text())["peak_memory_bytes"]
+    assert 100e6 < large - small < 256e6
+
+
 def test_results_say_which_image_size_auto_was(tmp_path: Path):
     settings = settings_of(tmp_path)
     run = runs.start("00_toy", settings)
@@ -97,6 +126,8 @@ def test_promises_that_are_not_kept_are_named(tmp_path: Path):
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match=r"'toy/loss \(L1\)' is (nan|inf): only finite"):
             run.metric("toy/loss (L1)", value)
+    run.metric("toy/[a] (sum)", 1)
+    run.finish(metrics=["toy/[a] (sum)"]).unlink()  # a name is no pattern
     run.checkpoint(tmp_path / "gone.safetensors")
     with pytest.raises(AssertionError, match=r"figure 'curve', metric '\*/mAP\*', checkpoint .*gone"):
         run.finish(figures=["curve"], metrics=["*/mAP*"])
@@ -183,7 +214,7 @@ def test_the_parameters_cell_needs_its_tag(tmp_path: Path):
     [
         ("int", "3", 3), ("float", "3", 3.0), ("bool", "false", False), ("str", "3", "3"), ("int | None", "none", None),
         ("list[int]", "[1, 2]", [1, 2]), ("tuple[int, ...]", "(1, 2)", (1, 2)), ("str | None", "None", None),
-        ("str | None", "abc", "abc"), ("str", "true", "true"),
+        ("str | None", "abc", "abc"), ("str", "true", "true"), ("str", "'a'", "'a'"),
     ],
 )  # fmt: skip
 def test_words_become_values_of_the_type(kind: str, text: str, value: object):
@@ -603,6 +634,41 @@ def test_help_lists_the_commands_and_loads_none_of_them(capsys):
     code = "import sys; from reidlib.__main__ import main; main(['--help']); print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip().endswith("False") and all(f"  {name}" in ended.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["scaling", "--sizes", "0"], "must be at least 1"),
+        (["judges", "--share", "0"], "share must be more than 0, got 0.0"),
+        (["judges", "--size", "huge"], "size must be one of 'smoke', 'course'; got 'huge'"),
+        (["render", "--difficulty-table", "--device", "warp"], "unknown device 'warp'"),
+        (["annotate", "no such folder"], "is not a folder"),
+        (["sweep", "no_such.study"], "no study is called 'no_such.study'"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_debug_shows_its_traceback(capsys, words: list[str], message: str):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"reidlib {words[0]}: ") and message in said and said.count("\n") == 1
+    with pytest.raises(WrongInput, match=re.escape(message)):
+        main([*words, "--debug"])
+
+
+@pytest.mark.parametrize("error", [ValueError("a slip"), FileNotFoundError("a slip"), RuntimeError("a slip")])
+def test_a_fault_of_the_program_keeps_its_traceback(tmp_path: Path, monkeypatch, error: Exception):
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train_judges, "procedural_people", broken)
+    monkeypatch.setattr(scaling, "resolve", broken)
+    monkeypatch.setattr(runner, "announce", broken)
+    write_notebook(tmp_path / "books" / "00_toy.ipynb")
+    folders = ["--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")]
+    for words in (["judges"], ["scaling"], ["run", *folders]):
+        with pytest.raises(type(error), match="a slip") as shown:
+            main(words)
+        assert shown.traceback[-1].name == "broken"
 
 
 def test_claims_are_printed_from_the_recorded_tables(capsys):

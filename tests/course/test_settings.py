@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_notebooks import PARAMETERS, write_notebook
 
+from reidlib.course import settings as module
 from reidlib.course.settings import (
     Parameter,
     ParameterError,
@@ -46,7 +47,14 @@ def test_words_of_plain_papermill_are_read_by_the_type():
     assert Settings.of(cell(more, losses="4")).losses == ["4"]
     assert Settings.of(cell(more, shape=[3, 4])).shape == (3, 4)
     assert Settings.of(cell(more, rate=1, limit="3")).limit == 3
-    for wrong in ({"cameras": "5,x"}, {"cameras": [5.5]}, {"rate": "fast"}, {"fail": 1}, {"cameras": None}):
+    for wrong in (
+        {"cameras": "5,x"},
+        {"cameras": [5.5]},
+        {"rate": "fast"},
+        {"fail": 1},
+        {"cameras": None},
+        {"losses": True},
+    ):
         with pytest.raises(ParameterError, match=next(iter(wrong))):
             Settings.of(cell(more, **wrong))
 
@@ -78,6 +86,38 @@ def test_a_cell_that_was_not_run_or_lacks_names_is_said():
         Settings.of(names)
     with pytest.raises(ParameterError, match="no parameter can be called size, load"):
         Settings.of(cell("size: int = 3  # a\nload: str = ''  # b"))
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """What is asked of the data layer, in place of data: each split is its arguments and its number."""
+
+    def splits(name, root, image_size, **options):
+        for number in range(20):
+            yield name, root, image_size, options, number
+
+    monkeypatch.setattr(module, "load", lambda *place, **options: (*place, options))
+    monkeypatch.setattr(module, "load_splits", splits)
+
+
+def test_load_takes_the_settings_data_set_and_size(loads):
+    settings = Settings.of(cell(profile="paper", dataset="market1501", data_root="my data"), paper_image_size=(128, 64))
+    assert settings.load() == ("market1501", "my data", (128, 64), {"scene": "retrieval", "size": "full"})
+    other = settings.replace(profile="smoke", image_size="96x48").load("generation", dataset="msmt17", seed=3, size="x")
+    assert other == ("msmt17", "my data", (96, 48), {"scene": "generation", "size": "x", "seed": 3})
+
+
+def test_load_splits_gives_the_first_splits_of_another_data_set(loads):
+    settings = Settings.of(cell(profile="course", data_root="my data"))
+    place, options = ("procedural", "my data", (64, 32)), {"scene": "generation", "size": "course", "seed": 5}
+    rendered = list(settings.load_splits("cuhk03", 3, scene="generation", seed=5))
+    assert rendered == [(*place, options | {"network": "cuhk03"}, number) for number in range(3)]
+    real = settings.replace(dataset="market1501")
+    assert next(real.load_splits("msmt17", 1)) == (
+        "msmt17", "my data", (64, 32), {"scene": "retrieval", "size": "course"}, 0)  # fmt: skip
+    for either in (settings, real):  # CUHK01's splits are scored both ways
+        assert [split[-1] for split in either.load_splits("cuhk01", 2)] == [0, 1, 2, 3]
+    assert list(settings.load_splits("cuhk01", 0)) == []
 
 
 def test_settings_are_frozen_and_name_what_they_have():

@@ -1,5 +1,6 @@
 """Studies: reading them, running what is missing, recording it."""
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -120,6 +121,37 @@ def test_a_failure_is_told_and_the_rest_goes_on(tmp_path: Path, no_kernels: list
     assert "failed · " in out and "asked to fail" in out and "1 failed, 1 done" in out
     assert main([*call, "--no-keep-going"]) == 1
     assert sweeps.recorded("00_toy", tmp_path)["seed"].unique().tolist() == [3]
+
+
+def test_a_full_disk_at_a_row_is_said_and_the_row_is_recorded_next_time(
+    tmp_path: Path, no_kernels: list, monkeypatch, capsys
+):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    write_study(tmp_path, {"grid": {"seed": [0, 1]}})
+    append, full = sweeps.append, [True]
+
+    def fails_once(*arguments):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device", full.pop())
+        return append(*arguments)
+
+    monkeypatch.setattr(sweeps, "append", fails_once)
+    call = ["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    assert main(call) == 1
+    said = capsys.readouterr().out
+    assert "failed · the disk is full: " in said and "00_toy.csv could not be written" in said
+    assert "1 failed, 1 done" in said
+    assert main(call) == 0 and "1 done, 1 recorded" in capsys.readouterr().out and len(no_kernels) == 2
+
+
+def test_a_damaged_table_is_said_before_anything_runs(tmp_path: Path, no_kernels: list, capsys):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    write_study(tmp_path)
+    (tmp_path / "recorded").mkdir()
+    for content in ("a,b\n1,2\n", "", "run,metric,value,rule,superseded\nx,a,1.0,b,\n"):
+        (tmp_path / "recorded" / "00_toy.csv").write_text(content)
+        assert main(["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]) == 2
+        assert capsys.readouterr().err.startswith("reidlib sweep: ") and not no_kernels
 
 
 def test_a_switch_added_later_counts_as_recorded_with_its_default(tmp_path: Path, no_kernels: list):

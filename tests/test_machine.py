@@ -62,7 +62,7 @@ def test_peak_memory_is_of_the_time_since_its_measurement_began():
     outer, small, inner, whole, ever = map(int, run.stdout.split())
     assert 20e6 < inner - small < 40e6
     assert 60e6 < outer - small < 100e6  # what was freed before counts no more, but in the measurement around it
-    assert whole == outer == max(outer, ever)
+    assert whole == outer <= ever
 
 
 def test_peak_memory_that_cannot_be_measured_is_none(monkeypatch):

@@ -12,7 +12,7 @@ from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 from reidlib.embedders.recipes import Recipe, choose_form, read_losses
 from reidlib.embedders.resnet import Embedder, Embedding
-from reidlib.losses import BatchHardTriplet, CentreLoss, QuartetLoss, lsro, mixed_loss
+from reidlib.losses import CentreLoss, QuartetLoss, batch_hard_triplet, lsro, mixed_loss
 from reidlib.networks import device_of, evaluating
 from reidlib.networks import normalise as normalise_pixels
 
@@ -100,7 +100,7 @@ class Baseline(nn.Module):
             frozen_share = 0.0 if self.weights_source == "random" else self.recipe.frozen_share
         self._check(frozen_share)
         self.frozen_steps = round(frozen_share * steps)
-        self.triplet, self.quartet = BatchHardTriplet(), QuartetLoss()
+        self.quartet = QuartetLoss()
         self.centre = CentreLoss(n_classes, self.embedder.dimensions) if "centre" in self.losses else None
 
     def _check(self, frozen_share: float) -> None:
@@ -152,7 +152,7 @@ class Baseline(nn.Module):
         terms = self._identity(heads, labels, batch.get("is_generated"))
         compared = heads[0].compared
         if "triplet" in self.losses:
-            terms["triplet"] = self.triplet(compared, labels)
+            terms["triplet"] = batch_hard_triplet(compared, labels)
         if "quartet" in self.losses:
             seed = int(torch.empty((), dtype=torch.int64).random_())  # follows torch.manual_seed, as dropout does
             terms["quartet"] = self.quartet(compared, labels, torch.Generator().manual_seed(seed))

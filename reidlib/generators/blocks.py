@@ -15,7 +15,8 @@ SCORES = ("map", "features")
 LEAST = {"steps": 1, "epochs": 2, "width": 1, "discriminator_width": 1, "foreground_weight": 1}  # of a setting; else 0
 
 Schedule = Callable[[int], float]
-Optimizers = dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Schedule | None]]
+Entry = tuple[list[nn.Parameter], torch.optim.Optimizer, Schedule | None]
+Optimizers = dict[str, Entry]
 Update = Callable[[str, Tensor], None]
 
 
@@ -116,15 +117,18 @@ class PatchDiscriminator(nn.Module):
             layers += [nn.Conv2d(ins, outs, 4, stride, pad, bias=middle), make_norm(norm, outs), nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(width * 8, 1, 4, 1, padding, bias=last))
         self.layers = nn.Sequential(*layers)
-        self.smallest = 24 if padding else 56
+        self.padding = padding
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError where images of this (height, width) are too small."""
+        smallest = 24 if self.padding else 56
+        if min(image_size) < smallest:
+            needed = f"{smallest} pixels each way" + ("" if self.padding else " (24 with padding=1)")
+            raise ValueError(f"the patch discriminator needs at least {needed}, got {'x'.join(map(str, image_size))}")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores [B, 1, h, w] of images [B, channels, H, W]; raise ValueError where they are too small."""
-        height, width = images.shape[-2:]
-        if min(height, width) < self.smallest:
-            raise ValueError(
-                f"the patch discriminator needs at least {self.smallest} pixels each way, got {height}x{width}"
-            )
+        self.check_size(images.shape[-2:])
         return self.layers(images)
 
 
@@ -256,11 +260,15 @@ class ResidualGenerator(nn.Module):
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7, bias=last_bias), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
+    @staticmethod
+    def check_size(image_size: tuple[int, int]) -> None:
+        """Raise ValueError where height and width are no multiples of 4."""
+        if any(side % 4 for side in image_size):
+            raise ValueError(f"height and width must be multiples of 4, got {'x'.join(map(str, image_size))}")
+
     def forward(self, x: Tensor) -> Tensor:
         """Return images [B, 3, H, W] in [-1, 1]; H and W must be multiples of 4."""
-        height, width = x.shape[-2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"height and width must be multiples of 4, got {height}x{width}")
+        self.check_size(x.shape[-2:])
         return self.layers(x)
 
 
@@ -318,20 +326,16 @@ def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
 
 
 def adam(
-    networks: nn.Module | tuple[nn.Module, ...],
-    lr: float,
-    schedule: Schedule | None = None,
-    *,
-    betas: tuple[float, float] = (0.5, 0.999),
-    fused: bool | None = None,
-) -> tuple[list[nn.Parameter], torch.optim.Adam, Schedule | None]:
+    networks: nn.Module | tuple[nn.Module, ...], lr: float, schedule: Schedule | None = None, **options: Any
+) -> Entry:
     """Return an entry of a method's `optimizers()`: one Adam over all parameters of one network or several.
 
     Args:
         networks: whose parameters it trains.
-        lr, betas: of Adam.
+        lr: of Adam.
         schedule: step -> factor of the rate; None keeps it constant.
-        fused: Adam's own switch: one kernel for all parameters, whose sums round differently.
+        options: further ones of Adam: `betas`, here (0.5, 0.999); `fused`, one kernel for all parameters, whose sums
+            round differently.
 
     >>> parameters, optimizer, schedule = adam(nn.Linear(2, 1), 2e-4)
     >>> len(parameters), optimizer.defaults["betas"], schedule
@@ -339,7 +343,7 @@ def adam(
     """
     nets = networks if isinstance(networks, tuple) else (networks,)
     parameters = [p for net in nets for p in net.parameters()]
-    return parameters, torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused), schedule
+    return parameters, torch.optim.Adam(parameters, lr=lr, **{"betas": (0.5, 0.999)} | options), schedule
 
 
 def adams(lr: float, schedule: Schedule | None = None, *, fused: bool | None = None, **networks: Any) -> Optimizers:

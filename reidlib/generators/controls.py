@@ -38,8 +38,8 @@ class ColourMatching(nn.Module):
         super().__init__()
         for name, images in (("source", sources), ("target", targets)):
             mean, deviation = lab_statistics(images)
-            self.register_buffer(f"{name}_mean", mean)
-            self.register_buffer(f"{name}_deviation", deviation)
+            self.register_buffer(f"{name}_mean", mean[:, None, None])
+            self.register_buffer(f"{name}_deviation", deviation[:, None, None])
 
     def condition(self, targets: dict[str, Tensor] | None = None, sources: dict[str, Tensor] | None = None) -> None:
         """Return None: the two cameras are all there is to know."""
@@ -48,12 +48,9 @@ class ColourMatching(nn.Module):
     @torch.no_grad()
     def generate(self, images: Tensor, condition: None = None) -> Tensor:
         """Return images [B,3,H,W] in [-1, 1] with the target camera's colours, cut to what RGB can show."""
-        mean_a, deviation_a, mean_b, deviation_b = (
-            value[:, None, None]
-            for value in (self.source_mean, self.source_deviation, self.target_mean, self.target_deviation)
-        )
         # a camera of one flat colour has no spread to divide by
-        matched = (rgb_to_lab((images.float() + 1) / 2) - mean_a) * (deviation_b / deviation_a.clamp_min(0.01)) + mean_b
+        spread = self.target_deviation / self.source_deviation.clamp_min(0.01)
+        matched = (rgb_to_lab((images.float() + 1) / 2) - self.source_mean) * spread + self.target_mean
         return (lab_to_rgb(matched) * 2 - 1).to(images.dtype)
 
 

@@ -10,6 +10,8 @@ Preserved Self-Similarity and Domain-Dissimilarity for Person Re-identification"
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +99,14 @@ class CycleGAN(nn.Module):
         chosen["units"] = published if chosen["units"] is None else chosen["units"]
         self.deviations = blocks.deviations(chosen, PAPER | {"units": published})
         self.image_size, self.cameras = tuple(chosen["image_size"]), cameras
-        if any(side % 4 or side < 24 for side in self.image_size):
-            raise ValueError(f"image_size must be multiples of 4 from 24 on, got {self.image_size}")
         if cameras is not None and len(set(cameras)) != 2:
             raise ValueError(f"cameras must be the numbers of two cameras, got {cameras}")
         width, options = chosen["width"], dict(norm="instance", biases=(True, True, True))
         generator = dict(width=width, units=chosen["units"], dropout=dropout)
         self.G_A, self.G_B = (blocks.ResidualGenerator(3, **generator) for _ in range(2))
         self.D_A, self.D_B = (blocks.PatchDiscriminator(3, width=width, **options) for _ in range(2))
+        self.G_A.check_size(self.image_size)
+        self.D_A.check_size(self.image_size)
         self.apply(normal_init)
         self.pool_A, self.pool_B = (blocks.ImagePool(pool_size, self.image_size) for _ in range(2))
 
@@ -229,19 +231,16 @@ class SiameseNet(nn.Module):
 
     def __init__(self, image_size: tuple[int, int], *, width: int = 64) -> None:
         super().__init__()
-        if min(image_size) < 4:
+        stages, layers = sum(min(image_size) >= 4**n for n in (1, 2, 3, 4)), []
+        if not stages:
             raise ValueError(f"a Siamese net needs images of at least 4 pixels each way, got {image_size}")
-        (height, wide), ins, layers = image_size, 3, []
-        for stage in range(4):
-            if min(height, wide) < 4:
-                break
-            outs = width * 2**stage
+        channels = [3, *(width * 2**n for n in range(stages))]
+        for ins, outs in pairwise(channels):
             layers += [nn.Conv2d(ins, outs, 4, 2, 1), nn.LeakyReLU(0.2), nn.MaxPool2d(2)]
-            height, wide, ins = height // 4, wide // 4, outs
         self.stages = nn.Sequential(*layers)
-        self.features = nn.Sequential(
-            nn.Flatten(), nn.Linear(ins * height * wide, 128), nn.LeakyReLU(0.2), nn.Dropout(0.5), nn.Linear(128, 64)
-        )
+        numbers = channels[-1] * prod(side // 4**stages for side in image_size)
+        head = [nn.Linear(numbers, 128), nn.LeakyReLU(0.2), nn.Dropout(0.5), nn.Linear(128, 64)]
+        self.features = nn.Sequential(nn.Flatten(), *head)
 
     def forward(self, images: Tensor) -> Tensor:
         return F.normalize(self.features(self.stages(images)).float(), dim=1)  # [B,64]

@@ -25,7 +25,6 @@ from reidlib.checks import check_choice
 from reidlib.datasets import poses
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import same_identity_pairs, seeded
-from reidlib.files import atomic_path, resolve
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
@@ -112,21 +111,12 @@ class PNGAN(nn.Module):
         check_choice("real", real, REAL)
         self.deviations = blocks.deviations(self.settings, PAPER)
         self._guide = None if guide is None else Frozen(guide)  # no part of the state
-        height, breadth = chosen["image_size"]
-        if height % 4 or breadth % 4:
-            raise ValueError(f"image_size must be multiples of 4, got {height}x{breadth}")
-        self.G = blocks.ResidualGenerator(
-            6, width=chosen["width"], units=chosen["units"], unit_padding="zeros", relu_after_sum=True, last_bias=False
-        )
-        self.D = blocks.PatchDiscriminator(
-            3, width=chosen["discriminator_width"], norm="instance", biases=(False, True, False),
-            padding=chosen["padding"],
-        )  # fmt: skip
-        if min(height, breadth) < self.D.smallest:
-            raise ValueError(
-                f"with padding={chosen['padding']} the discriminator needs at least {self.D.smallest} pixels each way, "
-                f"image_size is {height}x{breadth}; padding=1 needs 24"
-            )
+        options = dict(unit_padding="zeros", relu_after_sum=True, last_bias=False)
+        self.G = blocks.ResidualGenerator(6, width=chosen["width"], units=chosen["units"], **options)
+        options = dict(norm="instance", biases=(False, True, False), padding=chosen["padding"])
+        self.D = blocks.PatchDiscriminator(3, width=chosen["discriminator_width"], **options)
+        self.G.check_size(chosen["image_size"])
+        self.D.check_size(chosen["image_size"])
 
     def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "G" and for "D", both with `schedule`."""
@@ -303,16 +293,6 @@ class CanonicalPoses:
             self.pictures, [-1] * k, [-1] * k, names=names, keypoints=keypoints, is_generated=[True] * k
         )
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write the pictures as `1.png` ... `k.png` (a relative folder counts from the repository root)."""
-        from PIL import Image
-
-        paths = [resolve(folder) / f"{i + 1}.png" for i in range(len(self))]
-        for path, picture in zip(paths, self.pictures, strict=True):
-            with atomic_path(path) as temporary:
-                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(temporary)
-        return paths
-
 
 def canonical_poses(
     train: PersonImages,
@@ -393,11 +373,8 @@ def skeleton_features(keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
     centred = torch.cat([keypoints[..., :2] - ((low + high) / 2 - middle)[:, None], keypoints[..., 2:]], dim=-1)
     scale = torch.tensor([32 / width, 64 / height, 1.0])
     centred = poses.clear_missing(centred * scale, found[..., 0])
-    out = []
-    for part in centred.split(256):
-        pictures = poses.skeleton_images(part, (64, 32), radius=2.0).float() / 255
-        out.append(F.avg_pool2d(pictures, 4).flatten(1))
-    return torch.cat(out)
+    drawn = (poses.skeleton_images(part, (64, 32), radius=2.0).float() / 255 for part in centred.split(256))
+    return torch.cat([F.avg_pool2d(pictures, 4).flatten(1) for pictures in drawn])
 
 
 @torch.no_grad()
@@ -430,9 +407,7 @@ def _cluster(features: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
     distances = distances.masked_fill(labels[:, None] != torch.arange(k), torch.inf)
     medoids = distances.argmin(0)
     order = sorted(range(k), key=lambda c: (-int((labels == c).sum()), int(medoids[c])))
-    place = torch.empty(k, dtype=torch.int64)
-    place[order] = torch.arange(k)
-    return place[labels], medoids[order]
+    return torch.tensor(order).argsort()[labels], medoids[order]
 
 
 def _represent(
@@ -446,8 +421,8 @@ def _represent(
         members = keypoints[labels == cluster]
         found = poses.visible(members)[..., None].float()  # [m,18,1]
         place = (members[..., :2] * found).sum(0) / found.sum(0).clamp_min(1)
-        joints.append(torch.cat([place, torch.ones(18, 1)], dim=-1))
-        joints[-1] = poses.clear_missing(joints[-1], found.mean(0)[:, 0] >= 0.5)
+        place = torch.cat([place, torch.ones(18, 1)], dim=-1)
+        joints.append(poses.clear_missing(place, found.mean(0)[:, 0] >= 0.5))
         if mode == "pixel_mean":
             pictures = [poses.skeleton_images(part, image_size).float().sum(0) for part in members.split(256)]
             means.append((sum(pictures) / len(members)).round().to(torch.uint8))

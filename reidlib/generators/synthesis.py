@@ -210,9 +210,8 @@ def synthesise(
 def _settled(precision: str, method: nn.Module) -> str:
     """Say what "auto" means where the method lies."""
     check_choice("precision", precision, PRECISIONS)
-    if precision != "auto":
-        return precision
-    return "bf16" if has_fast_bfloat16(device_of(method)) else "fp32"
+    automatic = "bf16" if has_fast_bfloat16(device_of(method)) else "fp32"
+    return automatic if precision == "auto" else precision
 
 
 def check_pairs(sources: PersonImages, pairs: Tensor | None, targets: PersonImages | None) -> Tensor:

@@ -4,7 +4,6 @@ from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.distillation import distillation_loss
 from reidlib.losses.identity import cross_entropy, label_smoothing, lsro, mixed_loss
 from reidlib.losses.metric import (
-    BatchHardTriplet,
     CentreLoss,
     QuartetLoss,
     batch_hard_triplet,
@@ -16,7 +15,6 @@ from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
 from reidlib.losses.reconstruction import MaskedLosses, masked_condition, masked_l1, static_losses, variable_losses
 
 __all__ = [
-    "BatchHardTriplet",
     "CentreLoss",
     "MaskedLosses",
     "QuartetLoss",

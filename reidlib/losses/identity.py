@@ -85,12 +85,20 @@ def mixed_loss(logits: Tensor, labels: Tensor, is_generated: Tensor, epsilon: fl
     return real, fake
 
 
+def check_labels(wanted: str, values: Tensor, labels: Tensor) -> None:
+    """Refuse anything but a matrix (called `wanted` in the message) and one int64 label for each of its rows.
+
+    >>> check_labels("features [B, D]", torch.zeros(2, 8), torch.zeros(3, dtype=torch.int64))
+    Traceback (most recent call last):
+    ValueError: features [B, D] and int64 labels [B] are needed; got (2, 8) and torch.int64 (3,)
+    """
+    if values.ndim != 2 or labels.shape != values.shape[:1] or labels.dtype != torch.int64:
+        got = f"{tuple(values.shape)} and {labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(f"{wanted} and int64 labels [B] are needed; got {got}")
+
+
 def _check(logits: Tensor, labels: Tensor, epsilon: float) -> None:
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(
-            f"logits [B, K] and int64 labels [B] are needed; got {tuple(logits.shape)} and "
-            f"{labels.dtype} {tuple(labels.shape)}"
-        )
+    check_labels("logits [B, K]", logits, labels)
     if not 0 <= epsilon < 1:
         raise ValueError(f"epsilon={epsilon}: accepted are values in [0, 1)")
     if len(labels) and int(labels.max()) >= logits.shape[1]:

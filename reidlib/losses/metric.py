@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.checks import check_choice
+from reidlib.losses.identity import check_labels
 
 _DEFAULT_MARGINS = {"hinge": (1.0, 0.01), "literal": (-1.0, 0.01)}
 
@@ -31,7 +32,7 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float = 0.3) ->
     >>> batch_hard_triplet(torch.tensor([[0.0], [1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1, 1]))
     tensor(0.0750)
     """
-    _check(features, labels)
+    check_labels("features [B, D]", features, labels)
     features, labels = features[labels >= 0], labels[labels >= 0]
     distances = torch.cdist(features, features)  # [B, B]
     same = labels[:, None] == labels
@@ -132,8 +133,7 @@ def draw_quartets(labels: Tensor, generator: torch.Generator, *, n: int | None =
     def draw(allowed: Tensor) -> Tensor:  # [n, N] -> [n]
         return torch.multinomial(allowed.float(), 1, generator=generator)[:, 0]
 
-    own = labels[anchors, None]
-    is_own = labels[None] == own
+    is_own = labels[None] == labels[anchors, None]
     positive = draw(is_own & (torch.arange(len(labels)) != anchors[:, None]))
     others = ~is_own & (labels >= 0)
     negative = draw(others)
@@ -156,20 +156,9 @@ def centre_loss(features: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
     >>> centre_loss(torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]), torch.zeros(2, 2))
     tensor(5.)
     """
-    _check(features, labels)
+    check_labels("features [B, D]", features, labels)
     features, labels = features[labels >= 0], labels[labels >= 0]
     return (features - centres[labels]).square().sum() / max(len(labels), 1)
-
-
-class BatchHardTriplet(nn.Module):
-    """`batch_hard_triplet` as a module."""
-
-    def __init__(self, margin: float = 0.3) -> None:
-        super().__init__()
-        self.margin = margin
-
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        return batch_hard_triplet(features, labels, self.margin)
 
 
 class QuartetLoss(nn.Module):
@@ -200,11 +189,3 @@ class CentreLoss(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         return centre_loss(features, labels, self.centres)
-
-
-def _check(features: Tensor, labels: Tensor) -> None:
-    if features.ndim != 2 or labels.shape != features.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(
-            f"features [B, D] and int64 labels [B] are needed; got {tuple(features.shape)} and "
-            f"{labels.dtype} {tuple(labels.shape)}"
-        )

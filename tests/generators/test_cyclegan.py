@@ -328,7 +328,7 @@ def test_bad_input():
     for options, message in (
         (dict(preset="huge"), "preset must be one of 'smoke', 'course', 'paper'; got 'huge'"),
         (dict(image_size=(62, 32)), "multiples of 4"),
-        (dict(image_size=(16, 16)), "multiples of 4 from 24"),
+        (dict(image_size=(16, 16)), "at least 24 pixels each way, got 16x16"),
         (dict(cameras=(5, 5)), "two cameras"),
         (dict(pool_size=-1), "pool_size=-1"),
     ):

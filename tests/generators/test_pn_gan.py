@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 
 from reidlib.datasets import PersonImages, poses
@@ -377,17 +376,13 @@ def posed_people() -> PersonImages:
     return PersonImages(torch.zeros(n, 3, 64, 32, dtype=torch.uint8), [1] * n, [1] * n, keypoints=keypoints)
 
 
-def test_9_members_of_the_training_set_distinct_and_repeatable(tmp_path):
+def test_9_members_of_the_training_set_distinct_and_repeatable():
     train = posed_people()
     found = canonical_poses(train, 3, seed=1)
     assert torch.equal(found.keypoints, train.keypoints[found.rows]) and found.rows.unique().numel() == 3
     assert torch.equal(found.pictures, poses.skeleton_images(found.keypoints, (64, 32)))
     again = canonical_poses(train, 3, seed=1)
     assert torch.equal(again.rows, found.rows) and torch.equal(again.clusters, found.clusters)
-    paths = found.save(tmp_path / "poses")
-    assert [p.name for p in sorted((tmp_path / "poses").iterdir())] == ["1.png", "2.png", "3.png"]
-    assert [Image.open(p).getpixel((0, 0)) for p in paths] == [tuple(x) for x in found.pictures[:, :, 0, 0].tolist()]
-    assert Image.open(paths[2]).size == (32, 64)
 
 
 @pytest.mark.parametrize("mode", ["medoid", "joint_mean", "pixel_mean"])

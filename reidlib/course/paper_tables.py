@@ -69,7 +69,8 @@ def side_by_side(
     """Put a paper's tables and ours beside each other: a line a row of ours, "paper" and "ours" a metric.
 
     Ours is the mean over seeds, with the standard deviation where there are several; rows the paper does not print
-    (controls, say) have an empty "paper" column. `table` picks one, such as "T7"; default all that ours has rows of.
+    (controls, say) have an empty "paper" column, and "seeds" tells rows of one seed from means. `table` picks one table,
+    such as "T7"; default all that ours has rows of.
     """
     _check(ours)
     paper_values = printed(paper).set_index(["row", "metric"]).value
@@ -77,7 +78,7 @@ def side_by_side(
     lines = {}
     # tables in their order, T2a before T2b before T10, and each one's rows as they came
     for row in sorted(mine.row.unique(), key=lambda row: (int(re.search(r"\d+", row)[0]), row.partition("|")[0])):
-        line = lines[tuple(row.split("|"))] = {}
+        line = lines[tuple(row.split("|"))] = {"seeds": mine[mine.row == row].seed.nunique()}
         for metric in metrics:
             values = mine[(mine.row == row) & (mine.metric == metric)].value
             line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.networks import normalise
 
-NORMS = ("batch", "instance", "layer", "none")
 SCORES = ("map", "features")
 LEAST = {"steps": 1, "epochs": 2, "width": 1, "discriminator_width": 1, "foreground_weight": 1}  # of a setting; else 0
 
@@ -77,12 +76,13 @@ def style_statistics(style: Tensor) -> tuple[Tensor, Tensor]:
     return variance.clamp_min(1e-12).sqrt(), mean  # the root has no gradient at 0
 
 
+NORMS = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "layer": LayerNorm, "none": nn.Identity}
+
+
 def make_norm(kind: str, channels: int) -> nn.Module:
     """Return a normalisation: "batch", "instance" (nothing learnt), "layer" (`LayerNorm`) or "none"."""
     check_choice("norm", kind, NORMS)
-    return {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "layer": LayerNorm, "none": nn.Identity}[kind](
-        channels
-    )
+    return NORMS[kind](channels)
 
 
 class PatchDiscriminator(nn.Module):

@@ -109,8 +109,8 @@ class UNet(nn.Module):
             self.down.append(nn.Sequential(*layers))
         for i in reversed(range(1, n)):  # from the innermost doubling outwards
             ins = widths[i] if i == n - 1 else 2 * widths[i]
-            layers = [nn.ReLU(), nn.ConvTranspose2d(ins, widths[i - 1], 4, 2, 1, bias=False)]
-            layers.append(nn.BatchNorm2d(widths[i - 1]))
+            outs = widths[i - 1]
+            layers = [nn.ReLU(), nn.ConvTranspose2d(ins, outs, 4, 2, 1, bias=False), nn.BatchNorm2d(outs)]
             layers += [nn.Dropout(0.5)] if 4 <= i < n - 1 else []
             self.up.append(nn.Sequential(*layers))
         last = [nn.ReLU(), nn.ConvTranspose2d(2 * width, 3, 4, 2, 1), *([Smooth()] if smooth else []), nn.Tanh()]

@@ -200,15 +200,15 @@ class CycleGAN(nn.Module):
             ValueError: for another condition.
         """
         x = blocks.resized(images, self.image_size)
-        if isinstance(condition, Tensor) and condition.dtype == torch.bool and len(condition) == len(images):
-            out = torch.empty_like(x)
-            for net, rows in ((self.G_A, condition), (self.G_B, ~condition)):
-                if rows.any():
-                    out[rows] = net(x[rows]).to(out.dtype)
-        elif condition is None or (isinstance(condition, str) and condition in DIRECTIONS):
-            out = (self.G_B if condition == "b_to_a" else self.G_A)(x).to(images.dtype)
-        else:
+        forth = condition  # from a to b
+        if condition is None or (isinstance(condition, str) and condition in DIRECTIONS):
+            forth = torch.full((len(x),), condition != "b_to_a")
+        if not isinstance(forth, Tensor) or forth.dtype != torch.bool or len(forth) != len(x):
             raise ValueError(f"condition must be {DIRECTIONS}, None or bool [{len(images)}], got {condition!r}")
+        out = torch.empty_like(x)
+        for net, rows in ((self.G_A, forth), (self.G_B, ~forth)):
+            if rows.any():
+                out[rows] = net(x[rows]).to(out.dtype)
         return blocks.resized(out, tuple(images.shape[2:]))
 
 

@@ -105,9 +105,8 @@ class DCGAN(nn.Module):
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         noise = torch.randn(n, NOISE, generator=seeded(seed, n))
-        here = device_of(self)
-        made = [denormalise(self.generate(None, z.to(here)), "signed").cpu() for z in noise.split(batch_size)]
-        return torch.cat(made)
+        made = (self.generate(None, z.to(device_of(self))) for z in noise.split(batch_size))
+        return torch.cat([denormalise(images, "signed").cpu() for images in made])
 
     def unlabelled(self, n: int, seed: int = 0, *, camid: int = -1) -> PersonImages:
         """Return n new images as a set without identities (pid -2), as LSRO takes them.

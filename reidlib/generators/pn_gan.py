@@ -142,10 +142,9 @@ class PNGAN(nn.Module):
         source, target = blocks.pair_images(batch, type(self).__name__, "target_keypoints")
         pose = self._pose(batch["target_keypoints"], target.shape[-2:])
         fake = self.G(torch.cat([source, pose], dim=1)).float()
-        adversarial = adversarial_loss(self.D(fake), True, kind)
-        l1 = self._reconstruction(fake, target, batch)
-        terms = {"G adversarial": adversarial, "L1": l1}
-        loss = adversarial + self.settings["lambda_1"] * l1
+        terms = {"G adversarial": adversarial_loss(self.D(fake), True, kind)}
+        terms["L1"] = self._reconstruction(fake, target, batch)
+        loss = terms["G adversarial"] + self.settings["lambda_1"] * terms["L1"]
         if self._guide is not None:
             terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
             loss = loss + self.settings["lambda_guide"] * terms["perceptual"]
@@ -250,7 +249,6 @@ def in_canonical_poses(
     return synthesise(method, images, pairs, targets=targets, **options)
 
 
-FEATURES = ("skeleton", "vgg19")
 MODES = ("medoid", "pixel_mean", "joint_mean")
 
 
@@ -299,7 +297,6 @@ def canonical_poses(
     k: int = 8,
     *,
     mode: str = "medoid",
-    features: str = "skeleton",
     weights: str | Path | None = None,
     min_joints: int = 10,
     seed: int = 0,
@@ -312,15 +309,15 @@ def canonical_poses(
         k: clusters.
         mode: "medoid": the member nearest to the centre; "joint_mean": a skeleton of mean joints; "pixel_mean": the
             mean of the members' pictures.
-        features: "vgg19": fc7 of an ImageNet VGG-19 (a reading of the paper, which names no layer); needs `weights`.
-            "skeleton", without weights: see `skeleton_features`.
-        weights: state dict of torchvision's vgg19, .pth or .safetensors.
+        weights: of torchvision's vgg19, a state dict (.pth or .safetensors): poses are then described by its fc7 (a
+            reading of the paper, which names no layer). None: by `skeleton_features`.
         min_joints: images with fewer joints found take no part.
         seed: of K-means (10 restarts, scikit-learn).
         device: for VGG-19.
 
     Raises:
-        ValueError: for unknown names, a set without key points, or fewer usable (or different) poses than k.
+        FileNotFoundError, ValueError: see `vgg19_features`.
+        ValueError: for an unknown mode, a set without key points, or fewer usable (or different) poses than k.
 
     >>> keypoints = torch.cat([torch.rand(6, 18, 2) * 31, torch.ones(6, 18, 1)], dim=-1)
     >>> people = PersonImages(torch.zeros(6, 3, 64, 32, dtype=torch.uint8), [1] * 6, [1] * 6, keypoints=keypoints)
@@ -329,21 +326,17 @@ def canonical_poses(
     (torch.Size([2, 3, 64, 32]), 6)
     """
     check_choice("mode", mode, MODES)
-    check_choice("features", features, FEATURES)
     if not train.has("keypoints"):
         raise ValueError("canonical poses need key points, which this set lacks")
-    if (features == "vgg19") != (weights is not None):
-        raise ValueError(f'features="vgg19" and weights=<path> go together, got features={features!r}, {weights=}')
     every = train.keypoints.cpu()
     used = (poses.visible(every).sum(1) >= min_joints).nonzero().flatten()
     if not 1 <= k <= len(used):
         raise ValueError(f"k must be in [1, {len(used)}] (images with {min_joints} joints and more), got {k}")
     keypoints, size = every[used], train.image_size
-    if features == "vgg19":
-        found = vgg19_features(keypoints, size, weights, device=device)
-        source = f"VGG-19 fc7 ({Path(weights).name})"
-    else:
+    if weights is None:
         found, source = skeleton_features(keypoints, size), "skeleton (no weights)"
+    else:
+        found, source = vgg19_features(keypoints, size, weights, device=device), f"VGG-19 fc7 ({Path(weights).name})"
     labels, medoids = _cluster(found, k, seed)
     joints, pictures = _represent(keypoints, labels, medoids, size, mode)
     clusters = torch.full((len(train),), -1)

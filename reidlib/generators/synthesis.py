@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import Augment, pair_batches, seeded
+from reidlib.datasets.sampling import pair_batches, seeded
 from reidlib.files import atomic_path, locked, resolve, take_space
 from reidlib.machine import free_memory, has_fast_bfloat16, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
@@ -23,14 +23,7 @@ from reidlib.training.fingerprints import digest, images_digest, plain, weights_
 
 
 def train_generator(
-    build: Callable[..., nn.Module],
-    images: PersonImages,
-    pairs: Tensor,
-    *,
-    images_seen: int,
-    batch_size: int,
-    augment: Augment | None = None,
-    **options: Any,
+    build: Callable[..., nn.Module], images: PersonImages, pairs: Tensor, *, batch_size: int, **options: Any
 ) -> tuple[nn.Module, History]:
     """Build a generator and train it on pairs of images; return it with its history.
 
@@ -44,15 +37,13 @@ def train_generator(
         build: called as `build(steps=...)` under the seed, e.g. a method class, or `partial` of one.
         images: where both images of a pair are.
         pairs: int64 [P,2], rows of `images`: source and target.
-        images_seen: length of the training, in pairs.
         batch_size: pairs in a batch.
-        augment: see `sampling.Batches`.
-        options: of `training.train` (seed, device, ema, run_dir, evaluate, evaluations, settings, progress, ...).
+        options: of `training.train`: images_seen, the length of the training in pairs, always; augment, seed, device,
+            ema, run_dir, evaluate, evaluations, settings, progress and so on.
 
     Raises:
         ValueError: less than one batch to see.
     """
-    options |= dict(images_seen=images_seen, augment=augment)
     return train(lambda steps, _: build(steps=steps), images, pair_batches(pairs, batch_size), **options)
 
 

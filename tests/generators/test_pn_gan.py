@@ -10,6 +10,7 @@ from torch import nn
 
 from reidlib.datasets import PersonImages, poses
 from reidlib.datasets.sampling import Batches, pair_batches
+from reidlib.generators import pn_gan
 from reidlib.generators.pn_gan import (
     PNGAN,
     PRESETS,
@@ -475,14 +476,30 @@ def test_vgg19_fc7_from_a_file(tmp_path):
         vgg19_features(keypoints, (64, 32), tmp_path / "none.pth")
 
 
+def test_poses_are_clustered_by_vgg19_where_its_weights_are_given(tmp_path, monkeypatch):
+    train, asked = posed_people(), []
+    turned = torch.arange(19.0)[:, None].expand(19, 4096) % 3  # three groups that no skeleton shows
+
+    def features(keypoints, size, weights, *, device):
+        asked.append((len(keypoints), size, weights, device))
+        return turned
+
+    monkeypatch.setattr(pn_gan, "vgg19_features", features)
+    found = canonical_poses(train, 3, weights="my/vgg.pth")
+    assert asked == [(19, (64, 32), "my/vgg.pth", "cpu")] and found.source == "VGG-19 fc7 (vgg.pth)"
+    assert torch.equal(found.features, turned) and sorted(found.counts.tolist()) == [6, 6, 7]
+    assert found.clusters[found.clusters >= 0].view(-1)[:3].unique().numel() == 3
+    monkeypatch.undo()
+    assert canonical_poses(train, 3).source == "skeleton (no weights)"
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        canonical_poses(train, 3, weights=tmp_path / "none.pth")
+
+
 def test_bad_input_of_canonical_poses_is_refused():
     train = posed_people()
     for options, words in (
         (dict(k=20), r"\[1, 19\]"),
         (dict(mode="mode"), "'medoid'"),
-        (dict(features="sift"), "'skeleton', 'vgg19'"),
-        (dict(features="vgg19"), "weights"),
-        (dict(weights="file.pth"), "vgg19"),
     ):
         with pytest.raises(ValueError, match=words):
             canonical_poses(train, **options)

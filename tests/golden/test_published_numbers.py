@@ -130,7 +130,7 @@ def test_defaults_of_the_sheets():
     assert default(transfer_pairs, "per_source") == 10
     assert default(load_pairs, "enlarge") == 286 / 256 and default(load_pairs, "p") == 0.5
     assert (default(canonical_poses, "k"), default(canonical_poses, "mode")) == (8, "medoid")
-    assert default(canonical_poses, "min_joints") == 10 and default(canonical_poses, "features") == "skeleton"
+    assert default(canonical_poses, "min_joints") == 10 and default(canonical_poses, "weights") is None
     assert default(lr_factor, "epochs") == 20 and default(lr_factor, "last_epoch_zero") is False
     assert default(contrastive_loss, "margin") == 2.0 and default(linear_decay, "constant") == 0.5
     assert default(discriminator_loss, "factor") == 0.5 and default(adversarial_loss, "kind") == "vanilla"

@@ -134,7 +134,7 @@ def augmented(
         pairs: int64 [M,2], rows of `train` and of `targets`, instead of `factor`.
         targets: whose pose, mask or camera is wanted; default None, for methods that take none. Where pairs are not
             given, each source takes random ones, never itself.
-        seed: of the shares and the targets.
+        seed: of the shares, the targets and the generator's noise.
         options: of `generators.synthesis.synthesise` (pids=-2 for LSRO, camids, folder, precision, ...).
 
     Raises:
@@ -149,7 +149,7 @@ def augmented(
     [False, False, False, False, True, True]
     """
     if pairs is not None:
-        return extend(train, synthesise(method, train, pairs, targets=targets, **options))
+        return extend(train, synthesise(method, train, pairs, targets=targets, seed=seed, **options))
     count, generator = round(factor * len(train)), seeded(seed, 6)
     if count < 1 or (targets is None and factor > 1):
         raise ValueError(
@@ -159,7 +159,7 @@ def augmented(
     rest = torch.randperm(len(train), generator=generator)[: count % len(train)].sort().values
     sources = torch.cat([torch.arange(len(train)).repeat_interleave(count // len(train)), rest]).sort().values
     if targets is None:
-        return extend(train, synthesise(method, train.select(indices=sources), **options))
+        return extend(train, synthesise(method, train.select(indices=sources), seed=seed, **options))
     rows, times = sources.unique(return_counts=True)
     drawn = []
     for row, n in zip(rows.tolist(), times.tolist(), strict=True):
@@ -169,7 +169,7 @@ def augmented(
             raise ValueError(f"factor={factor} needs {n} targets for each image, there are {len(order)}")
         drawn.append(order[:n])
     pairs = torch.stack([sources, torch.cat(drawn)], 1)
-    return extend(train, synthesise(method, train, pairs, targets=targets, **options))
+    return extend(train, synthesise(method, train, pairs, targets=targets, seed=seed, **options))
 
 
 def score_features(
@@ -373,12 +373,7 @@ def fuse(a: Tensor, b: Tensor, mode: str = "max", *, normalise: bool = True) -> 
 
 @torch.no_grad()
 def fused_features(
-    images: PersonImages,
-    system: PNGANSystem,
-    *,
-    batch_size: int = 128,
-    precision: str = "fp32",
-    progress: bool = False,
+    images: PersonImages, system: PNGANSystem, *, batch_size: int = 128, precision: str = "fp32", progress: bool = False
 ) -> PoseFeatures:
     """Embed images by A, and by B in each of K poses; what is generated is embedded and forgotten.
 

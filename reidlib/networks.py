@@ -26,11 +26,7 @@ SCALES = {"signed": ((0.5,) * 3, (0.5,) * 3), "imagenet": (IMAGENET_MEAN, IMAGEN
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 
 # sRGB primaries to CIE XYZ; white of D65, 2 degrees
-XYZ_FROM_RGB = (
-    (0.412453, 0.357580, 0.180423),
-    (0.212671, 0.715160, 0.072169),
-    (0.019334, 0.119193, 0.950227),
-)
+XYZ_FROM_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 WHITE = (0.95047, 1.0, 1.08883)
 
 

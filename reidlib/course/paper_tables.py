@@ -69,8 +69,8 @@ def side_by_side(
     """Put a paper's tables and ours beside each other: a line a row of ours, "paper" and "ours" a metric.
 
     Ours is the mean over seeds, with the standard deviation where there are several; rows the paper does not print
-    (controls, say) have an empty "paper" column, and "seeds" tells rows of one seed from means. `table` picks one table,
-    such as "T7"; default all that ours has rows of.
+    (controls, say) have an empty "paper" column, and "seeds" tells rows of one seed from means. `table` picks
+    one, such as "T7"; default all that ours has rows of.
     """
     _check(ours)
     paper_values = printed(paper).set_index(["row", "metric"]).value

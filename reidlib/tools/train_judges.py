@@ -61,12 +61,7 @@ BATCH_SIZE = 64
 
 
 def disturb(
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    colour: float = 0.25,
-    noise: float = 10.0,
-    blur: float = 0.3,
+    batch: Batch, generator: torch.Generator, *, colour: float = 0.25, noise: float = 10.0, blur: float = 0.3
 ) -> Batch:
     """Give images the faults of generated ones: other colours, noise, blur; one draw for each image.
 

@@ -6,14 +6,7 @@ import pytest
 from tiny_notebooks import PARAMETERS, write_notebook
 
 from reidlib.course import settings as module
-from reidlib.course.settings import (
-    Parameter,
-    ParameterError,
-    Settings,
-    UnreadableNotebook,
-    read_parameters,
-    read_value,
-)
+from reidlib.course.settings import Parameter, ParameterError, Settings, UnreadableNotebook, read_parameters, read_value
 
 
 def cell(more: str = "", **injected: object) -> dict:

@@ -497,10 +497,7 @@ def test_poses_are_clustered_by_vgg19_where_its_weights_are_given(tmp_path, monk
 
 def test_bad_input_of_canonical_poses_is_refused():
     train = posed_people()
-    for options, words in (
-        (dict(k=20), r"\[1, 19\]"),
-        (dict(mode="mode"), "'medoid'"),
-    ):
+    for options, words in ((dict(k=20), r"\[1, 19\]"), (dict(mode="mode"), "'medoid'")):
         with pytest.raises(ValueError, match=words):
             canonical_poses(train, **options)
     with pytest.raises(ValueError, match="key points"):

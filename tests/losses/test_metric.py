@@ -3,14 +3,7 @@
 import pytest
 import torch
 
-from reidlib.losses import (
-    CentreLoss,
-    QuartetLoss,
-    batch_hard_triplet,
-    centre_loss,
-    draw_quartets,
-    quartet_loss,
-)
+from reidlib.losses import CentreLoss, QuartetLoss, batch_hard_triplet, centre_loss, draw_quartets, quartet_loss
 
 
 def generator(seed=0):

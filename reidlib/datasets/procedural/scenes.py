@@ -35,9 +35,7 @@ def ground(kind: str, x: Tensor, z: Tensor, camera: Camera) -> Tensor:
     if kind == "slabs":
         shade, moved, _ = cells(x, z, 0.6, 0.6, 0.0)
         colour = mix(
-            colour,
-            second,
-            0.5 * shade + 0.85 * torch.maximum(line(moved, 0.6, 0.03, side), line(z, 0.6, 0.03, pixel)),
+            colour, second, 0.5 * shade + 0.85 * torch.maximum(line(moved, 0.6, 0.03, side), line(z, 0.6, 0.03, pixel))
         )
     elif kind == "brick":
         shade, moved, _ = cells(x, z, 0.4, 0.2)

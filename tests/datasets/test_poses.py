@@ -165,3 +165,15 @@ def test_limbs_blend_again_where_they_cross():
     first, second = torch.tensor(P.PALETTE[2]), torch.tensor(P.PALETTE[4])
     expected = (0.25 * first + 0.5 * second).round().to(torch.uint8)
     assert P.skeleton_images(crossing, (256, 128))[0, :, 60, 60].tolist() == expected.tolist()
+
+
+def test_the_smallest_disc_is_one_pixel_and_a_limb_without_length_is_no_longer_than_its_disc():
+    shown = P.skeleton_images(points(j4=(10, 8)), (16, 32))[0]
+    assert (shown.sum(0) > 0).sum() == 1  # radius 0.75 at every height below 48
+    one_place = P.skeleton_images(points(j1=(30, 100), j2=(30, 100)), (256, 128))[0].sum(0) > 0
+    rows, columns = one_place.nonzero().T
+    assert columns.min() == 26 and columns.max() == 34 and rows.min() == 96 and rows.max() == 104  # radius 4, no more
+    only_disc = P.skeleton_images(points(j2=(30, 100)), (256, 128))[0]
+    both = P.skeleton_images(points(j1=(30, 100), j2=(30, 100)), (256, 128))[0]
+    blended = (both != only_disc).any(0)  # the limb is half a pixel long: a column of the disc
+    assert blended.any() and blended.nonzero()[:, 1].unique().tolist() == [30]

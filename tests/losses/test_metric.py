@@ -186,3 +186,10 @@ def test_centres_start_from_the_normal_distribution():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_batch_without_labels_costs_nothing_in_the_triplet_loss():
+    features = torch.ones(3, 2, requires_grad=True)
+    loss = batch_hard_triplet(features, torch.tensor([-1, -1, -2]))
+    loss.backward()
+    assert loss.item() == 0 and features.grad.abs().sum() == 0

@@ -154,14 +154,14 @@ def loss_curves(losses: Mapping[str, pd.DataFrame], *, log: bool = True, extra: 
     return figure
 
 
-def percent(table: pd.DataFrame, except_for: Sequence[str] = ()) -> pd.DataFrame:
-    """Show fractions as percent with one decimal, other columns as they are.
+def percent(table: pd.DataFrame, except_for: Sequence[str] = ()) -> pd.DataFrame | None:
+    """Show fractions as percent with one decimal, other columns as they are; of an empty table nothing is shown.
 
     >>> percent(pd.DataFrame({"rank-1": [0.123], "FID": [1.5]}), except_for=["FID"]).values.tolist()
     [[12.3, 1.5]]
     """
     scale = [1 if name in except_for else 100 for name in table.columns]
-    return table.astype(float).mul(scale).round(1)
+    return None if table.empty else table.astype(float).mul(scale).round(1)
 
 
 def cmc_curves(curves: Mapping[str, Tensor], *, title: str = "") -> Figure:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from reidlib.checks import check_choice
 from reidlib.datasets import Benchmark, load, load_splits
-from reidlib.machine import pick_device
+from reidlib.machine import is_interactive, pick_device
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -134,12 +134,12 @@ class Settings:
         Rendered people are the same whatever `seed` is, so that seeds differ in the training alone; `seed=` here
         renders others. `dataset=` reads another set of the same folder, for transfer.
         """
-        options = {"dataset": self.dataset, "scene": scene, "size": DATA_SIZES[self.profile]} | options
-        return load(options.pop("dataset"), self.data_root, self.size, **options)
+        options = {"scene": scene, "size": DATA_SIZES[self.profile], "progress": is_interactive()} | options
+        return load(options.pop("dataset", self.dataset), self.data_root, self.size, **options)
 
     def load_splits(self, name: str, count: int, scene: str = "retrieval", **options: Any) -> Iterator[Benchmark]:
         """Load the first `count` splits of another data set, rendered or real (CUHK01's both ways; most have one)."""
-        options = {"scene": scene, "size": DATA_SIZES[self.profile]} | options
+        options = {"scene": scene, "size": DATA_SIZES[self.profile], "progress": is_interactive()} | options
         reader, network = ("procedural", {"network": name}) if self.dataset == "procedural" else (name, {})
         every = load_splits(reader, self.data_root, self.size, **options | network)
         yield from itertools.islice(every, count * (2 if name == "cuhk01" else 1))

@@ -66,6 +66,7 @@ def test_percent_multiplies_fractions_only():
     assert shown["rank-1"].tolist() == [12.3, 100] and shown["FID"].tolist() == [1.3, 30]
     assert np.isnan(shown["mAP"]["a"]) and shown["mAP"]["b"] == 50 and table["FID"].tolist() == [1.26, 30]
     assert figures.percent(table)["FID"].tolist() == [126, 3000]
+    assert figures.percent(table[:0]) is None  # a notebook shows nothing, not "Empty DataFrame"
 
 
 def test_truth_rows_draws_image_key_points_mask_and_parsing():

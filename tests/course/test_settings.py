@@ -89,25 +89,36 @@ def loads(monkeypatch):
         for number in range(20):
             yield name, root, image_size, options, number
 
+    monkeypatch.setattr(module, "is_interactive", lambda: False)  # then no progress lines stay in a notebook
     monkeypatch.setattr(module, "load", lambda *place, **options: (*place, options))
     monkeypatch.setattr(module, "load_splits", splits)
 
 
 def test_load_takes_the_settings_data_set_and_size(loads):
     settings = Settings.of(cell(profile="paper", dataset="market1501", data_root="my data"), paper_image_size=(128, 64))
-    assert settings.load() == ("market1501", "my data", (128, 64), {"scene": "retrieval", "size": "full"})
-    other = settings.replace(profile="smoke", image_size="96x48").load("generation", dataset="msmt17", seed=3, size="x")
-    assert other == ("msmt17", "my data", (96, 48), {"scene": "generation", "size": "x", "seed": 3})
+    assert settings.load() == (
+        "market1501",
+        "my data",
+        (128, 64),
+        {"scene": "retrieval", "size": "full", "progress": False},
+    )
+    other = settings.replace(profile="smoke", image_size="96x48").load(
+        "generation", dataset="msmt17", seed=3, size="x", progress=True
+    )
+    assert other == ("msmt17", "my data", (96, 48), {"scene": "generation", "size": "x", "seed": 3, "progress": True})
 
 
 def test_load_splits_gives_the_first_splits_of_another_data_set(loads):
     settings = Settings.of(cell(profile="course", data_root="my data"))
-    place, options = ("procedural", "my data", (64, 32)), {"scene": "generation", "size": "course", "seed": 5}
+    place, options = (
+        ("procedural", "my data", (64, 32)),
+        {"scene": "generation", "size": "course", "seed": 5, "progress": False},
+    )
     rendered = list(settings.load_splits("cuhk03", 3, scene="generation", seed=5))
     assert rendered == [(*place, options | {"network": "cuhk03"}, number) for number in range(3)]
     real = settings.replace(dataset="market1501")
     assert next(real.load_splits("msmt17", 1)) == (
-        "msmt17", "my data", (64, 32), {"scene": "retrieval", "size": "course"}, 0)  # fmt: skip
+        "msmt17", "my data", (64, 32), {"scene": "retrieval", "size": "course", "progress": False}, 0)  # fmt: skip
     for either in (settings, real):  # CUHK01's splits are scored both ways
         assert [split[-1] for split in either.load_splits("cuhk01", 2)] == [0, 1, 2, 3]
     assert list(settings.load_splits("cuhk01", 0)) == []

@@ -19,6 +19,7 @@ from reidlib.generators.blocks import (
     join_pictures,
     make_norm,
     pair_images,
+    resized,
     style_statistics,
 )
 from reidlib.networks import normal_init
@@ -241,3 +242,11 @@ def test_presets_fill_what_is_none_and_refuse_what_no_method_can_use():
     ):
         with pytest.raises(ValueError, match=words):
             choose_preset(PRESETS, given | wrong)
+
+
+def test_resized_images_stay_in_range_though_bicubic_overshoots():
+    step = torch.full((1, 3, 8, 8), -1.0)
+    step[..., 4:] = 1.0
+    raw = torch.nn.functional.interpolate(step, (16, 16), mode="bicubic", antialias=True)
+    assert raw.max() > 1 and raw.min() < -1
+    assert torch.equal(resized(step, (16, 16)), raw.clamp(-1, 1))

@@ -105,7 +105,7 @@ def read(root: str | os.PathLike, *, crop: bool = False) -> Listing:
 
 def _first_of_each_group(decoded: Subsets) -> Subsets:
     test = decoded["test"]
-    later = torch.from_numpy(test.info["group"].duplicated().to_numpy())
+    later = torch.tensor(test.info["group"].duplicated().tolist())
     return {"train": decoded["train"], "query": test.select(indices=~later), "gallery": test.select(indices=later)}
 
 

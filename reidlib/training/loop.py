@@ -29,15 +29,14 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _pieces(batch: Mapping[str, Any], count: int) -> list[tuple[Mapping[str, Any], float]]:
-    """Cut a batch along its images into `count` pieces, each with its share of them."""
+def _pieces(batch: Mapping[str, Any], count: int, least: int = 1) -> list[tuple[Mapping[str, Any], float]]:
+    """Cut a batch along its images into `count` pieces of at least `least` images, each with its share of them."""
     if count == 1:
         return [(batch, 1.0)]
     size = batch_size(batch)
-    if size < count:
-        raise ValueError(f"a batch of {size} images cannot be cut into accumulation={count} pieces")
-    columns = {n: v for n, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size}
-    cut = {name: value.tensor_split(count) for name, value in columns.items()}
+    if size < count * least:  # batch normalisation cannot train on a single image
+        raise ValueError(f"a batch of {size} images cannot be cut into accumulation={count} pieces of {least} or more")
+    cut = {n: v.tensor_split(count) for n, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size}
     shares = [len(rows) / size for rows in torch.arange(size).tensor_split(count)]
     return [({**batch, **{name: parts[i] for name, parts in cut.items()}}, shares[i]) for i in range(count)]
 
@@ -183,7 +182,8 @@ class Loop:
             total = int(self.processes.sum(torch.tensor(size, device=self.device)))
         # so that the mean over processes, whose shards may differ by one, is the mean over the whole batch
         mine = size * self.processes.count / total if total else 1.0
-        for index, (piece, share) in enumerate(_pieces(batch, self.accumulation)):
+        least = 1 + any(isinstance(module, nn.BatchNorm1d) for module in self.method.modules())
+        for index, (piece, share) in enumerate(_pieces(batch, self.accumulation, least)):
             share *= mine
             self.update.begin(index, self.accumulation, share)
             # autocast caches the casted weights of its whole block, so a network used again after its own optimizer

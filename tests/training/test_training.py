@@ -151,6 +151,17 @@ def test_accumulation_is_the_same_step_for_losses_that_are_means():
     np.testing.assert_allclose(a.losses["squared error"], b.losses["squared error"], rtol=1e-5)
 
 
+def test_accumulation_leaves_batch_normalisation_no_piece_of_a_single_image():
+    class Necked(Regressor):
+        def __init__(self):
+            super().__init__()
+            self.neck = nn.BatchNorm1d(6)
+
+    with pytest.raises(ValueError, match="8 images cannot be cut into accumulation=5 pieces of 2 or more"):
+        training.fit(Necked(), ToyBatches(), 1, accumulation=5, **QUIET)
+    training.fit(Regressor(), ToyBatches(), 1, accumulation=5, **QUIET)  # maps of one image are enough elsewhere
+
+
 def test_accumulation_leaves_nothing_of_one_loss_in_the_other_network():
     """The generator's loss passes through D; were its gradients kept there, D's summed gradient would be wrong."""
 

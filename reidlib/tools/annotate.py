@@ -24,12 +24,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from reidlib.checks import reading_inputs
 from reidlib.datasets import annotations
 from reidlib.datasets.pictures import SUFFIXES, UNREADABLE, open_picture, upright_rgb
 from reidlib.files import resolve
+from reidlib.machine import progress_bar
 from reidlib.tools.detectors import KINDS, Detector, MissingOperators, load_detectors
 
 PERSON = 1  # COCO's number
@@ -181,23 +181,21 @@ def annotate(
     limits = {"min_score": min_score, "min_joint_score": min_joint_score}
     missing = [place for place in places if _missing(place, detectors, tables)]
     unreadable, nobody = [], []
-    pause = 0.2 if sys.stderr.isatty() else 10
-    bar = tqdm(total=len(missing), desc="annotating", unit="image", disable=not progress, mininterval=pause)
     try:
-        for start in range(0, len(missing), batch_size):
-            opened = []
-            for place in missing[start : start + batch_size]:
-                try:
-                    opened.append((place, _open(place.image)))
-                except UNREADABLE as error:
-                    unreadable.append(place.name)
-                    warnings.warn(f"{place.image} cannot be opened and is left out ({error})", stacklevel=2)
-            nobody += _annotate_batch(opened, detectors, tables, **limits)
-            tables.write(every=PAUSE)
-            bar.update(len(missing[start : start + batch_size]))
+        with progress_bar(len(missing), "annotating", "image", progress) as advance:
+            for start in range(0, len(missing), batch_size):
+                opened = []
+                for place in missing[start : start + batch_size]:
+                    try:
+                        opened.append((place, _open(place.image)))
+                    except UNREADABLE as error:
+                        unreadable.append(place.name)
+                        warnings.warn(f"{place.image} cannot be opened and is left out ({error})", stacklevel=2)
+                nobody += _annotate_batch(opened, detectors, tables, **limits)
+                tables.write(every=PAUSE)
+                advance(len(missing[start : start + batch_size]))
     finally:
         tables.write()
-        bar.close()
     return Summary(len(missing) - len(unreadable), len(places) - len(missing), unreadable, nobody)
 
 

@@ -18,7 +18,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from reidlib.checks import reading_inputs
+from reidlib.checks import check_choice, reading_inputs
 from reidlib.evaluators.reranking import rerank
 from reidlib.evaluators.retrieval import evaluate_retrieval
 from reidlib.files import atomic_path, resolve
@@ -87,8 +87,7 @@ def measure(work: str, n_queries: int, n_gallery: int, dimensions: int) -> dict[
     >>> row["gallery"], 0 < row["mAP"] <= 1
     (100, True)
     """
-    if work not in WORK:
-        raise ValueError(f"work={work!r}: accepted are {', '.join(map(repr, WORK))}")
+    check_choice("work", work, WORK)
 
     def run(query_features: Tensor, gallery_features: Tensor, **ids: Tensor) -> float:
         if work == "evaluate_retrieval":

@@ -505,3 +505,9 @@ def test_bad_input_of_canonical_poses_is_refused():
     same = train.select(indices=[0] * 5)
     with pytest.raises(ValueError, match="there are 1"):
         canonical_poses(same, 2)
+
+
+def test_the_schedules_epochs_are_equal_shares_of_any_length():
+    method = PNGAN(preset="smoke", steps=30)
+    assert [method.schedule(step) for step in range(30)] == [lr_factor(1 + step * 20 // 30) for step in range(30)]
+    assert method.schedule(29) == lr_factor(20) and method.schedule(16) == lr_factor(11) != method.schedule(17)

@@ -258,23 +258,27 @@ def mixed_batches(is_generated: Tensor, real_per_batch: int = 128, fake_per_batc
     return Sampler(reals.steps, draw)
 
 
-def same_identity_pairs(pids: Tensor, usable: Tensor | None = None) -> Tensor:
+def same_identity_pairs(pids: Tensor, usable: Tensor | None = None, *, camids: Tensor | None = None) -> Tensor:
     """List all ordered pairs (i, j), i != j, of images of one identity; who is nobody (pid < 0) has none.
 
     Args:
         pids: int64 [N].
         usable: bool [N], images that may take part (for example `poses.has_torso(keypoints)`).
+        camids: int64 [N]: only pairs of one camera; default pairs of any two.
 
     Returns:
         int64 [P,2], sorted.
 
     >>> same_identity_pairs(torch.tensor([4, 4, 8, 4])).tolist()
     [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0], [3, 1]]
+    >>> same_identity_pairs(torch.tensor([4, 4, 8, 4]), camids=torch.tensor([1, 2, 1, 1])).tolist()
+    [[0, 3], [3, 0]]
     """
     allowed = pids >= 0 if usable is None else (pids >= 0) & usable
-    order = torch.argsort(pids, stable=True)
+    groups = pids if camids is None else torch.stack([pids, camids]).unique(dim=1, return_inverse=True)[1]
+    order = torch.argsort(groups, stable=True)
     order = order[allowed[order]]
-    _, counts = pids[order].unique_consecutive(return_counts=True)
+    _, counts = groups[order].unique_consecutive(return_counts=True)
     pairs = [torch.zeros(0, 2, dtype=torch.int64)]
     for members in order.split(counts.tolist()):
         first, second = torch.meshgrid(members, members, indexing="ij")

@@ -33,6 +33,7 @@ from reidlib.losses.reconstruction import masked_l1
 from reidlib.networks import Frozen, evaluating, normalise
 
 REAL = ("target", "source")
+PAIRS = ("all", "same_camera")
 # Steps of the paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make. In the course's few
 # minutes a generator under lambda_1 = 10 learns little but to please the discriminator; 100 lets it learn the person.
 _COURSE = dict(image_size=(64, 32), units=4, padding=1, lambda_1=100.0, foreground_weight=4.0, lr=1e-3)
@@ -205,30 +206,38 @@ def lr_factor(epoch: int, epochs: int = 20, *, last_epoch_zero: bool = False) ->
     return 1 - max(0, e - constant) / (epochs - constant)
 
 
-def pn_gan_pairs(train: PersonImages) -> Tensor:
+def pn_gan_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
     """List all ordered pairs (source, target) of two images of one identity that both have a pose, int64 [P,2].
 
     A pose is at least one joint found; the target's is the one that is drawn.
 
+    Args:
+        train: with key points.
+        pairs: "all" as published, or "same_camera", those of one camera only: the street behind the target is then in
+            the source, where that of another camera can be told from neither source nor pose, and becomes the mean of
+            all streets.
+
     Raises:
-        ValueError: if the set has no key points.
+        ValueError: if the set has no key points; for another name.
 
     >>> keypoints = torch.ones(3, 18, 3); keypoints[1] = torch.tensor([-1.0, -1.0, 0.0])
     >>> people = PersonImages(torch.zeros(3, 3, 8, 4, dtype=torch.uint8), [7, 7, 7], [1, 2, 3], keypoints=keypoints)
     >>> pn_gan_pairs(people).tolist()
     [[0, 2], [2, 0]]
     """
+    check_choice("pairs", pairs, PAIRS)
     if not train.has("keypoints"):
         raise ValueError(
             "PN-GAN needs key points; this set has none (`reidlib annotate` or an annotation file adds them)"
         )
-    return same_identity_pairs(train.pids, usable=poses.visible(train.keypoints).any(dim=1))
+    posed = poses.visible(train.keypoints).any(dim=1)
+    return same_identity_pairs(train.pids, posed, camids=None if pairs == "all" else train.camids)
 
 
-def some_pairs(images: PersonImages, n: int, *, seed: int = 0) -> Tensor:
+def some_pairs(images: PersonImages, n: int, pairs: str = "all", *, seed: int = 0) -> Tensor:
     """Draw n of `pn_gan_pairs`, without replacement (all of them where there are fewer), int64 [n,2]."""
-    pairs = pn_gan_pairs(images)
-    return pairs[torch.randperm(len(pairs), generator=seeded(seed, 4))[:n]]
+    found = pn_gan_pairs(images, pairs)
+    return found[torch.randperm(len(found), generator=seeded(seed, 4))[:n]]
 
 
 def in_canonical_poses(

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -121,15 +123,17 @@ def test_pk_needs_enough_identities():
 def test_same_identity_pairs_against_a_slow_loop():
     pids = torch.randint(-1, 6, (40,), generator=seeded(0))
     usable = torch.rand(40, generator=seeded(2)) < 0.7
-    for use in (None, usable):
+    camids = torch.randint(1, 4, (40,), generator=seeded(3))
+    for use, cameras in itertools.product((None, usable), (None, camids)):
         expected = [
             [i, j]
             for i in range(40)
             for j in range(40)
             if i != j and pids[i] == pids[j] >= 0
             and (use is None or (use[i] and use[j]))
+            and (cameras is None or cameras[i] == cameras[j])
         ]  # fmt: skip
-        assert same_identity_pairs(pids, usable=use).tolist() == expected
+        assert same_identity_pairs(pids, usable=use, camids=cameras).tolist() == expected
     assert same_identity_pairs(torch.tensor([-1, -1, -3, -3, 5])).shape == (0, 2)
 
 

@@ -233,6 +233,16 @@ def test_7_pairs_and_the_targets_pose(smoke):
         pn_gan_pairs(without)
 
 
+def test_pairs_of_one_camera_only():
+    data = people([5, 5, 5, 5])
+    data.camids[:] = torch.tensor([1, 2, 1, 2])
+    found = pn_gan_pairs(data, "same_camera")
+    assert found.tolist() == [[0, 2], [1, 3], [2, 0], [3, 1]] and len(pn_gan_pairs(data)) == 12
+    assert {tuple(pair) for pair in some_pairs(data, 3, "same_camera").tolist()} < {(0, 2), (1, 3), (2, 0), (3, 1)}
+    with pytest.raises(ValueError, match="pairs must be one of 'all', 'same_camera'; got 'one_camera'"):
+        pn_gan_pairs(data, "one_camera")
+
+
 def test_condition_draws_or_takes_pictures(smoke):
     keypoints = keypoints_of(3)
     pictures = poses.skeleton_images(keypoints, (64, 32))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.checks import check_choice
+from reidlib.losses.reconstruction import masked_l1
 from reidlib.networks import normalise
 
 SCORES = ("map", "features")
@@ -422,6 +423,33 @@ def pair_images(
     if image_size not in (None, found):
         raise ValueError(f"{method} trains here on images of {image_size} (height, width), the batch has {found}")
     return normalise(batch["images"], "signed"), normalise(batch["target_images"], "signed")
+
+
+def foreground_l1(generated: Tensor, batch: Mapping[str, Tensor], weight: float = 1.0) -> Tensor:
+    r"""Return the L1 difference from a pair's target in which the target's person counts `weight` times as much.
+
+    $$\frac{\sum w |\hat I_j - I_j|}{\sum w}, \qquad w = 1 + (\text{weight} - 1)\, m_j$$
+
+    Args:
+        generated: float [B,3,H,W] in [-1, 1].
+        batch: of pairs; `target_images`, and where the weight is not 1 the mask $m_j$, `target_masks`.
+        weight: 1 is the plain mean.
+
+    Raises:
+        ValueError: a weight above 1 and no masks.
+
+    >>> batch = {"target_images": torch.zeros(1, 3, 1, 2, dtype=torch.uint8)}
+    >>> batch["target_masks"] = torch.tensor([[[255, 0]]], dtype=torch.uint8)
+    >>> foreground_l1(torch.tensor([[[[-1.0, 0.0]]]]).expand(1, 3, 1, 2), batch, 3).item()  # (3 * 0 + 1 * 1) / 4
+    0.25
+    """
+    target = normalise(batch["target_images"], "signed")
+    if weight == 1:
+        return F.l1_loss(generated, target)
+    if "target_masks" not in batch:
+        raise ValueError("foreground_weight above 1 needs the targets' masks, which this set lacks; pass 1")
+    weights = 1 + (weight - 1) * batch["target_masks"][:, None].float() / 255  # [B,1,H,W]
+    return masked_l1(generated, target, weights, normalise_by_mask_area=True)
 
 
 def annotation(batch: Mapping[str, Tensor] | None, name: str, role: str, method: str) -> Tensor:

@@ -29,7 +29,6 @@ from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
 from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
-from reidlib.losses.reconstruction import masked_l1
 from reidlib.networks import Frozen, evaluating, normalise
 
 REAL = ("target", "source")
@@ -144,7 +143,7 @@ class PNGAN(nn.Module):
         pose = self._pose(batch["target_keypoints"], target.shape[-2:])
         fake = self.G(torch.cat([source, pose], dim=1)).float()
         terms = {"G adversarial": adversarial_loss(self.D(fake), True, kind)}
-        terms["L1"] = self._reconstruction(fake, target, batch)
+        terms["L1"] = blocks.foreground_l1(fake, batch, self.settings["foreground_weight"])
         loss = terms["G adversarial"] + self.settings["lambda_1"] * terms["L1"]
         if self._guide is not None:
             terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
@@ -177,15 +176,6 @@ class PNGAN(nn.Module):
 
     def _pose(self, keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
         return normalise(poses.skeleton_images(keypoints, tuple(image_size)), "signed")
-
-    def _reconstruction(self, fake: Tensor, target: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        extra = self.settings["foreground_weight"] - 1
-        if extra == 0:
-            return (fake - target).abs().mean()
-        if "target_masks" not in batch:
-            raise ValueError("foreground_weight above 1 needs the targets' masks, which this set lacks; pass 1")
-        weight = 1 + extra * batch["target_masks"][:, None].float() / 255  # [B,1,H,W]
-        return masked_l1(fake, target, weight, normalise_by_mask_area=True)
 
 
 def lr_factor(epoch: int, epochs: int = 20, *, last_epoch_zero: bool = False) -> float:

@@ -87,16 +87,16 @@ def flip(batch: Batch, generator: torch.Generator, *, p: float = 0.5) -> Batch:
     return _move(batch, mirror, lambda points: _put(points, chosen, poses.flip_keypoints(points[chosen], width)))
 
 
-def pad_crop(batch: Batch, generator: torch.Generator, *, pad: int | None = None) -> Batch:
+def pad_crop(batch: Batch, generator: torch.Generator, *, pad: int | None = None, edge: bool = False) -> Batch:
     """Pad by `pad` pixels of zeros on every side and cut the old size out at a random place, uniformly.
 
     `pad` is 10 at height 256 by default, in proportion (2 at 64x32). Masks are padded with 0, parsing with background;
-    joints that leave the image are missing.
+    joints that leave the image are missing. With `edge` everything is padded with its own border instead (DG-Net).
     """
     n, height, width = _size(batch)
     pad = round(10 * height / 256) if pad is None else pad
     draw = torch.randint(2 * pad + 1, (2, n), generator=generator) - pad  # where the cut begins, in the image's pixels
-    return crop(batch, draw[0], draw[1], (height, width))
+    return crop(batch, draw[0], draw[1], (height, width), edge=edge)
 
 
 def enlarge_crop(batch: Batch, generator: torch.Generator, *, p: float = 0.5, factor: float = 1.125) -> Batch:
@@ -114,8 +114,8 @@ def enlarge_crop(batch: Batch, generator: torch.Generator, *, p: float = 0.5, fa
     return batch | {name: _put(batch[name], rows, tensor) for name, tensor in part.items()}
 
 
-def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -> Batch:
-    """Cut one window of `image_size` out of each image; what lies outside the image is 0.
+def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int], *, edge: bool = False) -> Batch:
+    """Cut one window of `image_size` out of each image; what lies outside the image is 0, or its border with `edge`.
 
     Args:
         batch: with images uint8 [B,3,H,W].
@@ -129,7 +129,10 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int]) -
     corners = list(zip((top + up).tolist(), (left + before).tolist(), strict=True))
 
     def cut(plane: Tensor, name: str) -> Tensor:  # windows are views, and stack copies them in one go
-        padded = F.pad(plane, (before, after, up, down)) if any((before, after, up, down)) else plane
+        padded = plane
+        if any((before, after, up, down)):
+            mode = "replicate" if edge else "constant"
+            padded = F.pad(plane, (before, after, up, down), mode=mode)
         return torch.stack([p[:, t : t + h, f : f + w] for p, (t, f) in zip(padded, corners, strict=True)])  # [B,C,h,w]
 
     def follow(points: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from reidlib.datasets.person_images import PersonImages
 Augment = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
 # what stands before the names of a batch ("images", ...) by the number of images that belong together
 PREFIXES = {1: ("",), 2: ("", "target_"), 4: ("", "positive_", "other_", "other_positive_")}
+PAIRS = ("all", "same_camera")  # of one person: any two images, or two of one camera
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None 
     return Sampler(steps, draw)
 
 
-def two_pair_batches(pids: Tensor, batch_size: int) -> Sampler:
+def two_pair_batches(pids: Tensor, batch_size: int, *, distinct: bool = False) -> Sampler:
     """Draw batches of two independent pairs, each an image (anchor) and another one of the same person (positive).
 
     Each image with an identity is the first anchor once an epoch and, in an order of its own, the second anchor once,
@@ -319,13 +320,15 @@ def two_pair_batches(pids: Tensor, batch_size: int) -> Sampler:
     Args:
         pids: int64 [N]; images of nobody (pid < 0) take no part.
         batch_size: first anchors in a batch, cut as in `uniform_batches`.
+        distinct: the two anchors of a row show two persons; where they do not, the second changes places with one of
+            another row.
 
     Returns:
         A sampler of rows [B,4]: anchor, its positive, the other anchor, its positive. `Batches` calls them `images`,
         `positive_images`, `other_images`, `other_positive_images`; augment them by `compose(..., joint=False)`.
 
     Raises:
-        ValueError: no image with an identity.
+        ValueError: no image with an identity; with `distinct`, more than half of the images of one identity.
 
     >>> pids = torch.tensor([7, 7, 9, 9, -1])
     >>> rows = torch.cat(two_pair_batches(pids, 2).draw(seeded(0)))
@@ -340,11 +343,18 @@ def two_pair_batches(pids: Tensor, batch_size: int) -> Sampler:
     _, group, counts = pids[order].unique_consecutive(return_inverse=True, return_counts=True)
     size, start = counts[group], (counts.cumsum(0) - counts)[group]  # [n] of each image's identity
     steps = _steps(len(order), batch_size)
+    if distinct and 2 * int(counts.max()) > len(order):
+        raise ValueError(f"distinct: one identity has {int(counts.max())} of {len(order)} images, more than half")
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         columns = []
-        for _ in range(2):
-            anchor = torch.randperm(len(order), generator=generator)  # places in `order`
+        anchors = [torch.randperm(len(order), generator=generator) for _ in range(2)]  # places in `order`
+        while distinct and len(clash := (group[anchors[0]] == group[anchors[1]]).nonzero()[:, 0]):
+            for row, other in zip(
+                clash.tolist(), torch.randint(len(order), (len(clash),), generator=generator).tolist(), strict=True
+            ):
+                anchors[1][[row, other]] = anchors[1][[other, row]]
+        for anchor in anchors:
             away = 1 + torch.randint(2**62, (len(order),), generator=generator) % (size[anchor] - 1).clamp_min(1)
             positive = start[anchor] + (anchor - start[anchor] + away) % size[anchor]
             columns += [order[anchor], order[positive]]

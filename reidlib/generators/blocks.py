@@ -42,6 +42,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)  # under mixed precision too, a deviation of this many numbers needs float32
         mean, deviation = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
         return self.weight[:, None, None] * (x - mean) / (deviation + 1e-5) + self.bias[:, None, None]
 
@@ -316,6 +317,35 @@ class ImagePool(nn.Module):
         return torch.stack(shown)
 
 
+def as_frozen_copy(network: nn.Module, *inputs: Tensor, dropout: bool = False) -> Any:
+    """Run a network as a frozen copy of itself would, without making the copy.
+
+    Gradients reach the inputs and none of its weights; batch normalisation takes the batch's own statistics and leaves
+    the running ones as they are; dropout is off.
+
+    Args:
+        network: whatever mode it is in; it stays so.
+        inputs: of its forward pass.
+        dropout: on, where it is wanted.
+
+    >>> x = torch.ones(2, 3, requires_grad=True)
+    >>> layer = nn.Linear(3, 1)
+    >>> as_frozen_copy(layer, x).sum().backward()
+    >>> layer.weight.grad is None, torch.equal(x.grad, layer.weight.detach().expand(2, 3))
+    (True, True)
+    """
+    modes = [(part, part.training) for part in network.modules()]
+    state = {name: value.detach() for name, value in network.named_parameters()}
+    state |= {name: value.clone() for name, value in network.named_buffers()}
+    for part, _ in modes:
+        part.training = isinstance(part, nn.modules.batchnorm._BatchNorm) or (dropout and isinstance(part, nn.Dropout))
+    try:
+        return torch.func.functional_call(network, state, inputs)
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
     """Return 1 for the first `constant` share of `steps`, then what falls linearly to 0 at their end.
 
@@ -373,7 +403,8 @@ def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict
     ValueError: steps >= 1 is accepted, got steps=0
     """
     check_choice("preset", given["preset"], presets)
-    own = {n: v for n, v in given.items() if n not in ("self", "__class__", "guide", "options")}
+    left_out = ("self", "__class__", "guide", "options")
+    own = {n: v for n, v in given.items() if n not in left_out and not isinstance(v, nn.Module)}
     settings = own | {n: v for n, v in presets[given["preset"]].items() if own.get(n) is None}
     for name, value in settings.items():
         if isinstance(value, (int, float)) and not value >= LEAST.get(name, 0):

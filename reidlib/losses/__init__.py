@@ -1,6 +1,6 @@
 """Losses: functions first, thin modules around them."""
 
-from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss, gradient_penalty
 from reidlib.losses.distillation import distillation_loss
 from reidlib.losses.identity import cross_entropy, label_smoothing, lsro, mixed_loss
 from reidlib.losses.metric import CentreLoss, QuartetLoss, batch_hard_triplet, centre_loss, draw_quartets, quartet_loss
@@ -19,6 +19,7 @@ __all__ = [
     "distillation_loss",
     "draw_quartets",
     "feature_maps",
+    "gradient_penalty",
     "label_smoothing",
     "lsro",
     "masked_condition",

@@ -46,3 +46,20 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: str = "va
     0.6931
     """
     return factor * (adversarial_loss(real_scores, True, kind) + adversarial_loss(fake_scores, False, kind))
+
+
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    r"""Return the zero-centred gradient penalty: $\frac1N \sum_n \lVert \nabla_{x_n} \sum D(x) \rVert^2$.
+
+    Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018 ($R_1$, without its factor).
+
+    Args:
+        scores: what the discriminator gave for `images`, any shape; under "vanilla" losses $\sigma(D)$.
+        images: float [N,C,H,W] that require gradients.
+
+    >>> x = torch.zeros(2, 3, 4, 2, requires_grad=True)
+    >>> gradient_penalty(0.5 * x.sum((1, 2, 3)), x).item()  # 24 pixels of 0.5 squared
+    6.0
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()

@@ -155,6 +155,19 @@ def test_pad_crop_keeps_joints_on_their_pixels_and_matches_a_slow_loop():
         assert (out["keypoints"][i, :, 2] > 0).sum() == inside
 
 
+def test_pad_crop_can_repeat_the_border():
+    before = random_batch(6)
+    out = A.pad_crop(before, seeded(2), pad=7, edge=True)
+    zeros = A.pad_crop(before, seeded(2), pad=7)
+    draw = torch.randint(15, (2, 6), generator=seeded(2)) - 7
+    for i, (top, left) in enumerate(draw.T.tolist()):
+        rows, columns = (torch.arange(n) + first for n, first in ((H, top), (W, left)))
+        repeated = before["images"][i][:, rows.clamp(0, H - 1)][:, :, columns.clamp(0, W - 1)]
+        assert torch.equal(out["images"][i], repeated)
+        assert torch.equal(out["masks"][i], before["masks"][i][rows.clamp(0, H - 1)][:, columns.clamp(0, W - 1)])
+    assert torch.equal(out["keypoints"], zeros["keypoints"]) and not torch.equal(out["images"], zeros["images"])
+
+
 @pytest.mark.parametrize(("height", "expected"), [(256, 10), (128, 5), (64, 2)])
 def test_pad_is_in_proportion(height, expected):
     before = {"images": torch.full((64, 3, height, height // 2), 255, dtype=torch.uint8)}

@@ -264,6 +264,18 @@ def test_two_pairs_are_independent_and_of_one_person_each():
         two_pair_batches(torch.tensor([-1, -2]), 2)
 
 
+def test_two_pairs_of_two_persons():
+    pids = torch.tensor([3, 3, 3, 3, 5, 8, 8, 6])  # half of them one person's
+    for seed in range(20):
+        rows = torch.cat(two_pair_batches(pids, 3, distinct=True).draw(seeded(seed)))
+        assert (pids[rows[:, 0]] != pids[rows[:, 2]]).all() and (pids[rows[:, 2]] == pids[rows[:, 3]]).all()
+        assert sorted(rows[:, 2].tolist()) == list(range(8))
+    plain = [torch.cat(two_pair_batches(pids, 3).draw(seeded(seed))) for seed in range(20)]
+    assert any((pids[rows[:, 0]] == pids[rows[:, 2]]).any() for rows in plain)
+    with pytest.raises(ValueError, match="one identity has 4 of 7 images"):
+        two_pair_batches(pids[:7], 3, distinct=True)
+
+
 def test_two_pairs_come_under_four_names():
     images = people([1, 1, 2, 2, 2])
     batches = Batches(images, two_pair_batches(images.pids, 5))

@@ -14,6 +14,7 @@ from reidlib.generators.blocks import (
     adain,
     adam,
     annotation,
+    as_frozen_copy,
     choose_preset,
     deviations,
     join_pictures,
@@ -250,3 +251,30 @@ def test_resized_images_stay_in_range_though_bicubic_overshoots():
     raw = torch.nn.functional.interpolate(step, (16, 16), mode="bicubic", antialias=True)
     assert raw.max() > 1 and raw.min() < -1
     assert torch.equal(resized(step, (16, 16)), raw.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_frozen_copy_is_not_made_but_acted(training):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(8, 3, requires_grad=True)
+    found = as_frozen_copy(network, x)
+    hidden = network[0](x)
+    expected = network[3]((hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt())
+    assert torch.allclose(found, expected, atol=1e-5)  # batch statistics, no dropout
+    found.square().sum().backward()
+    assert x.grad.abs().sum() > 0 and all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(part.training == training for part in network.modules())
+    assert not torch.equal(as_frozen_copy(network, x, dropout=True), as_frozen_copy(network, x, dropout=True))
+    with pytest.raises(RuntimeError):
+        as_frozen_copy(network, x[:, :2])
+    assert all(part.training == training for part in network.modules())
+
+
+def test_layer_norm_counts_in_its_own_precision():
+    torch.manual_seed(0)
+    x = 0.01 * torch.randn(2, 4, 16, 8) + 1
+    norm = LayerNorm(4)
+    assert torch.equal(norm(x.bfloat16()), norm(x.bfloat16().float())) and norm(x.bfloat16()).dtype == torch.float32

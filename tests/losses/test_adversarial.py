@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reidlib.losses import adversarial_loss, discriminator_loss
+from reidlib.losses import adversarial_loss, discriminator_loss, gradient_penalty
 
 SCORES = torch.tensor([[3.0, -2.0, 0.5]])
 
@@ -45,3 +45,12 @@ def test_extreme_scores_and_half_precision_stay_finite():
 def test_another_kind_is_named():
     with pytest.raises(ValueError, match="'vanilla', 'least_squares'; got 'wgan'"):
         adversarial_loss(SCORES, True, "wgan")
+
+
+def test_gradient_penalty_is_a_mean_over_images_and_trains_the_discriminator():
+    weight = torch.tensor(3.0, requires_grad=True)
+    x = torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1, 1).expand(3, 1, 2, 1).clone().requires_grad_()
+    penalty = gradient_penalty(weight * x.square(), x)  # gradient 2 w x of each of two pixels
+    assert penalty.item() == pytest.approx(2 * 36 * (1 + 4 + 0.25) / 3)
+    penalty.backward()
+    assert weight.grad.item() == pytest.approx(2 * penalty.item() / 3)

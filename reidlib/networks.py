@@ -73,6 +73,17 @@ def signed_to_imagenet(images: Tensor) -> Tensor:
     return ((images + 1) / 2 - mean) / std
 
 
+def imagenet_to_signed(images: Tensor) -> Tensor:
+    """Turn what embedders take into a generator's pixels, cut to [-1, 1]: the inverse of `signed_to_imagenet`.
+
+    >>> images = torch.tensor([-1.0, 0.5, 1.0])[None, :, None, None]
+    >>> imagenet_to_signed(signed_to_imagenet(images)).flatten().round(decimals=4).tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    mean, std = (images.new_tensor(values)[:, None, None] for values in SCALES["imagenet"])
+    return (2 * (images * std + mean) - 1).clamp(-1, 1)
+
+
 def rgb_to_lab(images: Tensor) -> Tensor:
     """Turn sRGB in [0, 1], float [B,3,H,W], to CIELAB (D65): L in [0, 100], a and b around 0.
 

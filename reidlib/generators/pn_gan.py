@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets import poses
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import same_identity_pairs, seeded
+from reidlib.datasets.sampling import PAIRS, same_identity_pairs, seeded
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
@@ -32,7 +32,6 @@ from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
 from reidlib.networks import Frozen, evaluating, normalise
 
 REAL = ("target", "source")
-PAIRS = ("all", "same_camera")
 # Steps of the paper: 20 epochs of the 8,238 batches of 32 that Market-1501's 263,632 pairs make. In the course's few
 # minutes a generator under lambda_1 = 10 learns little but to please the discriminator; 100 lets it learn the person.
 _COURSE = dict(image_size=(64, 32), units=4, padding=1, lambda_1=100.0, foreground_weight=4.0, lr=1e-3)

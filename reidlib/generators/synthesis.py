@@ -23,7 +23,13 @@ from reidlib.training.fingerprints import digest, images_digest, plain, weights_
 
 
 def train_generator(
-    build: Callable[..., nn.Module], images: PersonImages, pairs: Tensor, *, batch_size: int, **options: Any
+    build: Callable[..., nn.Module],
+    images: PersonImages,
+    pairs: Tensor,
+    *,
+    batch_size: int,
+    pairs_per_epoch: int | None = None,
+    **options: Any,
 ) -> tuple[nn.Module, History]:
     """Build a generator and train it on pairs of images; return it with its history.
 
@@ -38,13 +44,15 @@ def train_generator(
         images: where both images of a pair are.
         pairs: int64 [P,2], rows of `images`: source and target.
         batch_size: pairs in a batch.
+        pairs_per_epoch: see `pair_batches`; default all.
         options: of `training.train`: images_seen, the length of the training in pairs, always; augment, seed, device,
             ema, run_dir, evaluate, evaluations, settings, progress and so on.
 
     Raises:
         ValueError: less than one batch to see.
     """
-    return train(lambda steps, _: build(steps=steps), images, pair_batches(pairs, batch_size), **options)
+    sampler = pair_batches(pairs, batch_size, pairs_per_epoch=pairs_per_epoch)
+    return train(lambda steps, _: build(steps=steps), images, sampler, **options)
 
 
 @torch.no_grad()

@@ -286,3 +286,24 @@ def test_one_function_trains_any_generator_under_its_seed():
     assert not torch.equal(first.G_A.layers[1].weight, other.G_A.layers[1].weight)
     with pytest.raises(ValueError, match="images_seen=2 is less than one batch of 3"):
         train_generator(build, sources, pairs, **options | dict(images_seen=2))
+
+
+def test_an_epoch_may_show_some_of_the_pairs_only():
+    class Watcher(Shift):
+        def __init__(self, steps):
+            super().__init__()
+            self.weight, self.seen = nn.Parameter(torch.zeros(())), []
+
+        def optimizers(self):
+            return {"W": ([self.weight], torch.optim.SGD([self.weight], 0.1), None)}
+
+        def training_step(self, batch, step, update):
+            self.seen += batch["indices"].tolist()
+            update("W", self.weight**2)
+            return {"W": self.weight.detach()}
+
+    pairs = torch.tensor([[i, (i + 1) % 6] for i in range(6)])
+    options = dict(images_seen=6, batch_size=1, device="cpu", progress=False, pairs_per_epoch=1)
+    shown = train_generator(Watcher, larger(6), pairs, **options)[0].seen
+    assert len(set(shown)) < 6  # six epochs of one pair each, drawn anew
+    assert len(set(train_generator(Watcher, larger(6), pairs, **options | dict(pairs_per_epoch=6))[0].seen)) == 6

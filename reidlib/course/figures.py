@@ -3,6 +3,7 @@
 Each function takes plain tensors or tables and returns a matplotlib figure, so a notebook shows and saves it.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from reidlib.course.verdicts import MARGIN
 from reidlib.datasets.annotations import lip_palette
 
 RIGHT, WRONG, QUERY = "#2a9d3a", "#d1343b", "#1f5fb4"
+VERDICT_COLOURS = {"holds": RIGHT, "reversed": WRONG, "no effect": QUERY, "undecided": "#555555", "not": "#8a8a8a"}
 
 
 def style() -> None:
@@ -183,6 +186,40 @@ def bars(table: pd.DataFrame, *, ylabel: str, title: str = "", errors: pd.DataFr
         axis.bar_label(container, fmt="%.1f", fontsize=7, padding=2)
     axis.set(ylabel=ylabel, xlabel="", title=title)
     axis.legend(fontsize=8)
+    return figure
+
+
+def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:
+    """Draw the board of `paper_tables.check_claims`: a row a claim, its pairs as dots, the interval, the verdict.
+
+    To the right of zero lies what speaks for the claim; within the grey band a difference is too small to matter. Full
+    dots are those that the interval and the verdict rest on, hollow ones came after the look that decided. The axis
+    ends where the dots do, so a wide interval may run out of it. What is not testable has its reason, no dots.
+    """
+    tested = board[[not reason for reason in board.reason]]
+    reach = max([3.0, *(abs(d) for differences in tested.differences for d in differences)]) * 1.1
+    figure, axis = plt.subplots(figsize=(12, 0.46 * len(board) + 1.2), layout="constrained")
+    axis.axvspan(-MARGIN, MARGIN, color="black", alpha=0.08, linewidth=0)
+    axis.axvline(0, color="black", linewidth=0.8)
+    for y, b in enumerate(board.itertuples()):
+        colour = next(colour for kind, colour in VERDICT_COLOURS.items() if b.verdict.startswith(kind))
+        words = f"{b.metric}{' at least' if b.direction == 'a>=b' else ''} · {b.verdict}"
+        if b.reason:
+            words = textwrap.fill(f"{words}: {b.reason}", 52)
+        else:
+            look = int(b.look)
+            rests_on = [colour] * look + ["none"] * (b.n - look)
+            axis.scatter(b.differences, [y - 0.2] * b.n, s=15, facecolors=rests_on, edgecolors=colour, linewidths=0.7)
+            axis.plot([b.low, b.high], [y + 0.15] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
+            axis.plot(b.difference, y + 0.15, marker="|", color=colour, markersize=9, markeredgewidth=2.2)
+            if "pair" not in b.verdict:
+                words += f" · n = {look} of {b.n}" if look < b.n else f" · n = {b.n}"
+        axis.text(1.015, y, words, transform=axis.get_yaxis_transform(), color=colour, va="center", fontsize=8.5)
+    axis.set(xlim=(-reach, reach), ylim=(len(board) - 0.4, -0.6), title=title)
+    axis.set_xlabel("difference in percentage points: against the claim  ←  0  →  as claimed")
+    axis.set_yticks(range(len(board)), [textwrap.fill(f"{b.Index} · {b.claim}", 64) for b in board.itertuples()])
+    axis.tick_params(axis="y", labelsize=8)
+    axis.grid(axis="y", visible=False)
     return figure
 
 

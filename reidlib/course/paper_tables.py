@@ -2,24 +2,34 @@
 
 A *row* of a paper's table is named `table|dataset|setting|method`, such as `T7|market1501|c5+G6|Model 4`; the
 notebooks record theirs under the same names, with the rendered network of that name standing for the data set. Ours
-come as a long table: `row`, `metric` (mAP, rank1, rank5, ... in percent), `seed`, `value`.
+come as a long table: `row`, `metric` (mAP, rank1, rank5, ... in percent), `seed`, `value`; and, where a recorded table
+has them, `start` (the weights a re-ID network started from) and `generator` (the seed of a generator that several seeds
+share).
 """
 
 import argparse
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from reidlib.checks import check_choice, reading_inputs
 from reidlib.course import sweeps
+from reidlib.course.verdicts import MARGIN, SECOND_START, Verdict, expected_false_holds, verdict, with_second_start
 from reidlib.files import resolve
 
 FOLDER = "data/paper_tables"
-DIRECTIONS = {"a>b": lambda a, b: a > b, "a<b": lambda a, b: a < b, "a>=b": lambda a, b: a >= b}
 # the label G2 contradicts the text: cameras 5 and 6 cannot give camera 2, and only G3 and G5 had helped
 MISPRINTS = {"T13|market1501|c5c6+G2|Model 1": "T13|market1501|c5c6+G5|Model 1"}
 COLUMNS = ("row", "metric", "seed", "value")
+OPTIONAL = ("start", "generator")
+# methods of others that we built: a rival that stays below its own baseline makes a claim about it not testable
+RIVALS = {
+    "T1|market1501|single_query|Basel.+LSRO": "T1|market1501|single_query|ResNet-50-A",
+    "T3|dukemtmc|SL|Basel. +LSRO": "T3|dukemtmc|SL|ResNet-50-A (SL)",
+}
+NOT_TESTABLE = "not testable"
 
 
 def printed(paper: str) -> pd.DataFrame:
@@ -60,7 +70,23 @@ def rows_of(metrics: pd.DataFrame | Mapping[str, Mapping], seed: int = 0) -> pd.
     found = metrics.metric.str.extract(r"^(?P<row>T\w+(?:\|[^|/]+){3})/(?:(?P<map>mAP \(plain)|rank-(?P<rank>\d+))")
     metric = ("rank" + found["rank"]).where(found["map"].isna(), "mAP")
     out = pd.DataFrame({"row": found.row, "metric": metric, "seed": metrics.seed, "value": 100 * metrics.value})
-    return out.dropna().drop_duplicates(["row", "metric", "seed"], keep="last").reset_index(drop=True)
+    out = out.join(metrics[[name for name in OPTIONAL if name in metrics]]).dropna(subset=list(COLUMNS))
+    keys = [name for name in ("row", "metric", "seed", "start") if name in out]
+    return out.drop_duplicates(keys, keep="last").reset_index(drop=True)
+
+
+def one_start(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of one start, so that no mean mixes two: of the one with most rows, never the second start's.
+
+    >>> rows_of_two = pd.DataFrame({"start": ["recorded", "recorded-2", "recorded-2"], "value": [1.0, 2.0, 3.0]})
+    >>> one_start(rows_of_two).value.tolist()
+    [1.0]
+    """
+    if "start" not in rows:
+        return rows
+    starts = rows.start.fillna("")
+    first = starts[starts != SECOND_START]
+    return rows[starts == (first.mode().iloc[0] if len(first) else SECOND_START)]
 
 
 def side_by_side(
@@ -68,9 +94,9 @@ def side_by_side(
 ) -> pd.DataFrame:
     """Put a paper's tables and ours beside each other: a line a row of ours, "paper" and "ours" a metric.
 
-    Ours is the mean over seeds, with the standard deviation where there are several; rows the paper does not print
-    (controls, say) have an empty "paper" column, and "seeds" tells rows of one seed from means. `table` picks
-    one, such as "T7"; default all that ours has rows of.
+    Ours is the mean over seeds of one start (`one_start`), with the standard deviation where there are several; rows
+    the paper does not print (controls, say) have an empty "paper" column, and "seeds" tells rows of one seed from
+    means. `table` picks one, such as "T7"; default all that ours has rows of.
     """
     _check(ours)
     paper_values = printed(paper).set_index(["row", "metric"]).value
@@ -78,9 +104,12 @@ def side_by_side(
     lines = {}
     # tables in their order, T2a before T2b before T10, and each one's rows as they came
     for row in sorted(mine.row.unique(), key=lambda row: (int(re.search(r"\d+", row)[0]), row.partition("|")[0])):
-        line = lines[tuple(row.split("|"))] = {"seeds": mine[mine.row == row].seed.nunique()}
+        chosen = one_start(mine[mine.row == row])
+        line = lines[tuple(row.split("|"))] = {"seeds": chosen.seed.nunique()}
+        if "start" in chosen:
+            line["start"] = chosen.start.fillna("").iloc[0]
         for metric in metrics:
-            values = mine[(mine.row == row) & (mine.metric == metric)].value
+            values = chosen[chosen.metric == metric].value
             line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))
             line[f"{metric} ours"] = mean_text(values) if len(values) else ""
     names = ["table", "data set", "setting", "method"]
@@ -99,48 +128,144 @@ def mean_text(values: Iterable[float]) -> str:
 
 
 def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
-    """Hold a paper's directional claims against ours: does a beat b here too, and in how many seeds?
+    """Hold a paper's directional claims against ours: what do the paired differences decide (`verdicts.verdict`)?
 
-    A claim is "reproduced" where every seed agrees with its direction, "not reproduced" where no seed does, and
-    "undecided" where seeds differ: a difference smaller than the luck of training decides nothing. With one seed the
-    verdict says so. Claims about rows we did not run (other authors' methods) are left out.
+    A pair is two values of equal seed and start, one of each arm. Pairs from the second start, "recorded-2", are judged
+    by themselves: a verdict that they turn from holds to reversed or back is undecided. A claim is "not testable" where
+    the rival is a method of other authors that we did not build, or stays more than 1 point below its own baseline
+    (`RIVALS`) here. Claims about our rows that have no pair yet are left out.
 
     Args:
         ours: long table (see this module's head).
         paper: whose claims.
 
     Returns:
-        a line a claim: claim, metric, paper a, paper b, direction, ours a, ours b, seeds (agreeing of all), verdict.
+        a line a claim: claim, metric, paper a, paper b, direction, ours a, ours b (means over all pairs), n (pairs, or
+        generators), look (how many of them the next ones rest on), difference, low, high (points, as claimed), p,
+        verdict, mAP (the mAP's difference), second start (its verdict), reason (why not testable), differences.
 
-    >>> lines = [("T7|market1501|c5|Baseline", "mAP", 0, 8.0), ("T7|market1501|c5+G6|Model 4", "mAP", 0, 9.0)]
-    >>> ours = pd.DataFrame(lines, columns=["row", "metric", "seed", "value"])
-    >>> check_claims(ours, "camera_transfer")[["seeds", "verdict"]].values.tolist()
-    [['1 of 1', 'reproduced (one seed)']]
+    >>> values = {"T7|market1501|c5|Baseline": 8.0, "T7|market1501|c5+G6|Model 4": 10.5}
+    >>> lines = [(row, "mAP", seed, value + seed % 2) for row, value in values.items() for seed in range(6)]
+    >>> board = check_claims(pd.DataFrame(lines, columns=["row", "metric", "seed", "value"]), "camera_transfer")
+    >>> board[["n", "difference", "verdict"]].values.tolist()
+    [[6, 2.5, 'holds']]
     """
     _check(ours)
-    claims = pd.read_csv(resolve(FOLDER) / "claims.csv")
+    folder = resolve(FOLDER)
+    claims, results = pd.read_csv(folder / "claims.csv"), pd.read_csv(folder / "results.csv")
+    results = results[(results.paper == paper) & results.is_ours]
+    rows = results.table + "|" + results.dataset + "|" + results.setting + "|" + results.method
+    own = set(rows.replace(MISPRINTS)) | set(RIVALS)
     lines = []
     for claim in claims[claims.paper == paper].itertuples():
-        a, b = (_values(ours, name, claim.metric) for name in claim.comparison.split(" vs "))
-        seeds = sorted(set(a.index) & set(b.index))
-        if not seeds:
+        names = [MISPRINTS.get(name.strip(), name.strip()) for name in claim.comparison.split(" vs ")]
+        pairs = _pairs(ours, names, claim.metric)
+        foreign = [name for name in names if name not in own]
+        if pairs.empty and not foreign:
             continue
-        agreeing = sum(DIRECTIONS[claim.direction](a[seed], b[seed]) for seed in seeds)
-        verdict = {len(seeds): "reproduced", 0: "not reproduced"}.get(agreeing, "undecided")
         lines.append({
             "id": claim.id, "claim": claim.claim, "metric": claim.metric,
             "paper a": claim.paper_value_a, "paper b": claim.paper_value_b, "direction": claim.direction,
-            "ours a": a[seeds].mean(), "ours b": b[seeds].mean(), "seeds": f"{agreeing} of {len(seeds)}",
-            "verdict": verdict + (" (one seed)" if len(seeds) == 1 else ""),
+            "ours a": one_start(pairs)["value a"].mean(), "ours b": one_start(pairs)["value b"].mean(),
+            **_judged(pairs, _pairs(ours, names, "mAP"), claim.direction),
         })  # fmt: skip
+        reasons = [f"{name.rpartition('|')[2]}: a method of other authors" for name in foreign if pairs.empty]
+        reasons += [_failing(ours, name, claim.metric) for name in names if name in RIVALS]
+        lines[-1]["reason"] = "; ".join(filter(None, reasons))
+        if lines[-1]["reason"]:
+            lines[-1]["verdict"] = NOT_TESTABLE
     return pd.DataFrame(lines).set_index("id") if lines else pd.DataFrame()
 
 
-def _values(ours: pd.DataFrame, row: str, metric: str) -> pd.Series:
-    """Return the values of one row and metric by seed."""
-    row = row.strip()
-    chosen = ours[(ours.row == MISPRINTS.get(row, row)) & (ours.metric == metric)]
-    return chosen.drop_duplicates("seed").set_index("seed").value
+def _pairs(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
+    """Return the pairs of two rows in the order of their seeds: seed, start, generator, value a, value b."""
+    ours = ours.assign(start=ours.start.fillna("") if "start" in ours else "")
+    ours = ours.assign(generator=ours.generator.fillna(ours.seed) if "generator" in ours else ours.seed)
+    chosen = (ours[(ours.row == name) & (ours.metric == metric)] for name in names)
+    a, b = (arm.drop_duplicates(["seed", "start"], keep="last").drop(columns=["row", "metric"]) for arm in chosen)
+    pairs = a.merge(b.drop(columns="generator"), on=["seed", "start"], suffixes=(" a", " b"))
+    return pairs.sort_values("seed", ignore_index=True)
+
+
+def _decide(pairs: pd.DataFrame, direction: str) -> Verdict | None:
+    """Return the verdict on the pairs of one start; None without a pair."""
+    sign = -1 if direction == "a<b" else 1
+    differences = sign * (pairs["value a"] - pairs["value b"])
+    shared = pairs.generator.nunique() < len(pairs)
+    return verdict(differences, direction=direction, groups=pairs.generator if shared else None) if len(pairs) else None
+
+
+def _judged(pairs: pd.DataFrame, of_map: pd.DataFrame, direction: str) -> dict[str, object]:
+    """Return what pairs decide, as columns of the board; `of_map`: the same pairs' mAP."""
+    first, beside = _decide(one_start(pairs), direction), _decide(one_start(of_map), direction)
+    if first is None:
+        return {"n": 0, "verdict": "", "second start": "", "differences": ()}
+    second = _decide(pairs[pairs.start == SECOND_START], direction)
+    if second and (one_start(pairs).start != SECOND_START).all():
+        first = with_second_start(first, second)
+    return {
+        "n": first.n, "look": first.look, "difference": first.mean, "low": first.low, "high": first.high,
+        "p": first.p, "verdict": first.verdict, "mAP": beside.mean if beside else float("nan"),
+        "second start": second.verdict if second else "", "differences": first.differences,
+    }  # fmt: skip
+
+
+def _failing(ours: pd.DataFrame, rival: str, metric: str) -> str:
+    """Say how far a rival stays below its own baseline; empty where it reaches it."""
+    pairs = one_start(_pairs(ours, (rival, RIVALS[rival]), metric))
+    method, baseline = (name.rpartition("|")[2] for name in (rival, RIVALS[rival]))
+    if pairs.empty:
+        return f"{method}: not recorded beside its baseline, {baseline}"
+    short = (pairs["value b"] - pairs["value a"]).mean()
+    return f"{method}: {short:.1f} below its own baseline, {baseline} (n = {len(pairs)})" if short > MARGIN else ""
+
+
+def readable(board: pd.DataFrame) -> pd.DataFrame:
+    """Return the board of `check_claims` to read: difference with its interval, rounded, no column that is empty.
+
+    >>> readable(pd.DataFrame())
+    Empty DataFrame
+    Columns: []
+    Index: []
+    """
+    if board.empty:
+        return board
+    shown = board[["claim", "metric"]].copy()
+    shown["n"] = [f"{b.look:.0f} of {b.n}" if b.n > b.look else f"{b.n}" for b in board.itertuples()]
+    shown["difference"] = ["" if pd.isna(d) else f"{d:+.1f} {_ends(*ends)}" for d, *ends in _numbers(board)]
+    shown["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in board.p]
+    shown["verdict"] = board.verdict
+    shown["mAP"] = ["" if pd.isna(d) else f"{d:+.1f}" for d in board["mAP"]]
+    shown["second start"] = board["second start"]
+    return shown if shown["second start"].any() else shown.drop(columns="second start")
+
+
+def _numbers(board: pd.DataFrame) -> list[list[float]]:
+    return board[["difference", "low", "high"]].astype(float).values.tolist()
+
+
+def _ends(low: float, high: float) -> str:
+    return f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(high) else "(one pair)"
+
+
+def summary(board: pd.DataFrame) -> str:
+    """Count the verdicts of a board in words: the undecided share, what chance alone would give, what is not testable.
+
+    >>> print(summary(check_claims(pd.DataFrame(columns=list(COLUMNS)), "dg_net")))
+    0 claims tested
+    not testable dg07: PCB: a method of other authors
+    not testable dg08: Mancs: a method of other authors
+    """
+    if board.empty:
+        return "0 claims tested"
+    tested = board[board.verdict != NOT_TESTABLE]
+    counts = [f"{number} {words}" for words, number in tested.verdict.value_counts().items()]
+    lines = [": ".join([f"{len(tested)} claims tested", *([", ".join(counts)] if counts else [])])]
+    if len(tested):
+        undecided = tested.verdict.str.startswith("undecided").mean()
+        lines.append(f"undecided: {undecided:.0%}; if no claim had an effect, chance alone would let "
+                     f"{expected_false_holds(tested.n):.1f} hold at most")  # fmt: skip
+    return "\n".join(lines + [f"{NOT_TESTABLE} {b.Index}: {b.reason}" for b in board.itertuples() if b.reason])
 
 
 def _check(ours: pd.DataFrame) -> None:
@@ -164,7 +289,9 @@ def run(options: argparse.Namespace) -> int:
         ours = {paper: rows_of(sweeps.recorded(tables[paper])) for paper in options.paper or papers}
     for paper, rows in ours.items():
         board = check_claims(rows, paper)
-        counts = ", ".join(f"{number} {verdict}" for verdict, number in board.verdict.value_counts().items())
-        print(f"{paper} (recorded in {tables[paper]}): {counts}")
-        print(board.drop(columns=["paper a", "paper b", "direction"]).round(1).to_string(max_colwidth=90))
+        print(f"{paper} (recorded in {tables[paper]}): {summary(board)}")
+        claims = pd.read_csv(resolve(FOLDER) / "claims.csv")
+        if missing := [name for name in claims[claims.paper == paper].id if name not in board.index]:
+            print(f"not recorded: {', '.join(missing)}")
+        print(readable(board).to_string(max_colwidth=90), end="\n\n")
     return 0

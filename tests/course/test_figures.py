@@ -88,3 +88,25 @@ def test_cmc_curves_are_percent_from_rank_1_to_20():
     assert list(long.get_xdata()) == list(range(1, 21)) and list(short.get_xdata()) == [1, 2, 3]
     assert np.allclose(long.get_ydata()[[0, 19]], [50, 69]) and list(short.get_ydata()) == [100] * 3
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["a", "b"]
+
+
+def test_claims_board_shows_every_pair_the_interval_and_the_verdict_or_its_reason():
+    lines = [
+        ("x1", "two looks", "mAP", "a>b", "holds", 3, 2, 2.0, 1.0, 3.0, (1.0, 3.0, 2.5), ""),
+        ("x2", "one pair", "rank1", "a>=b", "undecided (1 pair)", 1, 1, -4.0, -np.inf, np.inf, (-4.0,), ""),
+        ("x3", "a rival", "rank1", "a>b", "not testable", 2, 2, 50.0, 40.0, 60.0, (45.0, 55.0), "it learnt nothing"),
+    ]
+    names = "id claim metric direction verdict n look difference low high differences reason".split()
+    figure = figures.claims_board(pd.DataFrame(lines, columns=names).set_index("id"), title="made up")
+    figure.canvas.draw()
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["x1 · two looks", "x2 · one pair", "x3 · a rival"]
+    first, second, third = (text.get_text() for text in axis.texts)
+    assert (first, second) == ("mAP · holds · n = 2 of 3", "rank1 at least · undecided (1 pair)")
+    assert third == "rank1 · not testable: it learnt nothing"
+    dots = [[x for x, _ in part.get_offsets().tolist()] for part in axis.collections]
+    assert dots == [[1.0, 3.0, 2.5], [-4.0]]  # none of the rival's
+    assert [colour[3] for colour in axis.collections[0].get_facecolors().tolist()] == [1, 1, 0]  # the third came later
+    intervals = [line.get_xdata() for line in axis.get_lines() if len(line.get_xdata()) == 2]
+    assert [1.0, 3.0] in [list(ends) for ends in intervals]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1] and 4 < axis.get_xlim()[1] < 5 and axis.get_title() == "made up"

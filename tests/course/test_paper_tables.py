@@ -36,6 +36,14 @@ def test_rows_of_takes_plain_ap_and_ranks_of_paper_rows_only():
     assert paper_tables.rows_of(recorded).values.tolist() == [[FOUR, "mAP", 3, 20.0], [FOUR, "rank20", 3, 70.0]]
 
 
+def test_rows_of_keeps_starts_and_generators_apart():
+    names = [f"{FOUR}/rank-1", f"{FOUR}/rank-1", f"{FOUR}/rank-1"]
+    recorded = pd.DataFrame({"metric": names, "value": [0.1, 0.2, 0.3], "seed": 0, "generator": 4,
+                             "start": ["recorded", "recorded-2", "recorded-2"]})  # fmt: skip
+    rows = paper_tables.rows_of(recorded)
+    assert rows[["start", "generator", "value"]].values.tolist() == [["recorded", 4, 10.0], ["recorded-2", 4, 30.0]]
+
+
 def test_rows_of_reads_rules_in_the_name():
     values = {
         f"{BASE}/mAP (plain AP, separate views, single-shot x10)": {"value": 0.5},
@@ -53,29 +61,132 @@ def test_side_by_side_means_over_seeds_and_leaves_what_the_paper_lacks_empty():
     assert pd.isna(table.loc[("T7", "market1501", "c5+colours", "control"), "mAP paper"])
 
 
+def arms(differences: list[float], a: str = FOUR, b: str = BASE, metric: str = "mAP", start: str | None = None) -> list:
+    """Two rows whose paired differences a - b are given; b has a spread of its own."""
+    lines = [(b, metric, seed, 10.0 + seed % 3) for seed in range(len(differences))]
+    lines += [(a, metric, seed, 10.0 + seed % 3 + d) for seed, d in enumerate(differences)]
+    return [(*line, start) for line in lines] if start else lines
+
+
+STARTS = ["row", "metric", "seed", "value", "start"]
+
+
 @pytest.mark.parametrize(
-    ("model_4", "verdict", "seeds"),
-    [((3, 3), "reproduced", "2 of 2"), ((3, 1), "undecided", "1 of 2"), ((1, 1), "not reproduced", "0 of 2")],
+    ("differences", "verdict"),
+    [
+        ([2.0, 3.0, 2.5, 3.5, 2.0, 3.0], "holds"),
+        ([-2.0, -3.0, -2.5, -3.5, -2.0, -3.0], "reversed"),
+        ([0.1, -0.1, 0.2, -0.2, 0.1, -0.1], "no effect above 1"),
+        ([5.0, -4.0, 3.0, -3.0, 6.0, -1.0], "undecided"),
+        ([2.0, 3.0], "undecided (2 pairs)"),
+    ],
 )
-def test_a_claim_is_reproduced_only_where_every_seed_agrees(model_4, verdict, seeds):
-    lines = [(BASE, "mAP", seed, 2.0) for seed in (0, 1)] + [(FOUR, "mAP", s, float(v)) for s, v in enumerate(model_4)]
-    claims = paper_tables.check_claims(ours(*lines), "camera_transfer")
-    assert claims.index.tolist() == ["ct04"]  # the only claim whose two rows are there
-    assert claims.loc["ct04", ["verdict", "seeds"]].tolist() == [verdict, seeds]
-
-
-def test_only_seeds_that_both_rows_have_count():
-    claims = paper_tables.check_claims(
-        ours((BASE, "mAP", 0, 2.0), (FOUR, "mAP", 0, 3.0), (FOUR, "mAP", 1, 1.0)), "camera_transfer"
+def test_a_claim_is_decided_by_its_paired_differences(differences, verdict):
+    board = paper_tables.check_claims(ours(*arms(differences)), "camera_transfer")
+    assert board.index.tolist() == ["ct04"]  # the only claim whose two rows are there
+    line = board.loc["ct04"]
+    assert line.verdict == verdict and line.n == len(differences) and line["mAP"] == line.difference
+    assert line.differences == pytest.approx(differences) and line["ours a"] - line["ours b"] == pytest.approx(
+        sum(differences) / len(differences)
     )
-    assert claims.loc["ct04", "verdict"] == "reproduced (one seed)"
+
+
+def test_only_seeds_that_both_rows_have_count_in_the_order_of_the_seeds():
+    lines = [*arms([1.0, 2.0, 3.0])[::-1], (FOUR, "mAP", 7, 99.0), (BASE, "mAP", 8, 99.0)]
+    assert paper_tables.check_claims(ours(*lines), "camera_transfer").differences["ct04"] == pytest.approx((1, 2, 3))
 
 
 def test_less_than_and_at_least():
-    rows = {name: f"T8|market1501|{name}" for name in ("c5c6|Baseline", "c5c6+G6|Model 1", "c5c6+G6|Model 3")}
-    lines = [(row, "mAP", 0, value) for row, value in zip(rows.values(), (5.0, 4.0, 5.0), strict=True)]
-    verdicts = paper_tables.check_claims(ours(*lines), "camera_transfer").verdict
-    assert verdicts["ct06"].startswith("reproduced") and verdicts["ct09"].startswith("reproduced")
+    base, one, three = (f"T8|market1501|{name}" for name in ("c5c6|Baseline", "c5c6+G6|Model 1", "c5c6+G6|Model 3"))
+    small = [-0.5, -0.6, -0.4, -0.5, -0.5, -0.6]
+    lines = arms([-5.0, -4.0, -5.0, -6.0, -5.0, -5.5], one, base) + arms(small, three, base)
+    board = paper_tables.check_claims(ours(*lines), "camera_transfer")
+    assert board.verdict["ct09"] == "holds" and board.difference["ct09"] > 4  # signed as claimed: a < b
+    assert board.verdict["ct06"] == "holds" and board.high["ct06"] < 0  # half a point below is as good as equal
+    assert board.verdict["ct12"] == "holds" and board.difference["ct12"] == pytest.approx(4.57, abs=0.01)
+
+
+def test_maps_difference_stands_beside_another_metrics():
+    base, three = "T8|market1501|c5c6|Baseline", "T8|market1501|c5c6+G6|Model 3"
+    lines = arms([3.0] * 6, three, base, "rank1") + arms([-2.0] * 6, three, base)
+    line = paper_tables.check_claims(ours(*lines), "camera_transfer").loc["ct07"]
+    assert (line.metric, line.difference, line["mAP"], line.verdict) == ("rank1", 3.0, -2.0, "holds")
+
+
+def test_the_second_start_is_judged_by_itself_and_can_undo_a_verdict():
+    first, up, down = (
+        arms([d, d + 1] * 3, start=s) for d, s in ((2, "recorded"), (2, "recorded-2"), (-3, "recorded-2"))
+    )
+    for lines, verdict, second in (
+        (first + up, "holds", "holds"),
+        (first + down, "undecided (the starts disagree)", "reversed"),
+    ):
+        board = paper_tables.check_claims(pd.DataFrame(lines, columns=STARTS), "camera_transfer")
+        line = board.loc["ct04"]
+        assert (line.verdict, line["second start"], line.n) == (verdict, second, 6)
+        assert line.difference == 2.5 and "second start" in paper_tables.readable(board)
+    board = paper_tables.check_claims(pd.DataFrame(down, columns=STARTS), "camera_transfer")
+    assert board.verdict["ct04"] == "reversed"  # alone it is judged as it stands
+    table = paper_tables.side_by_side(pd.DataFrame(first + down, columns=STARTS), "camera_transfer", metrics=["mAP"])
+    line = table.loc[("T7", "market1501", "c5+G6", "Model 4")]
+    assert (line["mAP ours"], line.start, line.seeds) == ("13.5 ± 1.0", "recorded", 6)
+
+
+def test_seeds_that_share_a_generator_are_averaged_first():
+    lines = [(*line, line[2] // 2) for line in arms([1.0, 3.0, 2.0, 4.0])]
+    board = paper_tables.check_claims(pd.DataFrame(lines, columns=[*STARTS[:4], "generator"]), "camera_transfer")
+    assert board.n["ct04"] == 2 and board.differences["ct04"] == (2.0, 3.0)
+    assert board.verdict["ct04"] == "undecided (2 groups)"
+
+
+OURS, A, LSRO = (f"T1|market1501|single_query|{name}" for name in ("Ours (SL)", "ResNet-50-A", "Basel.+LSRO"))
+
+
+@pytest.mark.parametrize(("short", "verdict"), [(5.0, "not testable"), (0.5, "holds")])
+def test_a_rival_below_its_own_baseline_decides_nothing(short, verdict):
+    lines = arms([-short] * 6, LSRO, A, "rank1") + arms([8.0] * 6, OURS, A, "rank1")[6:]
+    board = paper_tables.check_claims(ours(*lines), "pn_gan")
+    assert board.verdict["pn08"] == verdict and board.n["pn08"] == 6
+    assert board.reason["pn08"] == ("" if short < 1 else "Basel.+LSRO: 5.0 below its own baseline, ResNet-50-A (n = 6)")
+    assert board.verdict["pn01"] == "holds"
+    words = paper_tables.summary(board).splitlines()
+    assert words[0] == ("1 claims tested: 1 holds" if short > 1 else "2 claims tested: 2 holds")
+    assert "not testable pn07: PDC: a method of other authors" in words
+    assert ("pn08" in " ".join(words)) == (short > 1)
+
+
+def test_a_rival_without_its_baseline_is_said():
+    board = paper_tables.check_claims(ours(*arms([8.0] * 6, OURS, LSRO, "rank1")), "pn_gan")
+    assert board.reason["pn08"] == "Basel.+LSRO: not recorded beside its baseline, ResNet-50-A"
+
+
+def test_rivals_and_their_baselines_are_printed_rows():
+    rows = set(paper_tables.printed("pn_gan").row)
+    assert {*paper_tables.RIVALS, *paper_tables.RIVALS.values()} <= rows
+
+
+def test_the_board_counts_what_is_undecided_and_what_chance_would_give():
+    three = "T8|market1501|c5c6+G6|Model 3"
+    lines = arms([2.0, 3.0] * 12) + arms([5.0, -4.0, 3.0, -3.0, 6.0, -1.0, 7.0], three, "T8|market1501|c5c6|Baseline")
+    board = paper_tables.check_claims(ours(*lines), "camera_transfer")
+    assert paper_tables.summary(board).splitlines() == [
+        "2 claims tested: 1 holds, 1 undecided",
+        "undecided: 50%; if no claim had an effect, chance alone would let 0.1 hold at most",  # (3 + 1) / 60
+    ]
+    shown = paper_tables.readable(board)
+    assert shown.loc["ct06", "n"] == "6 of 7" and shown.loc["ct04", "n"] == "6 of 24"
+    assert shown.loc["ct04", ["difference", "p", "mAP"]].tolist() == ["+2.5 [+1.8, +3.2]", "0.031", "+2.5"]
+
+
+def test_the_command_prints_every_board(capsys):
+    from reidlib.__main__ import main
+
+    assert main(["claims"]) == 0
+    said = capsys.readouterr().out
+    for words in ("camera_transfer (recorded in 03_camera_transfer): ", "pn_gan (recorded in", "claims tested: ",
+                  "not testable pn07: PDC", "chance alone", "ct04 ", "pn15 "):  # fmt: skip
+        assert words in said, words
+    assert main(["claims", "dg"]) == 2
 
 
 def test_missing_columns_are_named():
@@ -86,7 +197,7 @@ def test_missing_columns_are_named():
 def test_the_misprinted_row_of_table_13_is_found_under_its_corrected_name():
     base, extended = "T13|market1501|c5c6|Baseline_c5c6", "T13|market1501|c5c6+G5|Model 1"
     claims = paper_tables.check_claims(ours((base, "rank1", 0, 5.0), (extended, "rank1", 0, 6.0)), "camera_transfer")
-    assert claims.loc["ct22", "verdict"] == "reproduced (one seed)"
+    assert claims.difference["ct22"] == 1 and claims.verdict["ct22"] == "undecided (1 pair)"
     assert extended in set(paper_tables.printed("camera_transfer").row)
 
 

@@ -162,15 +162,23 @@ class Frozen:
 
 
 def save_weights(
-    method: nn.Module, path: str | os.PathLike, *, half: bool = False, facts: Mapping[str, Any] | None = None
+    method: nn.Module,
+    path: str | os.PathLike,
+    *,
+    half: bool = False,
+    skip: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the weights and buffers of `method` as safetensors, with `facts` as JSON in its header.
 
-    `half=True` stores float tensors in float16, for small files in the repository.
+    `half=True` stores float tensors in float16, for small files in the repository. What begins with one of `skip` is
+    left out, as in `load_state`.
     """
     path = Path(path)
     tensors = {}
     for name, tensor in method.state_dict().items():
+        if name.startswith(tuple(skip)):
+            continue
         narrow = half and tensor.is_floating_point()
         # a copy each: safetensors takes neither shared memory nor channels_last strides
         tensors[name] = tensor.detach().to("cpu", torch.float16 if narrow else tensor.dtype, copy=True).contiguous()
@@ -187,6 +195,11 @@ def load_weights(method: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError, ValueError: see `read_weights` and `load_state`.
     """
     load_state(method, read_weights(path), str(path))
+    return read_facts(path)
+
+
+def read_facts(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the facts in the header of `save_weights`' file; none in a file of another kind."""
     path = resolve(path)
     if path.suffix != ".safetensors":
         return {}

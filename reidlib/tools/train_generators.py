@@ -1,0 +1,169 @@
+"""Training of the recorded generators, on many rendered people who are in no table.
+
+`reidlib generators` renders 480 people of seed 3000 (size `many`, scene "generation"), trains each generator for an
+hour or so of one core, judges it along the way on the 64 test people of that set, and writes its weights with a
+`<name>.results.json` to `notebooks/weights`. A killed training goes on where it stopped.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from torch import nn
+
+from reidlib.checks import check_choice, reading_inputs
+from reidlib.course.runs import Run
+from reidlib.datasets import PersonImages, extend, load
+from reidlib.datasets.procedural import RENDERER_VERSION
+from reidlib.evaluators.judges import load_judges
+from reidlib.experiments import judge_generator, train_baseline
+from reidlib.files import atomic_path, resolve
+from reidlib.generators.camera_transfer import train_transfer, transfer
+from reidlib.generators.pn_gan import PNGAN, pn_gan_pairs, some_pairs
+from reidlib.generators.recorded import FOLDER, load_generator, save_generator
+from reidlib.generators.synthesis import train_generator
+from reidlib.machine import pick_device
+from reidlib.training import History
+
+SEED = 3000
+NETWORK, SCENE = "market1501", "generation"
+CAMERAS = (5, 6)  # of camera transfer
+GUIDE_SEEN = 60_000  # images that the guide of a generator is trained on
+RUNS = "runs/generators"  # where a killed training goes on
+PAIRS = 512  # held-out ones that a generator is judged on
+
+Trained = tuple[nn.Module, History]
+
+
+class Plan(NamedTuple):
+    """One generator: `train(people, images_seen, **options)`, `judge(method, people, copy=)`, its length in pairs."""
+
+    train: Callable[..., Trained]
+    judge: Callable[..., pd.DataFrame]
+    images_seen: int
+
+
+def train_pn_gan(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
+    """Train PN-GAN on pairs of one camera, beside a re-ID network of the same people as its guide."""
+    options_of_guide = dict(start="none", seed=seed, progress=False)
+    guide, _ = train_baseline(people, images_seen=min(GUIDE_SEEN, 4 * images_seen), **options_of_guide)
+    build = partial(PNGAN, width=24, units=6, lambda_1=10.0, lr=4e-4, guide=guide.embedder.backbone)
+    pairs = pn_gan_pairs(people, "same_camera")
+    return train_generator(
+        build, people, pairs, images_seen=images_seen, batch_size=16, ema=0.999, seed=seed, **options
+    )
+
+
+def judge_poses(method: nn.Module, people: PersonImages, **options: Any) -> pd.DataFrame:
+    """Judge people in the pose of another image of theirs in the same camera."""
+    pairs = some_pairs(people, PAIRS, "same_camera")
+    options |= dict(judges=load_judges(), targets=people, gallery=people, source_rows=pairs[:, 0], name="trained")
+    return judge_generator(method, people, pairs, **options)
+
+
+def train_camera_transfer(people: PersonImages, images_seen: int, model: int, **options: Any) -> Trained:
+    """Train one of the thesis's models from the first to the second of `CAMERAS`."""
+    return train_transfer(people, *CAMERAS, images_seen=images_seen, model=model, width=18, **options)
+
+
+def judge_cameras(method: nn.Module, people: PersonImages, **options: Any) -> pd.DataFrame:
+    """Judge all images of the first camera moved to the second."""
+    a, b = CAMERAS
+    sources, rows = people.select(camids=a), (people.camids == a).nonzero()[:, 0]
+    options |= dict(judges=load_judges(), gallery=people, source_rows=rows, camera=b, real=people.select(camids=b))
+    return judge_generator(transfer(method, people, a, b), sources, name="trained", **options)
+
+
+PLANS = {
+    "pn_gan": Plan(train_pn_gan, judge_poses, 160_000),
+    **{
+        f"camera_transfer-{model}": Plan(partial(train_camera_transfer, model=model), judge_cameras, seen)
+        for model, seen in {1: 60_000, 2: 60_000, 3: 90_000, 4: 30_000}.items()
+    },
+}
+
+
+def make_generator(
+    name: str,
+    *,
+    size: str = "many",
+    root: str | Path = "data",
+    folder: str | Path = FOLDER,
+    images_seen: int | None = None,
+    identities: int | None = None,
+    evaluations: int = 8,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train a recorded generator, write it, and return the curve of what its judges say: a row each evaluation.
+
+    Args:
+        name: of `PLANS`.
+        size, root: of the rendered people, see `datasets.load`.
+        folder: gets `<name>.safetensors` and `<name>.results.json`.
+        images_seen: length in pairs; default the plan's.
+        identities: so many of the training people only.
+        evaluations: points of the curve.
+        progress: show progress.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    check_choice("name", name, PLANS)
+    plan, folder = PLANS[name], resolve(folder)
+    seen = images_seen or plan.images_seen
+    bench = load("procedural", root, (64, 32), size=size, seed=SEED, scene=SCENE, network=NETWORK, progress=progress)
+    people, held = (part.select(indices=part.pids >= 0) for part in (bench.train, extend(bench.query, bench.gallery)))
+    people = people.select(pids=people.pids.unique()[:identities])
+    parameters = dict(size=size, seed=SEED, scene=SCENE, network=NETWORK, images_seen=seen, renderer=RENDERER_VERSION)
+    parameters |= dict(command=f"reidlib generators {name}", identities=len(people.pids.unique()), images=len(people))
+
+    def evaluate(method: nn.Module, step: int) -> dict[str, float]:
+        return plan.judge(method, held).loc["trained"].to_dict()
+
+    run_dir = resolve(RUNS) / f"{name}-{parameters['identities']}-{seen}"
+    options = dict(run_dir=run_dir, evaluate=evaluate, evaluations=evaluations, progress=progress)
+    method, history = plan.train(people, seen, **options)
+    save_generator(method, folder / f"{name}.safetensors", **parameters)
+    curve = history.evaluations.drop(columns="evaluation_seconds")
+    curve["step"] = (curve["step"] * seen / history.steps).round().astype(int).map("{:,} pairs seen".format)
+    stored, _ = load_generator(name, folder=folder)
+    table = pd.concat([curve.set_index("step"), plan.judge(stored, held, copy=True).rename({"trained": "as stored"})])
+    _record(folder / f"{name}.results.json", name, parameters, table, history)
+    return table
+
+
+def _record(path: Path, name: str, parameters: dict, table: pd.DataFrame, history: History) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        run = Run(name, parameters, Path(made), pick_device())
+        for row, line in table.iterrows():
+            for metric, value in line.dropna().items():
+                run.metric(f"{row}/{metric}", value, f"judges, {PAIRS} pairs or all images of people not trained on")
+        run.metric("seconds of training", history.seconds, "wall time without evaluations")
+        results = run.record()
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(results.read_bytes())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `reidlib generators`."""
+    parser.add_argument("name", nargs="*", help=f"which; default all of {', '.join(PLANS)}")
+    parser.add_argument("--root", default="data", help="where the people are rendered to (default: data)")
+    parser.add_argument("--folder", default=FOLDER, help=f"where the weights go (default: {FOLDER})")
+    parser.add_argument("--size", default="many", help="how many people: smoke, course or many (default)")
+    parser.add_argument("--images-seen", type=int, help="length of each training in pairs (default: each one's own)")
+    parser.add_argument("--identities", type=int, help="train on so many people only (default: all)")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Make recorded generators and print what their judges say."""
+    with reading_inputs():
+        for name in given.name:
+            check_choice("name", name, PLANS)
+    options = {n: getattr(given, n) for n in ("root", "folder", "size", "images_seen", "identities")}
+    for name in given.name or PLANS:
+        print(f"{name}\n{make_generator(name, **options).round(3).to_string()}", flush=True)
+    return 0

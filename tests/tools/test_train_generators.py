@@ -1,0 +1,25 @@
+"""The command that makes recorded generators, on few people and few steps."""
+
+import json
+
+import pytest
+
+from reidlib.generators.recorded import load_generator
+from reidlib.tools.train_generators import PLANS, make_generator
+
+
+@pytest.mark.parametrize("name", ["pn_gan", "camera_transfer-3"])
+def test_makes_weights_and_says_how_good_they_are(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("reidlib.tools.train_generators.GUIDE_SEEN", 64)
+    monkeypatch.setattr("reidlib.tools.train_generators.RUNS", tmp_path / "runs")
+    options = dict(size="smoke", folder=tmp_path, images_seen=64, identities=9, evaluations=2, progress=False)
+    table = make_generator(name, **options)
+    assert list(table.index) == ["32 pairs seen", "64 pairs seen", "copy of the source", "as stored"]
+    assert table.loc["as stored", "FID"] == pytest.approx(table.loc["64 pairs seen", "FID"], rel=0.02)  # half precision
+    assert table.loc["copy of the source", "FID"] != table.loc["as stored", "FID"]
+    _, facts = load_generator(name, folder=tmp_path)
+    results = json.loads((tmp_path / f"{name}.results.json").read_text())
+    assert facts["identities"] == results["parameters"]["identities"] == 9 and facts["seed"] == 3000
+    stored = results["metrics"]["as stored/identity kept, rank-1"]["value"]
+    assert stored == table.loc["as stored", "identity kept, rank-1"]
+    assert (tmp_path / f"{name}.safetensors").stat().st_size < 3e6 and set(PLANS) >= {"pn_gan", "camera_transfer-4"}

@@ -149,6 +149,18 @@ def recorded(notebook: str | os.PathLike, folder: Path = NOTEBOOKS, *, supersede
     return pd.concat(parts, axis=1)
 
 
+def to_show(table: pd.DataFrame, study: str) -> pd.DataFrame | None:
+    """Return a table of recorded rows, or None where it is empty; then the command that records them is printed.
+
+    >>> to_show(pd.DataFrame(), "02_reid_baseline.seeds")
+    not recorded yet with the present test people: `reidlib sweep 02_reid_baseline.seeds`
+    """
+    if len(table):
+        return table
+    print(f"not recorded yet with the present test people: `reidlib sweep {study}`")
+    return None
+
+
 def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Return mean, standard deviation and number of seeds of every metric for each value of the columns `by`."""
     groups = table.groupby([*by, "metric", "rule"], dropna=False, sort=False)["value"]

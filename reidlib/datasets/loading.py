@@ -42,10 +42,11 @@ def load(
             `"folder"` (a table of your own, see `reidlib.datasets.readers.folder`).
         root: the folder that holds the data set's own folder, or that folder itself; relative to the repository root.
         image_size: (height, width) that every image is resized to when it is decoded.
-        size: how many people `"procedural"` renders: `"smoke"`, `"course"` or `"full"`.
+        size: how many people `"procedural"` renders: `"smoke"`, `"course"`, `"many"` or `"full"`.
         seed: which people it renders.
         scene: how hard they are: `"retrieval"` or `"generation"`.
-        network: which camera network it renders, in the layout of the data set of that name.
+        network: which camera network it renders, in the layout of the data set of that name; `"reserved1"` and
+            `"reserved2"`, which no table uses, in Market-1501's.
         difficulty: strength of cameras, clothing collisions and occlusion.
         split: which of CUHK03's 20 or CUHK01's 10 splits, counted from 0; the others have none.
         cache: where decoded images are kept; default `data/.cache`.
@@ -65,13 +66,16 @@ def load(
     """
     height, width = check_size(image_size)
     check_choice("name", name, ("procedural", *readers.NAMES))
+    layout = name
     if name == "procedural":
         from reidlib.datasets import procedural
+        from reidlib.datasets.procedural.networks import network_named
 
         rendered = (128, 64) if height <= 128 and width <= 64 else (256, 128)
         choice = {"size": size, "seed": seed, "scene": scene, "network": network, "difficulty": difficulty}
         root = procedural.make(root, image_size=rendered, progress=progress, **choice)
-    read = readers.reader(network if name == "procedural" else name).read
+        layout = network_named(network).layout
+    read = readers.reader(layout).read
     accepted = sorted(set(inspect.signature(read).parameters) - {"root"})
     if split is not None:
         if "split" not in accepted:

@@ -20,6 +20,7 @@ class Size:
     lone: int = 0  # their images
     labeled: tuple[int, int] = (0, 0)  # images of training and test people in hand-drawn boxes, where both kinds exist
     classic_ids: int = 0  # test people of each split of CUHK03's classic protocol
+    first: tuple[int, int, int] | None = None  # training, test, lone people who are numbered first (None: all of them)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,17 @@ class Network:
     seen: tuple[float, ...]  # per camera: how likely a person passes it
     sizes: dict[str, Size]
     salt: int = 0  # told apart by it: no person and no scene of one network is in another
+    like: str = ""  # the network whose layout and reader it shares ("": its own)
+
+    @property
+    def layout(self) -> str:
+        """Name of the network whose layout it is written in, which is the name of its reader.
+
+        >>> from .networks import network_named
+        >>> network_named("dukemtmc").layout, network_named("reserved1").layout
+        ('dukemtmc', 'market1501')
+        """
+        return self.like or self.name
 
     def seed(self, seed: int) -> int:
         """Return the seed of this network's own people: Market-1501's is the seed itself.

@@ -67,6 +67,21 @@ def share_out(weights: np.ndarray, total: int) -> np.ndarray:
     return counts.reshape(weights.shape)
 
 
+def number_people(wanted: Size, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return the numbers of training, test and lone people, sorted: shuffled, those who came later at the end.
+
+    >>> wanted = Size(2, 5, lone_ids=1, first=(2, 1, 0))
+    >>> [group.tolist() for group in number_people(wanted, np.random.default_rng(0))]
+    [[1, 3], [2, 4, 5, 6, 7], [8]]
+    """
+    everyone = np.array([wanted.train_ids, wanted.test_ids, wanted.lone_ids])
+    first = everyone if wanted.first is None else np.array(wanted.first)
+    shuffled = 1 + rng.permutation(first.sum())
+    later = 1 + np.arange(first.sum(), everyone.sum())
+    groups = (np.split(pids, np.cumsum(n)[:2]) for pids, n in ((shuffled, first), (later, everyone - first)))
+    return [np.sort(np.concatenate(parts)) for parts in zip(*groups, strict=True)]
+
+
 def visits(pid: int, camera: int, count: int, day: np.ndarray, network: Network) -> list[tuple[int, int, int]]:
     """Sequence, frame and step of each of the `count` moments at which one camera sees one person."""
     edges = network.sequences[camera]
@@ -192,9 +207,9 @@ def plan(network: Network, size: str, seed: int) -> pd.DataFrame:
     {'gallery': 120, 'gt_bbox': 120, 'query': 40, 'train': 192}
     """
     wanted = network.sizes[size]
-    rng = np.random.default_rng(np.random.SeedSequence([seed & 0xFFFFFFFF, 201, *size.encode()]))
-    pids = rng.permutation(np.arange(1, wanted.train_ids + wanted.test_ids + 1))
-    train, test = np.sort(pids[: wanted.train_ids]), np.sort(pids[wanted.train_ids :])
+    salt = [network.salt] if network.salt else []
+    rng = np.random.default_rng(np.random.SeedSequence([seed & 0xFFFFFFFF, 201, *salt, *size.encode()]))
+    train, test, _ = number_people(wanted, rng)
     rows: list[dict] = []
     for subset, group, images in (("train", train, wanted.train), ("gallery", test, wanted.gallery)):
         queries = wanted.query if subset == "gallery" else 0

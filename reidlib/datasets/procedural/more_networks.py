@@ -39,7 +39,8 @@ DUKEMTMC = Network(
     seen=(0.55, 0.58, 0.25, 0.30, 0.36, 0.62, 0.25, 0.27),
     sizes={
         "smoke": Size(16, 8, 160, 72, lone_ids=4, lone=12),
-        "course": Size(96, 64, 2304, 1024, lone_ids=36, lone=180),
+        "course": Size(96, 192, 2304, 3072, lone_ids=108, lone=540, first=(96, 64, 36)),
+        "many": Size(480, 64, 11520, 1024, lone_ids=36, lone=180),
         "full": Size(702, 702, 16522, 14294, query=2228, lone_ids=408, lone=3367),
     },
 )
@@ -145,7 +146,8 @@ MSMT17 = Network(
     seen=(0.35, 0.19, 0.26, 0.33, 0.23, 0.26, 0.19, 0.23, 0.30, 0.16, 0.26, 0.19, 0.23, 0.33, 0.30),
     sizes={
         "smoke": Size(16, 12, 192, 96, val=16),
-        "course": Size(96, 96, 2304, 1344, val=192),
+        "course": Size(96, 192, 2304, 2688, val=192),
+        "many": Size(480, 64, 11520, 896, val=960),
         "full": Size(1041, 3060, 30248, 82161, query=11659, val=2373),
     },
 )

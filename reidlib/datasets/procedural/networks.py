@@ -1,7 +1,8 @@
-"""Camera networks by name; here Market-1501's six cameras, the others in `more_networks`."""
+"""Camera networks by name; here Market-1501's six, the others in `more_networks` and `reserved_networks`."""
 
 from .camera import Camera, Network, Size
 from .more_networks import CUHK01, CUHK03, DUKEMTMC, MSMT17
+from .reserved_networks import RESERVED1, RESERVED2
 
 MARKET1501 = Network(
     name="market1501",
@@ -142,12 +143,13 @@ MARKET1501 = Network(
     seen=(0.89, 0.71, 0.95, 0.33, 0.83, 0.78),
     sizes={
         "smoke": Size(16, 8, 192, 96, 12, 12),
-        "course": Size(96, 64, 2304, 1152, 160, 130),
+        "course": Size(96, 192, 2304, 3456, 480, 390, first=(96, 64, 0)),
+        "many": Size(480, 64, 11520, 1152, 160, 130),
         "full": Size(751, 750, 12936, 13115, 3819, 2798, query=3368, gt_bbox=25259),
     },
 )
 
-NETWORKS = {network.name: network for network in (MARKET1501, DUKEMTMC, CUHK03, CUHK01, MSMT17)}
+NETWORKS = {network.name: network for network in (MARKET1501, DUKEMTMC, CUHK03, CUHK01, MSMT17, RESERVED1, RESERVED2)}
 
 
 def network_named(name: str) -> Network:

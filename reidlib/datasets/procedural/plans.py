@@ -28,7 +28,7 @@ def plan(network: Network, size: str, seed: int) -> pd.DataFrame:
     >>> plan(network_named("cuhk01"), "smoke", 0).groupby("camid").size().to_dict()
     {1: 48, 2: 48}
     """
-    if network.name == "market1501":
+    if network.layout == "market1501":
         return layout.plan(network, size, seed)
     rng = np.random.default_rng(np.random.SeedSequence([seed & 0xFFFFFFFF, 201, network.salt, *size.encode()]))
     wanted = network.sizes[size]
@@ -56,8 +56,7 @@ def _tracks(
 
 def _duke(network: Network, wanted: Size, rng: np.random.Generator) -> pd.DataFrame:
     """DukeMTMC-reID: no junk; some people of the gallery pass one camera only and are nobody's match."""
-    pids = 1 + rng.permutation(wanted.train_ids + wanted.test_ids + wanted.lone_ids)
-    train, test, lone = (np.sort(part) for part in np.split(pids, np.cumsum([wanted.train_ids, wanted.test_ids])))
+    train, test, lone = layout.number_people(wanted, rng)
     rows = _tracks("train", train, wanted.train, 0, network, wanted, rng)
     rows += _tracks("gallery", test, wanted.gallery, wanted.query, network, wanted, rng)
     counts = np.zeros((len(lone), len(network.cameras)), dtype=np.int64)

@@ -239,7 +239,7 @@ def panorama(camera: Camera, seed: int = 0) -> Tensor:
     return (picture + grain[..., None]).clamp(0, 1)
 
 
-@lru_cache(maxsize=5)
+@lru_cache(maxsize=7)
 def panoramas(network: str) -> Panorama:
     """Draw the panoramas of a network once in a process (1.5 MB a camera)."""
     known = network_named(network)

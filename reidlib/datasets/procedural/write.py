@@ -26,7 +26,7 @@ from .plans import plan
 from .shots import mutedness, shots
 from .trees import TREES, further_files, keypoint_files
 
-RENDERER_VERSION = 2  # goes up whenever pixels change, so that stored sets are made again
+RENDERER_VERSION = 3  # goes up whenever pixels or people change, so that stored sets are made again
 IMAGE_SIZES = ((64, 32), (128, 64), (256, 128))
 CHUNK = 64
 FINISHED, SETTINGS, CHUNKS = "finished.json", "settings.json", ".chunks"
@@ -165,7 +165,7 @@ def _chunk(
 def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) -> None:
     """Join the chunks' truth into the annotation files; the marker of a finished set comes last."""
     rows = pd.DataFrame([row for path in chunks for row in json.loads(path.read_text())])
-    files = keypoint_files(network.name, rows) | further_files(network, settings["size"], settings["seed"], rows)
+    files = keypoint_files(network.layout, rows) | further_files(network, settings["size"], settings["seed"], rows)
     for name in sorted({Path(name).parent for name in files}):
         (folder / name).mkdir(exist_ok=True)
     for name, text in files.items():
@@ -197,7 +197,7 @@ def _report(done: int, total: int, began: float, worked: int, *, final: bool = F
 
 def prepare(folder: Path, settings: dict) -> None:
     """Make the folders of a set and write down its settings."""
-    for subset, name in TREES[settings["network"]].folders.items():
+    for subset, name in TREES[network_named(settings["network"]).layout].folders.items():
         for suffix in ("", "_seg", "_parsing") if subset != "gt_bbox" else ("",):
             (folder / f"{name}{suffix}").mkdir(parents=True, exist_ok=True)
     (folder / CHUNKS).mkdir(exist_ok=True)
@@ -301,18 +301,20 @@ def make(
     The folder `<root>/procedural/<name made from all arguments>` holds for "market1501" `bounding_box_train`, `query`,
     `bounding_box_test`, `gt_bbox`, masks (`*_seg`), LIP parsing (`*_parsing`), key points (`market-annotation-*.csv`)
     and `truth.csv`; for "dukemtmc", "cuhk03", "cuhk01" and "msmt17" what `reidlib.datasets`' readers of these names
-    read, with the same annotations. No person and no place is in two networks. A finished set is returned at once; an
+    read, with the same annotations; for "reserved1" and "reserved2", which no table uses, what Market-1501's reads. No
+    person and no place is in two networks. A finished set is returned at once; an
     interrupted one is continued to the same bytes; two processes may make the same set together.
 
     `image_size` is (height, width) of the stored files: (128, 64) like Market-1501, (256, 128) or (64, 32). `size`:
-    "smoke", "course" or "full" (the real set's counts). `scene`: "retrieval" (hard) or "generation" (milder noise and
-    backgrounds, brighter clothes). `difficulty` in 0..2 scales camera strength, clothing collisions and occlusion.
-    `progress` prints to stderr. `workers` processes render larger sets (default: one for each core, 8 at most).
+    "smoke", "course", "many" (480 training identities) or "full" (the real set's counts), where the network has it.
+    `scene`: "retrieval" (hard) or "generation" (milder noise and backgrounds, brighter clothes). `difficulty` in 0..2
+    scales camera strength, clothing collisions and occlusion. `progress` prints to stderr. `workers` processes render
+    larger sets (default: one for each core, 8 at most).
     Raises ValueError, naming the accepted values, for anything else.
 
     >>> make(size="huge")
     Traceback (most recent call last):
-    ValueError: unknown size 'huge': accepted are smoke, course, full
+    ValueError: unknown size 'huge': accepted are smoke, course, many, full
     """
     known = check(image_size, size, scene, network, difficulty)
     folder = resolve(root) / "procedural" / folder_name(image_size, size, seed, scene, network, difficulty)

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlib.datasets import load
+from reidlib.datasets import load, procedural
+from reidlib.datasets.contract import Protocol
 from reidlib.datasets.loading import load_splits
+from reidlib.datasets.person_images import DISTRACTOR, JUNK
 from reidlib.datasets.procedural import facades, make, places, render, same_frame, scenes, write
 from reidlib.datasets.procedural.networks import NETWORKS, network_named
 from reidlib.datasets.procedural.people import describe, people
@@ -19,7 +21,7 @@ from reidlib.datasets.procedural.plans import plan
 from reidlib.embedders.features import pixel_features
 from reidlib.evaluators import evaluate_retrieval
 
-OTHERS = ("dukemtmc", "cuhk03", "cuhk01", "msmt17")
+OTHERS = ("dukemtmc", "cuhk03", "cuhk01", "msmt17", "reserved1", "reserved2")
 SIZE = (64, 32)
 
 
@@ -89,6 +91,20 @@ def test_the_real_reader_reads_it_and_its_protocol_scores_it(read, name, options
         gallery_pids=bench.gallery.pids, gallery_camids=bench.gallery.camids, **bench.protocol.arguments(),
     )  # fmt: skip
     assert 0 < scores.mAP < 1 and 0 <= scores.rank(1) < scores.rank(10) <= 1
+
+
+@pytest.mark.parametrize(("name", "cameras"), [("reserved1", 6), ("reserved2", 8)])
+def test_reserved_networks_are_read_as_market1501_is(folders, tmp_path, monkeypatch, name, cameras):
+    monkeypatch.setattr(procedural, "make", lambda root, **asked: folders[asked["network"]])
+    bench = load("procedural", tmp_path, SIZE, size="smoke", network=name, cache=tmp_path / "cache", progress=False)
+    assert bench.folder == folders[name] and bench.name == "procedural" and bench.protocol == Protocol()
+    assert (len(bench.train), len(bench.query)) == (16 * 2 * cameras, 8 * (cameras - 1))
+    for people_ in (bench.train, bench.query):
+        assert people_.camids.unique().tolist() == list(range(1, cameras + 1))
+    assert (bench.gallery.pids == JUNK).sum() == 12 and (bench.gallery.pids == DISTRACTOR).sum() == 12
+    assert bench.multi_query is not None and len(list(load_splits(
+        "procedural", tmp_path, SIZE, size="smoke", network=name, cache=tmp_path / "cache", progress=False
+    ))) == 1  # fmt: skip
 
 
 def test_load_renders_a_network_and_hands_it_to_its_reader(tmp_path):
@@ -202,6 +218,42 @@ def test_market1501_is_as_it_was():
     assert torch.allclose(code, people([1], seed=0, muted=0.62)["upper_colour"])
 
 
+TRAINING = {  # sha256 of every training image's name, person, moment and box: size course, seed 0, renderer version 2
+    "market1501": "ca56248bbcc0c2c1beeac04ce0d050c0438103b5285f5edf8674b669696d40ad",
+    "dukemtmc": "3e4e8d324066118b2653a00e0d4bc7f1e369df6955fa619bc7e830a049b188a8",
+    "msmt17": "20775d493689276e81fcda2cc7aca12df6da6df8c80ed06cc7b9fc7b61f1f574",
+}
+
+
+def _course(name):
+    table = plan(network_named(name), "course", 0)
+    trained = table[table["subset"].isin(["train", "val"])]
+    columns = trained[["subset", "folder", "name", "person", "camid", "sequence", "frame", "step", "box"]]
+    return table, hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "gallery"), [("market1501", 192 * 18 + 480 + 390), ("dukemtmc", 192 * 16 + 540), ("msmt17", 192 * 14)]
+)
+def test_the_test_side_of_course_grew_and_the_training_side_stayed(name, gallery):
+    table, digest = _course(name)
+    assert digest == TRAINING[name]
+    trained = table["subset"].isin(["train", "val"])
+    asked = table[table["subset"] == "query"]
+    assert table[trained]["pid"].nunique() == 96 and asked["pid"].nunique() == 192
+    assert not set(table[trained]["person"]) & set(table[~trained]["person"])
+    assert (table["subset"] == "gallery").sum() == gallery
+    assert not table.duplicated(["folder", "path" if name == "msmt17" else "name"]).any()
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmc", "msmt17", "reserved1", "reserved2"])
+def test_size_many_has_480_training_people(name):
+    table = plan(network_named(name), "many", 3000)
+    train = table[table["subset"] == "train"]
+    assert train["person"].nunique() == 480 and len(train) >= 20 * 480
+    assert table[table["subset"] == "query"]["pid"].nunique() == 64
+
+
 def test_no_person_is_in_two_networks(truths):
     """Every attribute row of one network differs from every row of another, also for equal numbers and seeds."""
     ids = list(range(1, 301))
@@ -224,7 +276,7 @@ def test_seeds_of_two_networks_never_meet():
 
 def test_no_place_is_in_two_networks():
     cameras = [camera for network in NETWORKS.values() for camera in network.cameras]
-    assert [len(network.cameras) for network in NETWORKS.values()] == [6, 8, 2, 2, 15]
+    assert [len(network.cameras) for network in NETWORKS.values()] == [6, 8, 2, 2, 15, 6, 8]
     assert len({(camera.ground, camera.wall) for camera in cameras}) == len(cameras)
     assert len({(camera.ground_colours, camera.wall_colours) for camera in cameras}) == len(cameras)
     views = torch.cat([scenes.panoramas(name).half[:, ::4, ::4] for name in NETWORKS]).float().flatten(1)
@@ -256,7 +308,7 @@ def test_pictures_on_demand_know_the_networks():
     assert torch.equal(first.masks, second.masks) and not torch.equal(first.images, second.images)
     with pytest.raises(ValueError, match="accepted are 1 to 8"):
         render([1], 9, network="dukemtmc")
-    with pytest.raises(ValueError, match="market1501, dukemtmc, cuhk03, cuhk01, msmt17"):
+    with pytest.raises(ValueError, match="market1501, dukemtmc, cuhk03, cuhk01, msmt17, reserved1, reserved2"):
         render([1], 1, network="elsewhere")
 
 

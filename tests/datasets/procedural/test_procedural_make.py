@@ -129,6 +129,19 @@ def test_a_set_made_before_the_scene_had_its_name_is_found(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["procedural", old.name, "finished.json"]
 
 
+def test_a_set_of_an_older_renderer_is_left_alone_and_a_new_one_rendered_beside_it(tmp_path):
+    options = {"size": "smoke", "seed": 5, "progress": False}
+    name = write.folder_name((128, 64), "smoke", 5, "retrieval", "market1501", 1.0)
+    old = tmp_path / "procedural" / name.replace(f"-v{write.RENDERER_VERSION}", "-v2")
+    (old / "bounding_box_train").mkdir(parents=True)
+    (old / "bounding_box_train" / "0001_c1s1_000351_01.jpg").write_bytes(b"of another renderer")
+    (old / "finished.json").write_text(json.dumps({"renderer_version": 2}))
+    bench = load("procedural", tmp_path, (64, 32), cache=tmp_path / "cache", **options)
+    assert bench.folder == old.with_name(name) != old and len(bench.train) == 192
+    assert json.loads((bench.folder / "finished.json").read_text())["renderer_version"] == write.RENDERER_VERSION > 2
+    assert sorted(path.name for path in old.rglob("*.*")) == ["0001_c1s1_000351_01.jpg", "finished.json"]
+
+
 def test_an_interrupted_set_is_continued_by_two_processes_to_the_same_bytes(folder, tmp_path):
     part = tmp_path / "procedural" / folder.name
     write.prepare(part, json.loads((folder / "settings.json").read_text()))
@@ -191,7 +204,7 @@ def test_tracks_move_on():
 
 def test_sizes_by_name():
     course = sizes(MARKET1501)["course"]
-    assert (course.train_ids, course.train, course.test_ids, course.gallery) == (96, 96 * 24, 64, 64 * 18)
+    assert (course.train_ids, course.train, course.test_ids, course.gallery) == (96, 96 * 24, 192, 192 * 18)
 
 
 def test_share_out_refuses_too_little():
@@ -202,7 +215,7 @@ def test_share_out_refuses_too_little():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": "huge"}, "smoke, course, full"),
+        ({"size": "huge"}, "smoke, course, many, full"),
         ({"scene": "easy"}, "retrieval, generation"),
         ({"network": "nowhere"}, "market1501"),
         ({"image_size": (100, 50)}, r"\(128, 64\)"),

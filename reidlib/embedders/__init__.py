@@ -4,5 +4,17 @@ from reidlib.embedders.baseline import Baseline, embed_all
 from reidlib.embedders.features import colour_histogram, pixel_features
 from reidlib.embedders.recipes import RECIPES, Recipe
 from reidlib.embedders.resnet import Embedder, Head
+from reidlib.embedders.siamese import Siamese, train_siamese
 
-__all__ = ["RECIPES", "Baseline", "Embedder", "Head", "Recipe", "colour_histogram", "embed_all", "pixel_features"]
+__all__ = [
+    "RECIPES",
+    "Baseline",
+    "Embedder",
+    "Head",
+    "Recipe",
+    "Siamese",
+    "colour_histogram",
+    "embed_all",
+    "pixel_features",
+    "train_siamese",
+]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets.parsing import one_hot
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import same_identity_pairs, seeded
+from reidlib.datasets.sampling import PAIRS, same_identity_pairs, seeded
 from reidlib.generators import blocks
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.perceptual import perceptual_loss
@@ -35,7 +35,6 @@ CHOICES = {
     "decay": ("after", "from_start"),
     "p": (1, 2),
 }
-PAIRS = ("all", "same_camera")
 BATCH = {"market1501": 32, "deepfashion": 8}  # pairs in a batch, as published
 # an epoch of the relatives is 4,000 pairs; 300 (500) epochs at a constant rate are printed, the fall after them is ours
 PAPER = {

@@ -196,7 +196,7 @@ def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:
     dots are those that the interval and the verdict rest on, hollow ones came after the look that decided. The axis
     ends where the dots do, so a wide interval may run out of it. What is not testable has its reason, no dots.
     """
-    tested = board[[not reason for reason in board.reason]]
+    tested = board[board.reason == ""]
     reach = max([3.0, *(abs(d) for differences in tested.differences for d in differences)]) * 1.1
     figure, axis = plt.subplots(figsize=(12, 0.46 * len(board) + 1.2), layout="constrained")
     axis.axvspan(-MARGIN, MARGIN, color="black", alpha=0.08, linewidth=0)
@@ -207,14 +207,14 @@ def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:
         if b.reason:
             words = textwrap.fill(f"{words}: {b.reason}", 52)
         else:
-            look = int(b.look)
-            rests_on = [colour] * look + ["none"] * (b.n - look)
+            rests_on = [colour] * b.look + ["none"] * (b.n - b.look)
             axis.scatter(b.differences, [y - 0.2] * b.n, s=15, facecolors=rests_on, edgecolors=colour, linewidths=0.7)
             axis.plot([b.low, b.high], [y + 0.15] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
             axis.plot(b.difference, y + 0.15, marker="|", color=colour, markersize=9, markeredgewidth=2.2)
             if "pair" not in b.verdict:
-                words += f" · n = {look} of {b.n}" if look < b.n else f" · n = {b.n}"
+                words += f" · n = {b.look} of {b.n}" if b.look < b.n else f" · n = {b.n}"
         axis.text(1.015, y, words, transform=axis.get_yaxis_transform(), color=colour, va="center", fontsize=8.5)
+    title = title if len(board) else "no claim has a recorded pair yet"
     axis.set(xlim=(-reach, reach), ylim=(len(board) - 0.4, -0.6), title=title)
     axis.set_xlabel("difference in percentage points: against the claim  ←  0  →  as claimed")
     axis.set_yticks(range(len(board)), [textwrap.fill(f"{b.Index} · {b.claim}", 64) for b in board.itertuples()])

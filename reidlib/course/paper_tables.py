@@ -11,6 +11,7 @@ import argparse
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -30,6 +31,8 @@ RIVALS = {
     "T3|dukemtmc|SL|Basel. +LSRO": "T3|dukemtmc|SL|ResNet-50-A (SL)",
 }
 NOT_TESTABLE = "not testable"
+BOARD = ("claim", "metric", "paper a", "paper b", "direction", "ours a", "ours b", "n", "look", "difference", "low",
+         "high", "p", "verdict", "mAP", "second start", "reason", "differences")  # fmt: skip
 
 
 def printed(paper: str) -> pd.DataFrame:
@@ -174,7 +177,7 @@ def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
         lines[-1]["reason"] = "; ".join(filter(None, reasons))
         if lines[-1]["reason"]:
             lines[-1]["verdict"] = NOT_TESTABLE
-    return pd.DataFrame(lines).set_index("id") if lines else pd.DataFrame()
+    return pd.DataFrame(lines, columns=["id", *BOARD]).set_index("id")
 
 
 def _pairs(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
@@ -199,7 +202,7 @@ def _judged(pairs: pd.DataFrame, of_map: pd.DataFrame, direction: str) -> dict[s
     """Return what pairs decide, as columns of the board; `of_map`: the same pairs' mAP."""
     first, beside = _decide(one_start(pairs), direction), _decide(one_start(of_map), direction)
     if first is None:
-        return {"n": 0, "verdict": "", "second start": "", "differences": ()}
+        return {"n": 0, "look": 0, "verdict": "", "second start": "", "differences": ()}
     second = _decide(pairs[pairs.start == SECOND_START], direction)
     if second and (one_start(pairs).start != SECOND_START).all():
         first = with_second_start(first, second)
@@ -223,15 +226,12 @@ def _failing(ours: pd.DataFrame, rival: str, metric: str) -> str:
 def readable(board: pd.DataFrame) -> pd.DataFrame:
     """Return the board of `check_claims` to read: difference with its interval, rounded, no column that is empty.
 
-    >>> readable(pd.DataFrame())
-    Empty DataFrame
-    Columns: []
-    Index: []
+    >>> board = check_claims(pd.DataFrame(columns=list(COLUMNS)), "dg_net")
+    >>> readable(board)[["n", "verdict"]].values.tolist()
+    [['0', 'not testable'], ['0', 'not testable']]
     """
-    if board.empty:
-        return board
     shown = board[["claim", "metric"]].copy()
-    shown["n"] = [f"{b.look:.0f} of {b.n}" if b.n > b.look else f"{b.n}" for b in board.itertuples()]
+    shown["n"] = [f"{b.look} of {b.n}" if b.n > b.look else f"{b.n}" for b in board.itertuples()]
     shown["difference"] = ["" if pd.isna(d) else f"{d:+.1f} {_ends(*ends)}" for d, *ends in _numbers(board)]
     shown["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in board.p]
     shown["verdict"] = board.verdict
@@ -256,8 +256,6 @@ def summary(board: pd.DataFrame) -> str:
     not testable dg07: PCB: a method of other authors
     not testable dg08: Mancs: a method of other authors
     """
-    if board.empty:
-        return "0 claims tested"
     tested = board[board.verdict != NOT_TESTABLE]
     counts = [f"{number} {words}" for words, number in tested.verdict.value_counts().items()]
     lines = [": ".join([f"{len(tested)} claims tested", *([", ".join(counts)] if counts else [])])]
@@ -277,21 +275,22 @@ def _check(ours: pd.DataFrame) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib claims`."""
     parser.add_argument("paper", nargs="*", help="such as camera_transfer; default all that have a recorded table")
+    parser.add_argument("--folder", default=str(sweeps.NOTEBOOKS), help="where notebooks and their records lie")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print each paper's claims beside what is recorded in the table of its notebook, `NN_<paper>.csv`."""
-    tables = {path.stem.partition("_")[2]: path.stem for path in sorted((sweeps.NOTEBOOKS / "recorded").glob("*.csv"))}
-    papers = [name for name in tables if name in set(pd.read_csv(resolve(FOLDER) / "claims.csv").paper)]
+    folder, claims = Path(options.folder), pd.read_csv(resolve(FOLDER) / "claims.csv")
+    tables = {path.stem.partition("_")[2]: path.stem for path in sorted((folder / "recorded").glob("*.csv"))}
+    papers = [name for name in tables if name in set(claims.paper)]
     with reading_inputs():
         for paper in options.paper:
             check_choice("paper", paper, papers)
-        ours = {paper: rows_of(sweeps.recorded(tables[paper])) for paper in options.paper or papers}
+        ours = {paper: rows_of(sweeps.recorded(tables[paper], folder)) for paper in options.paper or papers}
     for paper, rows in ours.items():
         board = check_claims(rows, paper)
         print(f"{paper} (recorded in {tables[paper]}): {summary(board)}")
-        claims = pd.read_csv(resolve(FOLDER) / "claims.csv")
         if missing := [name for name in claims[claims.paper == paper].id if name not in board.index]:
             print(f"not recorded: {', '.join(missing)}")
-        print(readable(board).to_string(max_colwidth=90), end="\n\n")
+        print(readable(board).to_string(max_colwidth=90) if len(board) else "", end="\n\n")
     return 0

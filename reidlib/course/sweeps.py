@@ -3,14 +3,17 @@
 A study is a file beside its notebook, `notebooks/<notebook>.<study>.json`:
 
     {
-      "about": "thesis Table 5: four losses, three seeds",
+      "about": "thesis Table 5: two losses, six pairs",
       "base": {"profile": "course"},
       "sets": [{"loss": "softmax"}, {"loss": "lsr"}],
-      "grid": {"seed": [0, 1, 2]}
+      "grid": {"seed": "0..5"},
+      "threads": 1
     }
 
-Every set is combined with every point of the grid over the base (here six runs); `sets` or `grid` may be left out.
-`reidlib sweep <notebook>.<study>` runs those that are not recorded yet, each kernel with one thread so that a repeat
+Every set is combined with every point of the grid over the base (here twelve runs); `sets` or `grid` may be left out,
+"0..5" stands for the numbers 0 to 5. All runs of one seed, a pair of every comparison, come before those of the next,
+so a study that is stopped has whole pairs; more pairs are a longer range, "0..11". `reidlib sweep <notebook>.<study>`
+runs those that are not recorded yet, each kernel with the study's number of threads (default one) so that a repeat
 gives the same numbers, and appends each as it finishes: a row a metric to `notebooks/recorded/<notebook>.csv`, its
 parameters, commit, device, threads and time once to `<notebook>.runs.json` beside it. Rows are never taken out: one
 that no longer counts gets its reason in the column `superseded`. Several sweeps of one notebook share the work.
@@ -21,6 +24,7 @@ import itertools
 import json
 import math
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,10 +41,13 @@ from reidlib.course.runs import RESULTS, write_text
 from reidlib.course.settings import Parameter, ParameterError, read_parameters, read_value
 from reidlib.files import atomic_path, locked
 
-FIELDS = ("about", "base", "sets", "grid")
+FIELDS = ("about", "base", "sets", "grid", "threads")
 COLUMNS = ("run", "metric", "value", "rule", "superseded")
 FACTS = ("study", "finished", "commit", "profile", "dataset", "image_size", "seed", "device", "threads", "seconds")
 NOT_RECORDED = ("output_root", "data_root", "device")  # where it ran; the row names the real device itself
+PAIR = ("seed", "start")  # parameters that do not change how long a run takes
+
+Table = tuple[pd.DataFrame, dict[str, dict[str, Any]]]  # rows, and each run's facts by its name
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,12 @@ class Study:
     name: str
     notebook: Path
     sets: list[dict[str, Any]]
+    threads: int = 1  # of each run's kernel: sums come out otherwise with another number of them
+
+    @property
+    def table(self) -> Path:
+        """Where its runs are recorded."""
+        return table_path(self.notebook, self.notebook.parent)
 
     def jobs(self, output_root: str | os.PathLike) -> list[Job]:
         """Return its runs, every parameter checked against the notebook's cell."""
@@ -74,7 +87,11 @@ def read_study(study: str | os.PathLike, folder: Path = NOTEBOOKS) -> Study:
     if not notebook.is_file():
         raise FileNotFoundError(f"{path.name} is the study of {notebook.name}, which is not beside it")
     try:
-        return Study(path.stem, notebook, _expand(json.loads(path.read_text(encoding="utf-8"))))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        threads = content.get("threads", 1)
+        if type(threads) is not int or threads < 1:
+            raise ValueError(f"threads must be a number from 1 on, got {threads!r}")
+        return Study(path.stem, notebook, _expand(content), threads)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no study: {error}") from error
 
@@ -84,14 +101,14 @@ def _notebook_of(study_file: Path) -> Path:
 
 
 def _expand(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return every set over the base with every point of the grid; refuse unknown fields and doubles."""
+    """Return every set over the base with every point of the grid, seed by seed; refuse unknown fields and doubles."""
     unknown = sorted(set(content) - set(FIELDS))
     if unknown:
         raise ValueError(f"unknown field {', '.join(unknown)}; it may hold {', '.join(FIELDS)}")
-    grid = content.get("grid", {})
+    grid = {name: _range(values) for name, values in content.get("grid", {}).items()}
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise ValueError(f"grid {name!r} must be a list of values, got {values!r}")
+            raise ValueError(f"grid {name!r} must be a list of values or a range such as '0..5', got {values!r}")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     sets = [{**content.get("base", {}), **one, **point} for one in content.get("sets", [{}]) for point in points]
     texts = [json.dumps(values, sort_keys=True) for values in sets]
@@ -100,7 +117,14 @@ def _expand(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise ValueError(f"the same set stands twice: {doubles[0]}")
     if not sets:
         raise ValueError("it names no parameter set")
-    return sets
+    whole = all(isinstance(values.get("seed", 0), int) for values in sets)  # what is no seed is refused by its notebook
+    return sorted(sets, key=lambda values: values.get("seed", 0)) if whole else sets
+
+
+def _range(values: Any) -> Any:
+    """Write a range such as "0..5" out; anything else stays as it is."""
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", values) if isinstance(values, str) else None
+    return list(range(int(ends[1]), int(ends[2]) + 1)) if ends else values
 
 
 def table_path(notebook: str | os.PathLike, folder: Path = NOTEBOOKS) -> Path:
@@ -108,7 +132,7 @@ def table_path(notebook: str | os.PathLike, folder: Path = NOTEBOOKS) -> Path:
     return folder / "recorded" / f"{Path(notebook).name.removesuffix('.ipynb')}.csv"
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+def read_table(path: Path) -> Table:
     """Read a recorded table as it stands: its rows, and the facts and parameters of each run by its name.
 
     Raises ValueError for a file of another form and for rows whose run is unknown.
@@ -168,20 +192,63 @@ def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def is_recorded(job: Job, path: Path) -> bool:
-    """Say whether the table has a run of these parameters of which rows still count.
+    """Say whether the table has a run of these parameters of which rows still count (`recorded_runs`)."""
+    return bool(recorded_runs(job, read_table(path)))
+
+
+def recorded_runs(job: Job, table: Table) -> list[str]:
+    """Return the runs of these parameters of which rows still count.
 
     A parameter that the notebook has got since counts as recorded with its present default, one that it has no more is
     passed over where all recorded runs had the same value, and words are compared by the notebook's present types.
     """
-    rows, runs = read_table(path)
+    rows, runs = table
     parameters, mine = read_parameters(job.notebook), _kept(job.values)
-    counting = [runs[run]["parameters"] for run in rows.loc[rows["superseded"] == "", "run"].unique()]
-    for theirs in counting:
+    counting = {run: runs[run]["parameters"] for run in rows.loc[rows["superseded"] == "", "run"].unique()}
+    found = []
+    for run, theirs in counting.items():
         same = all(_same(parameters[name], theirs[name], mine[name]) for name in theirs if name in mine)
-        fixed = all(other.get(name) == theirs[name] for name in set(theirs) - set(mine) for other in counting)
+        fixed = all(other.get(name) == theirs[name] for name in set(theirs) - set(mine) for other in counting.values())
         if same and fixed and not (set(mine) - set(theirs)) & set(job.given):
-            return True
-    return False
+            found.append(run)
+    return found
+
+
+def check_threads(study: Study, table: Table) -> None:
+    """Refuse to go on with a study whose recorded runs had another number of threads.
+
+    Raises ValueError naming the run, its threads and the study's.
+    """
+    for job in study.jobs("runs"):
+        threads = {table[1][run]["threads"]: run for run in recorded_runs(job, table)}
+        if threads and study.threads not in threads:
+            other, run = next(iter(threads.items()))
+            raise ValueError(f"{study.name} runs with threads = {study.threads}, but {run} was recorded with {other}: "
+                             f'numbers do not mix; write "threads": {other} into the study')  # fmt: skip
+
+
+def expected_seconds(job: Job, table: Table) -> tuple[float, str]:
+    """Return how long a run will probably take, and what that is known from: recorded runs that are most like it.
+
+    Where none of its profile is recorded it is the time noted in the notebook; not a number where there is none.
+    """
+    profile = job.values.get("profile")
+    unlike = {run: _unlike(job, facts) for run, facts in table[1].items() if facts["profile"] == profile}
+    if unlike:
+        nearest = min(reversed(unlike.values()), key=len)  # of equally near ones, the last recorded
+        seconds = [float(table[1][run]["seconds"]) for run, names in unlike.items() if names == nearest]
+        words = f"as {len(seconds)} recorded run{'s' if len(seconds) > 1 else ''} took"
+        return sum(seconds) / len(seconds), words + (f" with another {', '.join(nearest)}" if nearest else "")
+    noted = job.content.metadata.get("reidlib", {}).get("seconds_on_two_cores", {}).get(profile)
+    return (float(noted), "as the notebook notes for two cores") if noted else (math.nan, "nobody knows how long")
+
+
+def _unlike(job: Job, facts: Mapping[str, Any]) -> list[str]:
+    """Return the parameters in which a recorded run was another than a job, as far as they may change its length."""
+    parameters, mine, theirs = read_parameters(job.notebook), _kept(job.values), facts["parameters"]
+    new = [name for name in mine if name not in theirs and name in job.given]
+    shared = [name for name in mine if name in theirs and not _same(parameters[name], theirs[name], mine[name])]
+    return [name for name in shared + new if name not in PAIR]
 
 
 def _same(parameter: Parameter, theirs: Any, mine: Any) -> bool:
@@ -225,16 +292,15 @@ def run_study(
     deadline: float = math.inf,
     dry_run: bool = False,
     keep_going: bool = True,
-    threads: int = 1,
 ) -> Iterator[tuple[Job, str, str]]:
     """Run what is not recorded yet; yield (job, state, words) for each.
 
     States: "recorded", "missing" (in a dry run), "done", "failed", "busy" (another sweep runs it), "left".
     `deadline`: no run is started after this time of `time.monotonic`; those are "left" for another sitting.
-    `threads` of each run's kernel: sums come out otherwise with another number of them.
+    Raises ValueError for a study whose recorded runs had another number of threads.
     """
-    path = table_path(study.notebook, study.notebook.parent)
-    stopped = False
+    path, stopped = study.table, False
+    check_threads(study, read_table(path))
     for job in study.jobs(output_root):
         if is_recorded(job, path):
             yield job, "recorded", ""
@@ -243,7 +309,7 @@ def run_study(
         elif stopped or time.monotonic() >= deadline:
             yield job, "left", ""
         else:  # what is done already was killed between its end and its row
-            outcome = Outcome(job, "done") if job.is_done() else execute(job, threads=threads)
+            outcome = Outcome(job, "done") if job.is_done() else execute(job, threads=study.threads)
             words = f"{outcome.cell}: {outcome.error} ({job.executed})"
             if not outcome.error:
                 try:
@@ -257,9 +323,10 @@ def run_study(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib sweep`."""
     parser.add_argument("study", nargs="+", metavar="STUDY", help="<notebook>.<study>, <study>, or a file")
-    parser.add_argument("--dry-run", action="store_true", help="list what is missing and run nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list what is missing and how long it takes; run nothing"
+    )
     parser.add_argument("--limit-minutes", type=float, default=math.inf, help="start no run after so many minutes")
-    parser.add_argument("--threads", type=int, default=1, help="of each run (default: 1, as recorded numbers have)")
     parser.add_argument("--output-root", default="runs/studies", help="where runs go (relative: from the repository)")
     parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks and studies are looked for")
     parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True, help="after a failure")
@@ -271,16 +338,47 @@ def run(options: argparse.Namespace) -> int:
         studies = [read_study(name, Path(options.folder)) for name in options.study]
         for study in studies:
             study.jobs(options.output_root)
-            read_table(table_path(study.notebook, study.notebook.parent))
+            check_threads(study, read_table(study.table))
     counts: Counter[str] = Counter()
-    how = {"dry_run": options.dry_run, "keep_going": options.keep_going, "threads": options.threads}
+    how = {"dry_run": options.dry_run, "keep_going": options.keep_going}
     deadline = time.monotonic() + options.limit_minutes * 60
     for study in studies:
         steps = run_study(study, output_root=options.output_root, deadline=deadline, **how)
+        budget = Budget(study)
         for number, (job, state, words) in enumerate(steps, start=1):
             given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
             line = f"[{study.name} {number}/{len(study.sets)}] {given}: {state}"
+            words = budget.add(job, state) if options.dry_run else words
             print(f"{line} · {words}" if words else line, flush=True)
             counts[state] += 1
+        if options.dry_run:
+            print(budget)
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 1 if counts["failed"] else 0
+
+
+class Budget:
+    """What a dry run adds up: the minutes of a study's recorded and missing runs."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.table = study, read_table(study.table)
+        self.seconds: dict[str, list[float]] = {"recorded": [], "missing": []}
+
+    def add(self, job: Job, state: str) -> str:
+        """Count a run and return its time in words."""
+        if state == "recorded":
+            run = recorded_runs(job, self.table)[-1]
+            seconds, words = float(self.table[1][run]["seconds"]), f"took {{}} ({run})"
+        else:
+            seconds, source = expected_seconds(job, self.table)
+            words = source if math.isnan(seconds) else f"about {{}}, {source}"
+        self.seconds[state].append(seconds)
+        return words.format(f"{seconds / 60:.1f} min")
+
+    def __str__(self) -> str:
+        took, missing = self.seconds["recorded"], self.seconds["missing"]
+        known = [seconds for seconds in missing if not math.isnan(seconds)]
+        words = f"{self.study.name}: {len(took) + len(missing)} runs, threads = {self.study.threads}"
+        words += f"; {len(took)} recorded in {sum(took) / 60:.0f} min"
+        words += f", {len(missing)} missing: about {sum(known) / 60:.0f} min" if missing else ", none missing"
+        return words + (f" and {len(missing) - len(known)} of unknown length" if len(known) < len(missing) else "")

@@ -22,6 +22,11 @@ def write_study(folder: Path, content: object = STUDY, name: str = "00_toy.rates
     return folder / name
 
 
+def threads_of(study: sweeps.Study) -> list[int]:
+    """Threads of each recorded run."""
+    return [facts["threads"] for facts in sweeps.read_table(study.table)[1].values()]
+
+
 @pytest.fixture
 def no_kernels(monkeypatch):
     """Runs that only write their results: what a study does around them is tested without kernels."""
@@ -34,7 +39,8 @@ def no_kernels(monkeypatch):
         metrics = {"toy/mAP (plain AP)": {"value": job.values["seed"] / 10 + job.values["rate"], "rule": "plain AP"},
                    "toy/loss": {"value": 1 / 3, "rule": "mean"}}  # fmt: skip
         results = {"parameters": {"image_size": "64x32", "seed": job.values["seed"]}, "commit": "abc", "device": "cpu",
-                   "seconds": 1.5, "finished": "2026-01-01T00:00:00+00:00", "metrics": metrics}  # fmt: skip
+                   "threads": threads, "seconds": 1.5, "finished": "2026-01-01T00:00:00+00:00",
+                   "metrics": metrics}  # fmt: skip
         (job.folder / "results.json").write_text(json.dumps(results))
         job.executed.write_text("{}")
 
@@ -51,14 +57,96 @@ def test_a_study_is_every_set_with_every_point_of_the_grid(tmp_path: Path):
         study = sweeps.read_study(name, tmp_path)
         assert study.name == "00_toy.rates" and study.notebook == tmp_path / "00_toy.ipynb"
         assert [(s["rate"], s["seed"], s["profile"]) for s in study.sets] == [
-            (0.5, 0, "smoke"), (0.5, 1, "smoke"), (1, 0, "smoke"), (1, 1, "smoke")]  # fmt: skip
+            (0.5, 0, "smoke"), (1, 0, "smoke"), (0.5, 1, "smoke"), (1, 1, "smoke")]  # whole pairs  # fmt: skip
     assert isinstance(study.jobs(tmp_path / "runs")[3].values["rate"], float)
+
+
+def test_pairs_are_a_range_and_come_whole_and_more_pairs_leave_the_first_recorded(tmp_path: Path, no_kernels: list):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    content = {"sets": [{"rate": 0.5}, {"rate": 1}], "grid": {"limit": [1, 2], "seed": "0..1"}}
+    study = sweeps.read_study(write_study(tmp_path, content), tmp_path)
+    pairs = [(v["seed"], v["rate"], v["limit"]) for v in study.sets]
+    assert pairs == [(s, rate, limit) for s in (0, 1) for rate in (0.5, 1) for limit in (1, 2)]
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    content["grid"]["seed"] = "0..2"
+    more = sweeps.read_study(write_study(tmp_path, content), tmp_path)
+    assert [state for _, state, _ in sweeps.run_study(more, dry_run=True)] == ["recorded"] * 8 + ["missing"] * 4
+    listed = {"sets": [{"seed": 2}, {"seed": 0, "rate": 1}, {"rate": 0.25}, {"seed": 2, "rate": 1}]}
+    sets = sweeps.read_study(write_study(tmp_path, listed), tmp_path).sets
+    assert [(v.get("seed", 0), v.get("rate")) for v in sets] == [(0, 1), (0, 0.25), (2, None), (2, 1)]
+
+
+def test_a_dry_run_says_how_long_it_takes_and_from_what_that_is_known(tmp_path: Path, no_kernels: list, capsys):
+    notebook = write_notebook(tmp_path / "00_toy.ipynb")
+    write_study(
+        tmp_path, {"base": {"profile": "course"}, "sets": [{"rate": 0.5}, {"rate": 1}], "grid": {"seed": "0..2"}}
+    )
+    call = ["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+
+    def said() -> list[str]:
+        assert main([*call, "--dry-run"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    lines = said()
+    assert lines[0].endswith("profile=course rate=0.5 seed=0: missing · nobody knows how long")
+    assert (
+        lines[6]
+        == "00_toy.rates: 6 runs, threads = 1; 0 recorded in 0 min, 6 missing: about 0 min and 6 of unknown length"
+    )
+    content = json.loads(notebook.read_text())
+    content["metadata"]["reidlib"] = {"seconds_on_two_cores": {"course": 90, "smoke": 6}}
+    notebook.write_text(json.dumps(content))
+    lines = said()
+    assert lines[0].endswith("missing · about 1.5 min, as the notebook notes for two cores")
+    assert lines[6].endswith("0 recorded in 0 min, 6 missing: about 9 min")
+
+    study = sweeps.read_study("rates", tmp_path)
+    for values in ({"rate": 0.5, "seed": 0}, {"rate": 0.5, "seed": 2}, {"rate": 1.0, "seed": 0, "limit": 3}):
+        one = sweeps.Study(study.name, notebook, [{"profile": "course", **values}])
+        list(sweeps.run_study(one, output_root=tmp_path / "runs"))
+    smoke = sweeps.Study(
+        study.name, notebook, [{"profile": "smoke", "rate": 1.0, "seed": 1}]
+    )  # tells nothing of course
+    list(sweeps.run_study(smoke, output_root=tmp_path / "runs"))
+    path = sweeps.runs_path(study.table)
+    runs = json.loads(path.read_text())
+    for facts, seconds in zip(runs.values(), (60, 120, 600, 1), strict=True):
+        facts["seconds"] = seconds
+    path.write_text(json.dumps(runs))
+    lines = said()
+    assert lines[0].endswith(f"recorded · took 1.0 min ({next(iter(runs))})")
+    assert lines[2].endswith(
+        "rate=0.5 seed=1: missing · about 1.5 min, as 2 recorded runs took"
+    )  # only the seed differs
+    assert lines[1].endswith("missing · about 10.0 min, as 1 recorded run took with another limit")
+    assert lines[6] == "00_toy.rates: 6 runs, threads = 1; 2 recorded in 3 min, 4 missing: about 32 min"
+
+
+def test_a_study_does_not_mix_numbers_of_threads(tmp_path: Path, no_kernels: list, capsys):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    write_study(tmp_path, {"grid": {"seed": [0, 1]}, "threads": 2})
+    study = sweeps.read_study("rates", tmp_path)
+    assert study.threads == 2
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    assert threads_of(study) == [2, 2]
+    write_study(tmp_path, {"grid": {"seed": "0..2"}})
+    call = ["sweep", "rates", "--folder", str(tmp_path), "--output-root", str(tmp_path / "runs")]
+    for more in ([], ["--dry-run"]):
+        assert main([*call, *more]) == 2
+        said = capsys.readouterr().err
+        assert "00_toy.rates runs with threads = 1, but course-" in said and 'write "threads": 2 into the study' in said
+    with pytest.raises(ValueError, match="numbers do not mix"):
+        next(sweeps.run_study(sweeps.read_study("rates", tmp_path), output_root=tmp_path / "runs"))
+    write_study(tmp_path, {"grid": {"seed": "0..2"}, "threads": 2})
+    assert main(call) == 0 and "2 recorded, 1 done" in capsys.readouterr().out and len(no_kernels) == 3
 
 
 def test_what_is_no_study_is_refused(tmp_path: Path):
     write_notebook(tmp_path / "00_toy.ipynb")
     for content, message in [
         ({"grids": {}}, "unknown field grids"), ({"grid": {"seed": 1}}, "grid 'seed' must be a list"),
+        ({"grid": {"seed": "0-5"}}, "or a range such as '0..5', got '0-5'"), ({"grid": {"seed": "5..0"}}, r"got \[\]"),
+        ({"threads": 0}, "threads must be a number from 1 on, got 0"), ({"threads": "2"}, "got '2'"),
         ({"sets": [{"seed": 1}, {"seed": 1}]}, "stands twice"), ([1], "is no study"), ({"sets": []}, "no parameter"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
@@ -108,7 +196,7 @@ def test_a_run_that_was_killed_before_its_row_is_not_run_again(tmp_path: Path, n
     odd = [name for name, facts in json.loads(sweeps.runs_path(path).read_text()).items() if facts["seed"] == 1]
     table[~table["run"].isin(odd)].to_csv(path, index=False)
     states = [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")]
-    assert states == ["recorded", "done", "recorded", "done"] and len(no_kernels) == 4
+    assert states == ["recorded", "recorded", "done", "done"] and len(no_kernels) == 4
     assert len(sweeps.recorded("00_toy", tmp_path)) == 8
 
 
@@ -258,7 +346,7 @@ def test_renamed_and_dropped_parameters_leave_recorded_runs_recorded(tmp_path: P
 
     typed = PARAMETERS + "\npair: list[int] = [5, 6]  # two cameras"
     lists = [{"pair": [5, 6], "seed": 0}, {"pair": [3, 2], "seed": 1}, {"pair": [3, 2], "seed": 0}]
-    assert states(typed, lists) == ["recorded", "recorded", "missing"]
+    assert states(typed, lists) == ["recorded", "missing", "recorded"]  # seed by seed
     renamed = PARAMETERS + "\ncameras: list[int] = [5, 6]  # two cameras"
     assert states(renamed, [{"seed": 0}, {"seed": 1}]) == ["missing", "missing"]  # `pair` differed: nobody can tell
     assert states(typed.replace("[5, 6]", "[7]"), [{"seed": 0, "pair": [5, 6]}, {"seed": 0}]) == ["recorded", "missing"]

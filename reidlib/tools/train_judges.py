@@ -1,10 +1,12 @@
 r"""Training of the judges of `evaluators.judges`, and the command that made the recorded ones.
 
 `reidlib judges` renders people of seed 1000 in both scenes, trains the three networks on them,
-measures them on people of seed 1001, and writes weights and `judges.results.json` to `notebooks/weights`.
+measures them on people of seed 1001, and writes weights and `judges.results.json` to `notebooks/weights`. With
+`--measure` it trains nothing and only measures them again, on the people that the present renderer draws.
 """
 
 import argparse
+import json
 import math
 import os
 import tempfile
@@ -234,12 +236,7 @@ def judge_accuracy(judges: Judges, images: PersonImages) -> dict[str, float]:
 
 
 def save_judges(
-    judges: Judges,
-    folder: str | os.PathLike,
-    people: dict[str, PersonImages],
-    *,
-    seconds: float | None = None,
-    **facts: Any,
+    judges: Judges, folder: str | os.PathLike, people: dict[str, PersonImages], *, seconds: float = 0.0, **facts: Any
 ) -> Judges:
     """Write the judges in half precision, measure them as stored, and record the numbers beside them.
 
@@ -256,22 +253,49 @@ def save_judges(
     folder = resolve(folder)
     for name in NAMES:
         save_weights(getattr(judges, name), folder / file_name(name), half=True)
-    known = {"dataset": judges.dataset, "camids": judges.camids, "image_size": judges.image_size}
-
-    def write(metrics: dict[str, tuple[float, str]]) -> None:
-        with tempfile.TemporaryDirectory() as made:
-            run = Run("judges", facts | known, Path(made), pick_device(), time.monotonic() - (seconds or 0))
-            for name, (value, rule) in metrics.items():
-                run.metric(name, value, rule)
-            path = run.record()
-            with atomic_path(folder / RESULTS) as temporary:
-                temporary.write_bytes(path.read_bytes())
-
-    write({})  # load_judges reads what they know from here
-    stored = load_judges(folder, dataset=judges.dataset)
-    measured = {name: judge_accuracy(stored, images) for name, images in people.items()}
-    write({f"{m} ({name})": (v, RULES[m]) for name, values in measured.items() for m, v in values.items()})
+    _record(judges, folder, {}, seconds, facts)  # load_judges reads what they know from here
+    metrics = _measure(load_judges(folder, dataset=judges.dataset), people)
+    _record(judges, folder, metrics, seconds, facts)
     return load_judges(folder, dataset=judges.dataset)
+
+
+def _measure(judges: Judges, people: dict[str, PersonImages]) -> dict[str, tuple[float, str]]:
+    """Return value and rule of each metric on each group of people."""
+    measured = {name: judge_accuracy(judges, images) for name, images in people.items()}
+    return {f"{m} ({name})": (v, RULES[m]) for name, values in measured.items() for m, v in values.items()}
+
+
+def _record(judges: Judges, folder: Path, metrics: dict[str, tuple], seconds: float, facts: dict[str, Any]) -> None:
+    """Write `judges.results.json`: metrics, facts, and what the judges know."""
+    known = {"dataset": judges.dataset, "camids": judges.camids, "image_size": judges.image_size}
+    with tempfile.TemporaryDirectory() as made:
+        run = Run("judges", facts | known, Path(made), pick_device(), time.monotonic() - seconds)
+        for name, (value, rule) in metrics.items():
+            run.metric(name, value, rule)
+        path = run.record()
+        with atomic_path(folder / RESULTS) as temporary:
+            temporary.write_bytes(path.read_bytes())
+
+
+def measure_again(folder: str | os.PathLike, people: dict[str, PersonImages], *, renderer_version: int) -> Judges:
+    """Measure stored judges on other people and record the new numbers; their weights stay.
+
+    What `judges.results.json` says of their training stays in it: `seconds`, and in `trained` the commit, the date and
+    the version of the renderer that drew the people they were trained on.
+
+    Args:
+        folder: holds what `save_judges` wrote.
+        people: name -> images of people they were not trained on.
+        renderer_version: of the renderer that drew these people.
+    """
+    folder = resolve(folder)
+    old = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    facts, dataset = old["parameters"], old["parameters"]["dataset"]
+    judges = load_judges(folder, dataset=dataset)
+    first = {"commit": old["commit"], "finished": old["finished"], "renderer_version": facts.get("renderer_version")}
+    facts |= {"trained": facts.get("trained", first), "renderer_version": renderer_version}
+    _record(judges, folder, _measure(judges, people), old["seconds"], facts)
+    return load_judges(folder, dataset=dataset)
 
 
 def procedural_people(seed: int, scene: str, *, size: str = "course", root: str | os.PathLike = "data") -> PersonImages:
@@ -287,28 +311,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", default="data", help="where the people are rendered to (default: data)")
     parser.add_argument("--folder", default=FOLDER, help=f"where the judges go (default: {FOLDER})")
     parser.add_argument("--size", default="course", help="how many people: smoke or course (default)")
+    parser.add_argument("--measure", action="store_true", help="train nothing: measure the judges in FOLDER again")
     parser.add_argument("--share", type=float, default=1.0, help="of the images seen in training (default: 1)")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Make the recorded judges and print how often each is right."""
+    """Make or measure the recorded judges and print how often each is right."""
     with reading_inputs():
         check_choice("size", given.size, ("smoke", "course"))
         if not given.share > 0:
             raise ValueError(f"share must be more than 0, got {given.share}")
-    seen = {name: int(given.share * n) for name, n in IMAGES_SEEN.items()}
-    people = {
-        purpose: {p: procedural_people(seed, p, size=given.size, root=given.root) for p in SCENES}
-        for purpose, seed in SEEDS.items()
-    }
-    first, second = people["trained on"].values()
-    everyone = extend(first, second.with_labels(pids=second.pids + 100_000))  # a number is another person there
-    began = time.monotonic()
-    judges = train_judges(everyone, dataset="procedural", images_seen=seen)
-    judges = save_judges(
-        judges, given.folder, people["measured on"], seconds=time.monotonic() - began, command=COMMAND, seeds=SEEDS,
-        network="market1501", scenes=SCENES, size=given.size, images_seen=seen, renderer_version=RENDERER_VERSION,
-    )  # fmt: skip
+        if given.measure:
+            load_judges(given.folder)
+    trained_on, measured_on = SEEDS.values()
+    others = {p: procedural_people(measured_on, p, size=given.size, root=given.root) for p in SCENES}
+    if given.measure:
+        judges = measure_again(given.folder, others, renderer_version=RENDERER_VERSION)
+    else:
+        seen = {name: int(given.share * n) for name, n in IMAGES_SEEN.items()}
+        first, second = (procedural_people(trained_on, p, size=given.size, root=given.root) for p in SCENES)
+        everyone = extend(first, second.with_labels(pids=second.pids + 100_000))  # a number is another person there
+        began = time.monotonic()
+        judges = train_judges(everyone, dataset="procedural", images_seen=seen)
+        judges = save_judges(
+            judges, given.folder, others, seconds=time.monotonic() - began, command=COMMAND, seeds=SEEDS,
+            network="market1501", scenes=SCENES, size=given.size, images_seen=seen, renderer_version=RENDERER_VERSION,
+        )  # fmt: skip
     for name, value in judges.accuracy.items():
         print(f"{value:.3f}  {name}")
     return 0

@@ -515,3 +515,50 @@ def test_infinite_distances_are_ordinary_values():
     ids = dict(query_pids=[1, 1], query_camids=[1, 1], gallery_pids=[2, 1, 2], gallery_camids=[2, 2, 2])
     scores = evaluate_retrieval(None, None, distance=lambda rows: matrix[rows], **ids)
     assert scores.first_hits.tolist() == [[3], [2]]
+
+
+@pytest.mark.parametrize(("divisor", "rounds"), [("valid", 1), ("all", 1), ("valid", 3)])
+def test_bootstrap_over_identities_as_a_slow_loop(divisor, rounds):
+    rng = np.random.default_rng(3)
+    pids = rng.integers(0, 9, 40)
+    hits = torch.from_numpy(rng.integers(1, 4, (40, rounds)))
+    precisions = torch.from_numpy(rng.random((40, rounds)))
+    lost = (pids == 4) | (rng.random(40) < 0.2)  # person 4 has no match at all
+    hits[lost], precisions[lost] = 0, float("nan")
+    scores = RetrievalScores(precisions, hits, precisions, "plain", "cross_camera", "euclidean", None, divisor, 50)
+    people = sorted(set(pids.tolist()) if divisor == "all" else set(pids[~lost].tolist()))
+    drawn = np.random.default_rng(5).multinomial(len(people), [1 / len(people)] * len(people), 50)
+    means = {"mAP": [], "rank-1": []}
+    for weights in drawn:
+        ap, first = [], []
+        for person, times in zip(people, weights, strict=True):
+            for query in np.flatnonzero(pids == person):
+                if lost[query] and divisor == "valid":
+                    continue
+                ap += [0.0 if lost[query] else float(precisions[query].mean())] * times
+                first += [float((hits[query] == 1).double().mean())] * times
+        means["mAP"].append(sum(ap) / len(ap))
+        means["rank-1"].append(sum(first) / len(first))
+    found = scores.bootstrap(pids, repeats=50, seed=5)
+    assert found == pytest.approx({name: np.std(values, ddof=1) for name, values in means.items()})
+    assert scores.bootstrap(torch.from_numpy(pids), repeats=50, seed=6) != found
+
+
+def test_bootstrap_of_many_people_is_the_textbook_standard_error():
+    """One query a person: the standard deviation over people divided by the root of their number."""
+    rules = ("plain", "none", "euclidean", None, "valid", 9)
+    values, hits = torch.from_numpy(np.random.default_rng(0).random((500, 1))), torch.ones(500, 1, dtype=torch.long)
+    found = RetrievalScores(values, hits, values, *rules).bootstrap(np.arange(500), repeats=4000)
+    assert found["mAP"] == pytest.approx(values.std().item() / 500**0.5, rel=0.05) and found["rank-1"] == 0
+    twice = RetrievalScores(values.repeat(2, 1), hits.repeat(2, 1), values.repeat(2, 1), *rules)
+    assert twice.bootstrap(np.tile(np.arange(500), 2), repeats=4000) == pytest.approx(found)  # copies tell nothing new
+
+
+def test_bootstrap_says_what_it_needs():
+    one = torch.ones(3, 1)
+    scores = RetrievalScores(one, one.long(), one, "plain", "none", "x", None, "valid", 9)
+    with pytest.raises(ValueError, match=r"must be \[3\], one a query, got \(2,\)"):
+        scores.bootstrap([1, 2])
+    for pids, repeats in (([1, 1, 1], 1000), ([1, 2, 3], 1)):
+        with pytest.raises(ValueError, match="2 people and 2 repeats, got"):
+            scores.bootstrap(pids, repeats=repeats)

@@ -10,7 +10,7 @@ from torch import nn
 from reidlib.datasets import PersonImages
 from reidlib.datasets.procedural import render
 from reidlib.evaluators.image_quality import fid
-from reidlib.evaluators.judges import Judges, PoseJudge, camera_style, identity_kept, judge, load_judges, pckh, pose_pck
+from reidlib.evaluators.judges import Judges, PoseJudge, camera_style, identity_kept, judge, load_judges, pose_pck
 from reidlib.tools import train_judges as training
 
 
@@ -74,37 +74,6 @@ def test_pck_by_hand():
         pose_pck(images, wanted[:, :17], judges)
     with pytest.raises(ValueError, match="threshold=0"):
         pose_pck(images, wanted, judges, threshold=0)
-
-
-def test_pckh_by_hand():
-    """A head box of 4x2; joints count within half of it, in x and in y; images without a head do not count."""
-    wanted = torch.zeros(3, 18, 3)
-    wanted[0, [0, 1], :] = torch.tensor([[10.0, 10.0, 1.0], [14.0, 12.0, 1.0]])  # nose and neck
-    wanted[0, [4, 5, 6], :] = torch.tensor([20.0, 20.0, 1.0])
-    wanted[1, [2, 3], :] = 1.0  # no joint of the head
-    wanted[2, [17, 9], :] = 1.0  # one
-    found = wanted[..., :2].clone() + 100 * (wanted[..., 2:] == 0)
-    found[0, 4] += torch.tensor([1.9, 0.9])  # right
-    found[0, 5] += torch.tensor([2.0, 0.0])  # half the box's width: no longer
-    found[0, 6] += torch.tensor([0.0, -1.1])  # more than half its height
-    judges = FoundThere(None, None, None, (1,), places=found)
-    images = torch.zeros(3, 3, 40, 20, dtype=torch.uint8)
-    assert pckh(images, wanted, judges) == 3 / 5
-    assert pckh(images, wanted, judges, threshold=0.6) == 5 / 5
-    assert pckh(images, wanted, judges, threshold=0.1) == 2 / 5
-    for joint in (0, 1, 14, 15, 16, 17):  # each of the head's joints widens the box
-        wider = wanted.clone()
-        wider[0, joint] = torch.tensor([30.0, 20.0, 1.0])
-        places = found.clone()
-        places[0, joint] = torch.tensor([30.0, 20.0])
-        at = FoundThere(None, None, None, (1,), places=places)
-        assert pckh(images, wider, at) == 1.0
-    with pytest.raises(ValueError, match="no image shows two joints of the wanted head"):
-        pckh(images[1:], wanted[1:], judges)
-    with pytest.raises(ValueError, match=r"\[3,18,3\]"):
-        pckh(images, wanted[:2], judges)
-    with pytest.raises(ValueError, match="threshold=0"):
-        pckh(images, wanted, judges, threshold=0)
 
 
 def test_a_peaked_map_is_a_joint_in_pixels_of_the_image():
@@ -252,7 +221,7 @@ def test_judges_are_trained_stored_and_loaded(people, tmp_path):
     state = torch.random.get_rng_state()
     judges = training.train_judges(people, dataset="toy", images_seen=seen, device="cpu", progress=False)
     assert torch.equal(torch.random.get_rng_state(), state)
-    stored = training.save_judges(judges, tmp_path, {"others": people}, command="none", renderer_version=2)
+    stored = training.save_judges(judges, tmp_path, {"others": people}, seconds=100, command="none", renderer_version=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "judges-camera.safetensors", "judges-identity.safetensors", "judges-pose.safetensors", "judges.results.json",
     ]  # fmt: skip
@@ -270,16 +239,15 @@ def test_judges_are_trained_stored_and_loaded(people, tmp_path):
     few = people.select(pids=people.pids.unique()[:3])
     for version in (7, 8):
         again = training.measure_again(tmp_path, {"few": few}, renderer_version=version)
-    assert (
-        again.accuracy["pose_pck@0.1 (few)"] == pose_pck(few.images, few.keypoints, loaded) and len(again.accuracy) == 6
-    )
+    assert again.accuracy["pose_pck@0.1 (few)"] == pose_pck(few.images, few.keypoints, loaded)
+    assert len(again.accuracy) == len(training.RULES)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == weights
     measured = json.loads((tmp_path / "judges.results.json").read_text())
     assert measured["parameters"]["renderer_version"] == 8 and measured["parameters"]["command"] == "none"
     assert measured["parameters"]["trained"] == {
         "commit": results["commit"], "finished": results["finished"], "renderer_version": 2,
     }  # fmt: skip
-    assert measured["seconds"] == pytest.approx(results["seconds"], abs=0.1)
+    assert 100 <= results["seconds"] <= measured["seconds"] < 130, "of the training; writing takes no time"
     (tmp_path / "judges-pose.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"judges-pose\.safetensors missing; `reidlib judges` makes"):
         load_judges(tmp_path, dataset="toy")

@@ -24,6 +24,12 @@ LIP_LABELS = (
     "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants",
     "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
 )  # fmt: skip
+# RGB of each class in colour pictures of LIP; `write_parsing` and other tools have the palette `lip_palette` instead
+LIP_COLOURS = (
+    (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51), (255, 85, 0), (0, 0, 85), (0, 119, 221),
+    (85, 85, 0), (0, 85, 85), (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255), (51, 170, 221), (0, 255, 255),
+    (85, 255, 170), (170, 255, 85), (255, 255, 0), (255, 170, 0),
+)  # fmt: skip
 # endings of the folders that hold annotations, not photographs
 BESIDE = {"openpose": "_keypoints", "masks": "_seg", "parsing": "_parsing"}
 OPENPOSE_ENDING = "_keypoints.json"
@@ -169,16 +175,30 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
 
 
 def read_parsing(path: str | os.PathLike) -> np.ndarray:
-    """Read LIP labels uint8 [H,W] from a PNG that stores them as palette indices or as grey values.
+    """Read LIP labels uint8 [H,W] from a PNG: palette indices or grey values are labels, colours those of LIP.
+
+    Parsers write other palettes, so the index in the file counts and not its colour; colour pictures have none, and
+    must be in `LIP_COLOURS`.
 
     Raises:
-        ValueError: if the picture has colour channels or a label above 19.
+        ValueError: another kind of picture, a label above 19, or a colour that no class has.
     """
     with open_picture(path) as picture:
-        if picture.mode not in ("P", "L"):
-            raise ValueError(f"{path}: parsing must be a palette or grey PNG of labels, got mode {picture.mode}")
-        labels = np.asarray(upright(picture))
+        if picture.mode not in ("P", "L", "RGB"):
+            raise ValueError(f"{path}: parsing must be a palette, grey or RGB PNG of labels, got mode {picture.mode}")
+        pixels = np.asarray(upright(picture))
+    labels = _labels_of_colours(pixels, path) if pixels.ndim == 3 else pixels
     check_labels(labels, f"{path}: ")
+    return labels
+
+
+def _labels_of_colours(pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    codes, known = (np.asarray(x, np.int64) @ (65536, 256, 1) for x in (pixels, LIP_COLOURS))
+    order = known.argsort()
+    places = np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)
+    labels = order[places].astype(np.uint8)
+    if len(wrong := pixels[known[labels] != codes]):
+        raise ValueError(f"{path}: the colour {tuple(wrong[0].tolist())} is that of no LIP class, see LIP_COLOURS")
     return labels
 
 

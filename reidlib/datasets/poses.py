@@ -5,6 +5,7 @@ Key points are float32 [B,18,3], (x, y, visible), in pixels with whole coordinat
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 JOINT_NAMES = (
@@ -18,6 +19,8 @@ LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
     (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
+# what a mask from key points fills beside the limbs: neck to ears, hip to hip, hip to shoulder, ear to ear
+TRUNK = ((1, 16), (1, 17), (8, 11), (2, 8), (5, 11), (16, 17))
 # RGB as pose pictures show them (the demo's triples are BGR); limb l has colour l
 PALETTE = (
     (0, 0, 255), (0, 85, 255), (0, 170, 255), (0, 255, 255), (0, 255, 170), (0, 255, 85), (0, 255, 0), (85, 255, 0),
@@ -137,6 +140,47 @@ def skeleton_images(keypoints: Tensor, image_size: tuple[int, int], *, radius: f
         inside = (u / half[:, None, None]) ** 2 + (v / radius) ** 2 <= 1
         canvas = paint(inside & (found[:, a] & found[:, b])[:, None, None], palette[limb], 0.5)
     return canvas.round().to(torch.uint8)
+
+
+def limb_masks(keypoints: Tensor, image_size: tuple[int, int], *, radius: float | None = None) -> Tensor:
+    """Return person masks made from key points: discs, rectangles along limbs and trunk, small gaps closed.
+
+    Those of mask-LPIPS in Ren et al., "Deep Image Spatial Transformation for Person Image Generation", 2020. Clothes
+    that stand off the body (a skirt, a bag) lie outside.
+
+    Args:
+        keypoints: float32 [B,18,3] in pixels of `image_size`.
+        image_size: (height, width).
+        radius: of discs, and half the width of rectangles, in pixels; default 4 at height 128, in proportion at other
+            heights. The square that closes gaps has an odd side near it plus 1 (5 at 4).
+
+    Returns:
+        uint8 [B,H,W] of 0 and 255.
+
+    >>> points = torch.full((1, 18, 3), -1.0); points[..., 2] = 0
+    >>> points[0, 8], points[0, 9] = torch.tensor([16.0, 20.0, 1.0]), torch.tensor([16.0, 40.0, 1.0])
+    >>> (limb_masks(points, (64, 32))[0, 30] == 255).nonzero().flatten().tolist()
+    [14, 15, 16, 17, 18]
+    """
+    _check(keypoints)
+    height, width = image_size
+    radius = 4 * height / 128 if radius is None else radius
+    y = torch.arange(height, device=keypoints.device, dtype=torch.float32)[:, None]
+    x = torch.arange(width, device=keypoints.device, dtype=torch.float32)[None, :]
+    found = visible(keypoints)[..., None, None]  # [B,18,1,1]
+    px, py = (keypoints[..., i, None, None] for i in (0, 1))
+    inside = torch.zeros(len(keypoints), height, width, dtype=torch.bool, device=keypoints.device)
+    for joint in range(len(JOINT_NAMES)):
+        inside |= ((x - px[:, joint]) ** 2 + (y - py[:, joint]) ** 2 <= radius**2) & found[:, joint]
+    for a, b in (*LIMBS, *TRUNK):
+        dx, dy = px[:, b] - px[:, a], py[:, b] - py[:, a]
+        length = (dx**2 + dy**2).sqrt()  # [B,1,1]; joints in one place have no rectangle: 0 / 0 is in no range
+        along = ((x - px[:, a]) * dx + (y - py[:, a]) * dy) / length
+        across = ((x - px[:, a]) * dy - (y - py[:, a]) * dx) / length
+        inside |= (along >= 0) & (along <= length) & (across.abs() <= radius) & found[:, a] & found[:, b]
+    half = round(radius / 2)
+    grown = F.max_pool2d(inside[:, None].float(), 2 * half + 1, 1, half)
+    return (-255 * F.max_pool2d(-grown, 2 * half + 1, 1, half))[:, 0].to(torch.uint8)
 
 
 def _check(keypoints: Tensor) -> None:

@@ -217,16 +217,48 @@ def pose_pck(images: Tensor, keypoints: Tensor, judges: Judges, threshold: float
     Raises:
         ValueError: shapes that do not fit, no visible joint, or a threshold that is not positive.
     """
-    if keypoints.shape != (len(images), 18, 3):
-        raise ValueError(f"keypoints must be [{len(images)},18,3] for {len(images)} images: {list(keypoints.shape)}")
-    if not threshold > 0:
-        raise ValueError(f"threshold={threshold}: a share of the image's height above 0 is accepted")
+    _check_keypoints(images, keypoints, threshold)
     keypoints = keypoints.cpu()
     wanted = keypoints[..., 2] > 0  # [B, 18]
     if not wanted.any():
         raise ValueError("no joint is visible in any of the key points, so there is no pose to judge")
     apart = (judges.keypoints(images) - keypoints[..., :2]).norm(dim=2)  # [B, 18]
     return (apart[wanted] <= threshold * images.shape[2]).double().mean().item()
+
+
+HEAD = (0, 1, 14, 15, 16, 17)  # nose, neck, eyes and ears
+
+
+def pckh(images: Tensor, keypoints: Tensor, judges: Judges, threshold: float = 0.5) -> float:
+    r"""Return the share of wanted joints that the pose judge finds where they should be, measured by the head (PCKh).
+
+    $$|\hat x - x| < t\, w_{head} \quad\text{and}\quad |\hat y - y| < t\, h_{head}$$
+
+    with the box around the wanted nose, neck, eyes and ears that are visible. Images that show fewer than two of them
+    are left out. The share is of the visible joints of all other images; in [0, 1], higher is better. As in Zhu et al.,
+    "Progressive Pose Attention Transfer for Person Image Generation", CVPR 2019.
+
+    Args:
+        images: uint8 [B, 3, H, W].
+        keypoints: float32 [B, 18, 3], where the joints should be, in pixels of these images.
+        judges: see `load_judges`.
+        threshold: t.
+
+    Raises:
+        ValueError: shapes that do not fit, a threshold that is not positive, or no image with two joints of the head.
+    """
+    _check_keypoints(images, keypoints, threshold)
+    keypoints = keypoints.cpu()
+    head = keypoints[:, HEAD]
+    seen = head[..., 2:] > 0  # [B,6,1]
+    low = head[..., :2].masked_fill(~seen, torch.inf).amin(1)
+    box = head[..., :2].masked_fill(~seen, -torch.inf).amax(1) - low  # [B,2]
+    counted = seen.sum((1, 2)) >= 2
+    if not counted.any():
+        raise ValueError("no image shows two joints of the wanted head, so there is nothing to measure by")
+    apart = (judges.keypoints(images) - keypoints[..., :2]).abs()[counted]  # [b,18,2]
+    right = (apart < threshold * box[counted][:, None]).all(2)
+    return right[keypoints[counted][..., 2] > 0].double().mean().item()
 
 
 class IdentityKept(NamedTuple):
@@ -349,6 +381,13 @@ def judge(
     if not found:
         raise ValueError("nothing to judge by: give keypoints, pids with a gallery, or camids")
     return found
+
+
+def _check_keypoints(images: Tensor, keypoints: Tensor, threshold: float) -> None:
+    if keypoints.shape != (len(images), 18, 3):
+        raise ValueError(f"keypoints must be [{len(images)},18,3] for {len(images)} images: {list(keypoints.shape)}")
+    if not threshold > 0:
+        raise ValueError(f"threshold={threshold}: a share above 0 is accepted")
 
 
 def _convolution(ins: int, outs: int, stride: int = 1) -> nn.Sequential:

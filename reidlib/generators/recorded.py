@@ -19,7 +19,7 @@ from reidlib.files import resolve
 from reidlib.networks import load_state, read_facts, read_weights, save_weights
 
 FOLDER = "notebooks/weights"
-MODULES = {"PNGAN": "pn_gan", "CameraTransfer": "camera_transfer"}  # class: its file
+MODULES = {"PNGAN": "pn_gan", "CameraTransfer": "camera_transfer", "SAN": "semantic_attention"}  # class: its file
 NOT_DRAWING = ("D", "_")  # beginnings of the parts that `generate` does without: discriminators
 
 

@@ -55,7 +55,7 @@ PRESETS = {
 }
 # what the printed form of the other switches is
 PLAIN = dict(
-    guide="VGG", use_mask=True, mask_image=False, mask_sign=1, transfer="semantic", sem_operand="convolved",
+    features="VGG", use_mask=True, mask_image=False, mask_sign=1, transfer="semantic", sem_operand="convolved",
     conditional=True, fake_cond="source", score="map", decay="after",
 )  # fmt: skip
 
@@ -226,7 +226,7 @@ class SAN(nn.Module):
         foreground_weight: see `blocks.foreground_l1`; 1 as published.
 
     Attributes:
-        settings: every choice above, as a dictionary for the records.
+        settings: every choice above, as a dictionary for the records; "features" names the guide.
         deviations: those that are not the published ones or this library's reading of them.
 
     Raises:
@@ -281,7 +281,7 @@ class SAN(nn.Module):
             check_choice(name, chosen[name], accepted)
         if not use_perceptual:
             chosen["gamma"], guide = 0.0, None
-        self.settings = chosen | {"guide": None if guide is None else type(guide).__name__}
+        self.settings = chosen | {"features": None if guide is None else type(guide).__name__}
         self.deviations = blocks.deviations(self.settings, paper | PLAIN)
         self._guide = None if guide is None else Frozen(guide)  # no part of the state
         options = {name: chosen[name] for name in ("width", "n_blocks", "mask_sign", "transfer", "sem_operand")}

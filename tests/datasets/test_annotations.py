@@ -102,9 +102,18 @@ def test_parsing_there_and_back(tmp_path):
     Image.fromarray(labels + 1).save(tmp_path / "twenty.png")
     with pytest.raises(ValueError, match="from 0 to 19, got 20"):
         a.read_parsing(tmp_path / "twenty.png")
-    Image.new("RGB", (4, 8)).save(tmp_path / "rgb.png")
-    with pytest.raises(ValueError, match="mode RGB"):
-        a.read_parsing(tmp_path / "rgb.png")
+    coloured = np.array(a.LIP_COLOURS, np.uint8)[labels]
+    Image.fromarray(coloured).save(tmp_path / "rgb.png")
+    assert np.array_equal(a.read_parsing(tmp_path / "rgb.png"), labels)
+    assert len(set(a.LIP_COLOURS)) == 20 and (a.LIP_COLOURS[5], a.LIP_COLOURS[13]) == ((255, 85, 0), (0, 0, 255))
+    for colour in ((0, 128, 1), (255, 255, 255), (0, 0, 1)):
+        coloured[3, 1] = colour
+        Image.fromarray(coloured).save(tmp_path / "rgb.png")
+        with pytest.raises(ValueError, match=rf"the colour \({', '.join(map(str, colour))}\) is that of no LIP class"):
+            a.read_parsing(tmp_path / "rgb.png")
+    Image.fromarray(coloured).convert("RGBA").save(tmp_path / "rgba.png")
+    with pytest.raises(ValueError, match="mode RGBA"):
+        a.read_parsing(tmp_path / "rgba.png")
 
 
 @pytest.mark.parametrize("write", [a.write_mask, a.write_parsing])

@@ -1,5 +1,7 @@
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -177,3 +179,54 @@ def test_the_smallest_disc_is_one_pixel_and_a_limb_without_length_is_no_longer_t
     both = P.skeleton_images(points(j1=(30, 100), j2=(30, 100)), (256, 128))[0]
     blended = (both != only_disc).any(0)  # the limb is half a pixel long: a column of the disc
     assert blended.any() and blended.nonzero()[:, 1].unique().tolist() == [30]
+
+
+def test_limb_masks_against_a_slow_loop():
+    """Every limb of the sheet, as rectangle and discs in plain Python, closed by scikit-image."""
+    from skimage.morphology import closing
+
+    names = {name: j for j, name in enumerate(P.JOINT_NAMES)}
+    chains = [
+        ("neck", "R-shoulder", "R-elbow", "R-wrist"), ("neck", "L-shoulder", "L-elbow", "L-wrist"),
+        ("neck", "R-hip", "R-knee", "R-ankle"), ("neck", "L-hip", "L-knee", "L-ankle"),
+        ("neck", "nose"), ("nose", "R-eye", "R-ear"), ("nose", "L-eye", "L-ear"), ("neck", "R-ear"), ("neck", "L-ear"),
+        ("R-hip", "L-hip"), ("R-hip", "R-shoulder"), ("L-hip", "L-shoulder"), ("R-ear", "L-ear"),
+    ]  # fmt: skip
+    limbs = {(names[a], names[b]) for chain in chains for a, b in pairwise(chain)}
+    assert {frozenset(limb) for limb in (*P.LIMBS, *P.TRUNK)} == {frozenset(limb) for limb in limbs}
+    keypoints = torch.rand(2, 18, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([30.0, 60.0, 0.0])
+    keypoints[..., 2] = 1
+    keypoints[0, 5:] = torch.tensor(P.MISSING)  # the right arm and a head without eyes
+    keypoints[1, 3] = torch.tensor(P.MISSING)
+    for size, radius, side in (((128, 64), 4.0, 5), ((64, 32), 2.0, 3)):
+        scaled = keypoints * torch.tensor([size[1] / 32, size[0] / 64, 1.0])
+        scaled = P.clear_missing(scaled, P.visible(keypoints))
+        for person, found in zip(scaled.tolist(), P.limb_masks(scaled, size), strict=True):
+            mask = torch.zeros(size, dtype=torch.uint8)
+            there = [j for j in range(18) if person[j][2]]
+            for row in range(size[0]):
+                for column in range(size[1]):
+                    inside = any(math.dist((column, row), person[j][:2]) <= radius for j in there)
+                    for a, b in limbs:
+                        if inside or a not in there or b not in there:
+                            continue
+                        (ax, ay, _), (bx, by, _) = person[a], person[b]
+                        length = math.dist((ax, ay), (bx, by))
+                        along = ((column - ax) * (bx - ax) + (row - ay) * (by - ay)) / length
+                        across = ((column - ax) * (by - ay) - (row - ay) * (bx - ax)) / length
+                        inside = 0 <= along <= length and abs(across) <= radius
+                    mask[row, column] = 255 * inside
+            closed = closing(mask.numpy(), np.ones((side, side), np.uint8))
+            assert (torch.from_numpy(closed) != found).sum() <= 2 and set(found.unique().tolist()) == {0, 255}
+            assert (found != mask).any()  # the closing fills something
+    nobody = torch.tensor(P.MISSING).expand(1, 18, 3)
+    assert not P.limb_masks(nobody, (64, 32)).any()
+    wide = P.limb_masks(points(j4=(10, 20)), (64, 32), radius=5.0)
+    assert (wide > 0).sum() == 81  # pixels of a disc of radius 5
+
+
+def test_limb_masks_of_joints_in_one_place_and_at_the_border():
+    same = P.limb_masks(points(j2=(10, 20), j3=(10, 20)), (64, 32))
+    assert torch.equal(same, P.limb_masks(points(j3=(10, 20)), (64, 32)))
+    corner = P.limb_masks(points(j4=(0, 0)), (64, 32))[0] > 0
+    assert corner[0, 0] and corner[0, 2] and not corner[0, 3]  # closing takes nothing from the border

@@ -14,6 +14,7 @@ from reidlib.datasets.parsing import one_hot
 from reidlib.datasets.sampling import Batches, pair_batches
 from reidlib.generators import semantic_attention as san
 from reidlib.generators.blocks import ResidualDiscriminator
+from reidlib.generators.recorded import load_generator, save_generator
 from reidlib.generators.semantic_attention import (
     SAN,
     SemanticAttentionBlock,
@@ -326,7 +327,7 @@ def test_9_the_perceptual_loss_of_half_a_unit(p, wanted):
 def test_9_and_the_guide_is_frozen_and_no_part_of_the_state():
     guide = SmallResNet(4)
     method = smoke(guide=guide, use_perceptual=True)
-    assert method.state_dict().keys() == smoke().state_dict().keys() and method.settings["guide"] == "SmallResNet"
+    assert method.state_dict().keys() == smoke().state_dict().keys() and method.settings["features"] == "SmallResNet"
     kept = method._guide.on(torch.device("cpu"))
     assert not kept.training and not any(p.requires_grad for p in kept.parameters()) and guide.training
     with pytest.raises(ValueError, match="needs guide="):
@@ -441,12 +442,24 @@ def test_a_full_step_at_the_papers_sizes():
         assert moved == pytest.approx(2e-4, rel=1e-2)  # Adam's first step
 
 
+def test_a_recorded_one_draws_the_same_without_the_guide(tmp_path):
+    method, batch = smoke(guide=SmallResNet(4), use_perceptual=True), people([1, 1]).batch([0, 1])
+    fit(method, lambda step: one_batch(4), 2, device="cpu", precision="fp32", progress=False)
+    save_generator(method, tmp_path / "mine.safetensors")
+    again, facts = load_generator("mine", folder=tmp_path)
+    for tensor in method.state_dict().values():  # as stored: rounded to half precision
+        tensor.copy_(tensor.half().float())
+    images, maps = batch["images"].float() / 127.5 - 1, method.condition(batch, batch)
+    assert torch.equal(again.generate(images, maps), method.generate(images, maps))
+    assert facts["settings"]["features"] == "SmallResNet" and again.settings["features"] is None
+
+
 def test_settings_say_what_is_not_as_published():
     with torch.device("meta"):
         paper = SAN(preset="paper", guide=None)
-    assert paper.deviations == {"guide": None}  # no VGG was given
+    assert paper.deviations == {"features": None}  # no VGG was given
     course = SAN(preset="course", guide=SmallResNet(4), mask_image=True)
-    changed = {"guide", "layer", "relative", "foreground_weight", "image_size", "width", "mask_image"}
+    changed = {"features", "layer", "relative", "foreground_weight", "image_size", "width", "mask_image"}
     assert changed <= set(course.deviations)
     assert "alpha" not in course.deviations and course.settings["dataset"] == "market1501"
     assert smoke().deviations["gamma"] == 0

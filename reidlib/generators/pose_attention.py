@@ -1,0 +1,612 @@
+r"""Pose-driven attention-guided generation, trained with or for a re-ID network under the quartet loss.
+
+Khatun, Denman, Sridharan and Fookes. A condition image $I_c$ with its pose $P_c$ and a target pose $P_t$ go in, the
+person in the target pose comes out; $I_t$ is the true image. $N$ PAAN blocks weigh the appearance by the condition
+pose, eq. 1-2, and $N$ PAGN blocks build the picture up from the target pose, eq. 3-6:
+
+$$A_k = \sigma(f_k^P), \qquad f_k^I = A_k \otimes \text{conv}(f_{k-1}^I) + f_{k-1}^I$$
+$$x_j = \text{AdaIN}(a_j, f_N^I), \qquad f_j^g = x_j + a_j, \qquad A_j = \sigma(\text{conv}(x_j)), \qquad
+  I_j^g = \text{deconv}(I_{j-1}^g \,\|\, A_j \otimes x_j)$$
+
+with $a_j$ a transposed convolution of $f_{j-1}^g \,\|\, P_t$. The full objective, eq. 14, with the re-ID network $E$:
+
+$$\lambda_{GAN}(L_I + L_P) + \lambda_R \lVert I_g - I_t \rVert_1 + \lambda_S \lVert E(I_c) - E(I_g) \rVert_1
+  + \lambda_q L_\text{quartet} + \lambda_{id} L_{id}$$
+
+The paper's layer tables are figures that its text does not repeat: channels, padding and the halvings inside PAAN are
+those of the relatives that it builds on (PATN; PoseStylizer, "pyramid"), and each other reading is an option.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidlib.checks import check_choice
+from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.poses import JOINT_NAMES, has_torso, heat_maps, visible
+from reidlib.datasets.sampling import PAIRS, same_identity_pairs, seeded
+from reidlib.generators import blocks
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.losses.identity import cross_entropy
+from reidlib.losses.metric import draw_quartets, quartet_loss
+from reidlib.losses.perceptual import perceptual_loss
+from reidlib.networks import Frozen, evaluating, normal_init, signed_to_imagenet
+
+JOINTS = len(JOINT_NAMES)
+ARRANGEMENTS = ("pyramid", "isotropic")
+ADAIN = ("pose_style", "appearance_modulates")
+FIRST = ("pose", "appearance")
+PADDINGS = {"reflect": "reflect", "zero": "zeros"}
+SCORES = (*blocks.SCORES, "patchgan")
+FEATURES = ("pooled", "embedding")
+MODES = ("joint", "staged")
+PAIRS_PER_EPOCH = 4000  # of the relatives, drawn anew each epoch
+_COURSE = dict(image_size=(64, 32), encoder_size=(64, 32), lr=1e-3, foreground_weight=4.0)
+PRESETS = {
+    "smoke": _COURSE | dict(width=8, n_blocks=3, discriminator_width=8, steps=30),
+    "course": _COURSE | dict(width=16, n_blocks=4, discriminator_width=16, steps=1000),
+    "paper": dict(image_size=(128, 64), encoder_size=(256, 128), width=64, n_blocks=4, discriminator_width=64, lr=2e-4,
+                  foreground_weight=1.0, steps=800 * PAIRS_PER_EPOCH // 32),
+}  # fmt: skip
+PAPER = PRESETS["paper"] | dict(
+    paan="pyramid", adain="pose_style", f0="pose", mask_relu=False, pad="reflect", score="map", pool_size=0,
+    use_appearance_discriminator=True, use_pose_discriminator=True, lambda_gan=5.0, lambda_reconstruction=10.0,
+    lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, lambda_guide=0.0, mode="joint", train_E_on_LS=False,
+    semantic_feature="pooled", embedding=128, quartet={}, normalise=True, epochs=800, lr_E=2e-4,
+)  # fmt: skip
+
+
+def convolution(ins: int, outs: int, kernel: int = 3, stride: int = 1, *, pad: str = "zeros", slope: float = 0.0):
+    """Return a convolution that keeps the size (or halves it), batch normalisation and ReLU (or a leaky one)."""
+    conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=False, padding_mode=pad)
+    return nn.Sequential(conv, nn.BatchNorm2d(outs), nn.LeakyReLU(slope) if slope else nn.ReLU())
+
+
+class PAANBlock(nn.Module):
+    r"""A pose appearance attention block: $f_k^I = A_k \otimes v_k + u_k$, $A_k = \sigma(f_k^P)$.
+
+    $u_k$ is the strided map and $v_k$ a convolution of it; where the block keeps the size, the residual is $f_{k-1}^I$
+    as printed. $f_k^P$ is a raw convolution.
+
+    Args:
+        ins, outs: channels of both streams.
+        halve: the size ("pyramid").
+        pad: of the convolutions that keep it: "reflect" or "zeros".
+        mask_relu: with batch normalisation and ReLU before the sigmoid, as the prose has it.
+    """
+
+    def __init__(self, ins: int, outs: int, *, halve: bool, pad: str = "reflect", mask_relu: bool = False) -> None:
+        super().__init__()
+        self.halve = halve
+        first = dict(stride=2) if halve else dict(pad=pad)
+        self.appearance_in, self.pose_in = (convolution(ins, outs, **first) for _ in range(2))
+        self.appearance_out = convolution(outs, outs, pad=pad)
+        raw = nn.Conv2d(outs, outs, 3, padding=1, padding_mode=pad)  # a ReLU before it leaves no mask below one half
+        self.pose_out = convolution(outs, outs, pad=pad) if mask_relu else raw
+        self.mask = nn.Sigmoid()
+
+    def forward(self, appearance: Tensor, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return $f_k^I$, $f_k^P$ and the mask $A_k$."""
+        strided = self.appearance_in(appearance)
+        pose = self.pose_out(self.pose_in(pose))
+        mask = self.mask(pose)
+        return mask * self.appearance_out(strided) + (strided if self.halve else appearance), pose, mask
+
+
+class PAGNBlock(nn.Module):
+    r"""A pose appearance generation block, eq. 3-6; the picture runs one octave ahead of the features.
+
+    Args:
+        ins: channels of $f_{j-1}^g \,\|\, P_t$.
+        code: channels of $f_N^I$.
+        outs: channels of $a_j$, $x_j$ and $f_j^g$.
+        picture: layers that make $I_j^g$ of $I_{j-1}^g \,\|\, A_j \otimes x_j$.
+        double: the size of $f_{j-1}^g$.
+        adain: "pose_style": $a_j$'s statistics are the style of the appearance, as printed. "appearance_modulates":
+            $\text{IN}(\text{LeakyReLU}(a_j))(\gamma + 1) + \beta$ with maps of the appearance (PoseStylizer).
+        mask_relu: with a ReLU before the sigmoid, as the prose has it.
+    """
+
+    def __init__(
+        self, ins: int, code: int, outs: int, picture: nn.Module, *, double: bool, adain: str, mask_relu: bool
+    ) -> None:
+        super().__init__()
+        self.modulates = adain == "appearance_modulates"
+        kept = dict(padding=1, padding_mode="reflect")
+        self.pose = nn.ConvTranspose2d(ins, outs, 4, 2, 1) if double else nn.Conv2d(ins, outs, 3, **kept)
+        self.appearance = nn.Conv2d(code, outs * (1 + self.modulates), 1, bias=self.modulates)
+        self.attention = nn.Sequential(nn.Conv2d(outs, outs, 3, padding=1, bias=False), nn.BatchNorm2d(outs))
+        self.mask = nn.Sequential(nn.ReLU(), nn.Sigmoid()) if mask_relu else nn.Sigmoid()
+        self.picture = picture
+
+    def forward(
+        self, features: Tensor | None, picture: Tensor | None, code: Tensor, pose: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return $f_j^g$, $I_j^g$ and the mask $A_j$; the first block has no `picture`, and no `features` either.
+
+        `pose` are the target's maps at the size of `features`.
+        """
+        a = self.pose(pose if features is None else torch.cat([features, pose], dim=1))
+        b = self.appearance(code)
+        if self.modulates:
+            scale, shift = F.interpolate(b, a.shape[-2:]).chunk(2, dim=1)
+            x = blocks.adain(F.leaky_relu(a, 0.2), 1 + scale, shift)
+        else:  # nearest neighbours change no statistics, so resizing comes last
+            x = F.interpolate(blocks.adain(b, *blocks.style_statistics(a)), a.shape[-2:])
+        mask = self.mask(self.attention(x))
+        shown = mask * x
+        return x + a, self.picture(shown if picture is None else torch.cat([picture, shown], dim=1)), mask
+
+
+class PAAN(nn.Module):
+    """The pose appearance attention network: the encoders E_A and E_P, and N blocks.
+
+    Args:
+        channels: c_0 ... c_N.
+        width: of the encoders' first layer.
+        halve: in every block, from full size ("pyramid"), else twice in the encoders.
+        pad, mask_relu: see `PAANBlock`.
+    """
+
+    def __init__(self, channels: list[int], width: int, *, halve: bool, pad: str, mask_relu: bool) -> None:
+        super().__init__()
+
+        def encoder(ins: int) -> nn.Module:
+            first = convolution(ins, width, 7, pad=PADDINGS["reflect"])
+            if halve:
+                return nn.Sequential(first, convolution(width, width))
+            return nn.Sequential(first, *(convolution(c, 2 * c, stride=2) for c in (width, 2 * width)))
+
+        self.E_A, self.E_P = encoder(3), encoder(JOINTS)
+        options = dict(halve=halve, pad=pad, mask_relu=mask_relu)
+        self.blocks = nn.ModuleList(PAANBlock(ins, outs, **options) for ins, outs in pairwise(channels))
+
+    def forward(self, images: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return $f_N^I$, $f_N^P$ (which nothing consumes) and the masks of all blocks."""
+        appearance, pose, masks = self.E_A(images), self.E_P(poses), []
+        for block in self.blocks:
+            appearance, pose, mask = block(appearance, pose)
+            masks.append(mask)
+        return appearance, pose, masks
+
+
+class Generated(NamedTuple):
+    """Images [B,3,H,W] in [-1, 1], and the attention masks of the PAAN and PAGN blocks, each [B,C,h,w] in (0, 1)."""
+
+    images: Tensor
+    paan: list[Tensor]
+    pagn: list[Tensor]
+
+
+class Generator(nn.Module):
+    """PAAN, PAGN and the output head.
+
+    Args:
+        width: C, channels at full size; 64 as published, at most 8 C anywhere.
+        n_blocks: N, the same in both networks; 4 as published.
+        paan: "pyramid": every PAAN block halves and every PAGN block doubles the size. "isotropic": the encoders halve
+            twice, the blocks keep the size, and the last two PAGN blocks double it (N >= 2).
+        adain, mask_relu: see the blocks.
+        f0: what the first PAGN block starts from: the target "pose" alone, or with the "appearance" $f_N^I$.
+        pad: "reflect", or "zero", which lets the smallest map be one pixel wide.
+
+    Raises:
+        ValueError: for names that are not known, and fewer blocks than there must be.
+
+    >>> poses = torch.zeros(2, 18, 64, 32)
+    >>> made = Generator(width=8)(torch.zeros(2, 3, 64, 32), poses, poses)
+    >>> made.images.shape, made.paan[-1].shape, made.pagn[0].shape
+    (torch.Size([2, 3, 64, 32]), torch.Size([2, 64, 4, 2]), torch.Size([2, 64, 8, 4]))
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        n_blocks: int = 4,
+        paan: str = "pyramid",
+        adain: str = "pose_style",
+        f0: str = "pose",
+        mask_relu: bool = False,
+        pad: str = "reflect",
+    ) -> None:
+        super().__init__()
+        for name, value, known in (("paan", paan, ARRANGEMENTS), ("adain", adain, ADAIN), ("f0", f0, FIRST),
+                                   ("pad", pad, PADDINGS)):  # fmt: skip
+            check_choice(name, value, known)
+        pyramid, n = paan == "pyramid", n_blocks
+        if n < (1 if pyramid else 2):
+            raise ValueError(f"n_blocks >= {1 if pyramid else 2} is accepted for paan={paan!r}, got n_blocks={n}")
+        self.n_blocks, self.pad, self.f0 = n, pad, f0
+        self.halvings = n if pyramid else 2
+        channels = [min(width * 2**k, 8 * width) for k in range(n + 1)] if pyramid else [4 * width] * (n + 1)
+        self.paan = PAAN(channels, width, halve=pyramid, pad=PADDINGS[pad], mask_relu=mask_relu)
+        doubles = [pyramid or j >= n - 2 for j in range(n)]
+        outs = [min(width * 2 ** sum(doubles[j + 1 :]), 8 * width) for j in range(n)]
+        features = [channels[-1] if f0 == "appearance" else 0, *outs]  # channels that each block gets
+        pictures = [0, *outs]
+        made = [_picture(pictures[j] + outs[j], outs[j], doubles[j + 1 :]) for j in range(n)]
+        options = dict(adain=adain, mask_relu=mask_relu)
+        self.pagn = nn.ModuleList(
+            PAGNBlock(features[j] + JOINTS, channels[-1], outs[j], made[j], double=doubles[j], **options)
+            for j in range(n)
+        )
+        head = nn.Conv2d(2 * width, 3, 7, padding=3, padding_mode="reflect")
+        self.head = nn.Sequential(head, nn.Tanh())
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError where (height, width) cannot be halved as often as the blocks do."""
+        factor, least = 2**self.halvings, 2 if self.pad == "reflect" else 1
+        got = f"{self.n_blocks} blocks halve images {self.halvings} times, got {'x'.join(map(str, image_size))}"
+        if any(side % factor for side in image_size):
+            raise ValueError(f"{got}: height and width must be multiples of {factor}")
+        if min(image_size) < least * factor:
+            raise ValueError(
+                f"{got}: the smallest map must be {least} pixels wide (pad={self.pad!r}), so take fewer blocks or "
+                f"images of {least * factor} pixels and more each way"
+            )
+
+    def forward(self, images: Tensor, source_poses: Tensor, target_poses: Tensor) -> Generated:
+        """Generate from images [B,3,H,W] in [-1, 1] and two poses [B,18,H,W] in [0, 1]."""
+        self.check_size(images.shape[-2:])
+        code, _, masks = self.paan(images, source_poses)
+        features, picture, generating = code if self.f0 == "appearance" else None, None, []
+        size = code.shape[-2:]
+        for block in self.pagn:
+            pose = F.interpolate(target_poses, size, mode="bilinear")
+            features, picture, mask = block(features, picture, code, pose)
+            size = features.shape[-2:]
+            generating.append(mask)
+        return Generated(self.head(torch.cat([picture, features], dim=1)), masks, generating)
+
+
+def _picture(ins: int, outs: int, doubles: list[bool]) -> nn.Module:
+    """Return the picture's layer, which brings it to the size of the next block; the last one keeps full size."""
+    if doubles and doubles[0]:
+        deconvolution = nn.ConvTranspose2d(ins, outs, 4, 2, 1, bias=False)
+        return nn.Sequential(deconvolution, nn.BatchNorm2d(outs), nn.LeakyReLU(0.2))
+    return convolution(ins, outs, 3 if doubles else 7, pad="reflect", slope=0.2)
+
+
+class PoseAttention(nn.Module):
+    r"""The generator, its two discriminators and the re-ID network, and how they are trained.
+
+    The generator steps first, in the non-saturating form, then in "joint" mode the re-ID network $E$, then the
+    discriminators, all on the same generated images:
+
+    $$L_G = \lambda_{GAN}\,(-\log D_I(I_c, I_g) - \log D_P(P_t, I_g)) + \lambda_R L_R + \lambda_S L_S, \qquad
+    L_E = \lambda_q L_\text{quartet} + \lambda_{id} L_{id}$$
+    $$L_{D} = -\tfrac12 \big(\log D(\cdot, I_t) + \log (1 - D(\cdot, I_g))\big)$$
+
+    $E$ learns from $I_c$, $I_t$ and the detached $I_g$ under one label, with a quartet for each pair whose anchor is
+    $I_c$. $L_S$ is computed in evaluation mode, $E(I_c)$ detached, and moves the generator alone: $E$ could bring
+    it to 0 by giving every image one feature.
+
+    Args:
+        encoder: E, a re-ID network such as `Embedder(K, heads=[dict(dimensions=128, norm="batch", relu=True,
+            dropout=0.5, feature="layer")])` for K identities; it is copied. With two heads the quartet loss takes the
+            first one's embedding and the identification loss the last one's logits. None leaves out all that needs E.
+        preset: "smoke", "course" or "paper"; sets the arguments that are None.
+        n_blocks, paan, adain, f0, mask_relu, pad, width: see `Generator`.
+        score: of the discriminators: "map" or "features", see `ResidualDiscriminator`; or "patchgan".
+        pool_size: past generated images that each discriminator is shown; 50 in the relatives.
+        discriminator_width: channels of their first layer, 64.
+        use_appearance_discriminator, use_pose_discriminator: without one its term is 0, and the other keeps its weight.
+        lambda_gan, lambda_reconstruction, lambda_semantic, lambda_quartet, lambda_id: weights, 5, 10, 10, 1, 1.
+        mode: "joint"; or "staged": E is trained already, frozen, and no part of the state.
+        train_E_on_LS: E's step minimises $\lambda_S L_S$, too, without the guard (to show the collapse).
+        semantic_feature: what $L_S$ compares: the "pooled" vector or the "embedding".
+        embedding: length of E's embedding.
+        quartet: options of `quartet_loss`.  normalise: embeddings to length 1 before it.
+        image_size: (height, width) it is trained at.  encoder_size: what E's images are resized to (bilinear).
+        steps: length of the training, over which the schedule's `epochs` are spread.
+        lr: of the Adams, with betas (0.5, 0.999); 2e-4.  lr_E: of E's, with (0.9, 0.999); None: lr.
+        foreground_weight: 1 as published; above 1: see `blocks.foreground_l1` (needs masks).
+        guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` times `perceptual_loss`. It
+            is copied, frozen, and no part of the state; train it on the generator's own training identities.
+
+    Attributes:
+        settings: every choice above, as a dictionary for the records.
+        deviations: those that are not the published ones, or our reading where the paper is silent.
+
+    Raises:
+        TypeError: an encoder that is no re-ID network.
+        ValueError: for names that are not known, sizes that the networks cannot take, an embedding of another length.
+
+    >>> method = PoseAttention(preset="smoke")
+    >>> poses = torch.zeros(2, 18, 64, 32)
+    >>> method.generate(torch.zeros(2, 3, 64, 32), {"source": poses, "target": poses}).shape
+    torch.Size([2, 3, 64, 32])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module | None = None,
+        *,
+        preset: str = "course",
+        n_blocks: int | None = None,
+        paan: str = "pyramid",
+        adain: str = "pose_style",
+        f0: str = "pose",
+        mask_relu: bool = False,
+        pad: str = "reflect",
+        width: int | None = None,
+        score: str = "map",
+        pool_size: int = 0,
+        discriminator_width: int | None = None,
+        use_appearance_discriminator: bool = True,
+        use_pose_discriminator: bool = True,
+        lambda_gan: float = 5.0,
+        lambda_reconstruction: float = 10.0,
+        lambda_semantic: float = 10.0,
+        lambda_quartet: float = 1.0,
+        lambda_id: float = 1.0,
+        mode: str = "joint",
+        train_E_on_LS: bool = False,
+        semantic_feature: str = "pooled",
+        embedding: int = 128,
+        quartet: Mapping[str, Any] | None = None,
+        normalise: bool = True,
+        image_size: tuple[int, int] | None = None,
+        encoder_size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        epochs: int = 800,
+        lr: float | None = None,
+        lr_E: float | None = None,
+        foreground_weight: float | None = None,
+        guide: nn.Module | None = None,
+        lambda_guide: float = 8.0,
+    ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
+        chosen.pop("encoder", None)
+        super().__init__()
+        joint = encoder is not None and mode == "joint"
+        unused = [] if joint else ["lambda_quartet", "lambda_id"]
+        unused += ["lambda_semantic"] if encoder is None else []
+        unused += ["lambda_guide"] if guide is None else []
+        self.settings = chosen | dict.fromkeys(unused, 0.0)
+        self.settings |= {"quartet": dict(quartet or {}), "lr_E": chosen["lr"] if lr_E is None else lr_E}
+        self.deviations = blocks.deviations(self.settings, PAPER)
+        self._check(encoder)
+        names = ("width", "n_blocks", "paan", "adain", "f0", "mask_relu", "pad")
+        self.G = Generator(**{name: chosen[name] for name in names})
+        self.G.check_size(chosen["image_size"])
+        self.D_I = self._discriminator(3 + 3) if use_appearance_discriminator else None
+        self.D_P = self._discriminator(JOINTS + 3) if use_pose_discriminator else None
+        self.pool_I, self.pool_P = (
+            blocks.ImagePool(pool_size, chosen["image_size"], channels=c) for c in (6, JOINTS + 3)
+        )
+        self.apply(normal_init)
+        self.E = copy.deepcopy(encoder) if joint else None
+        self._frozen = Frozen(encoder) if encoder is not None and not joint else None  # no part of the state
+        self._guide = None if guide is None else Frozen(guide)
+
+    def _check(self, encoder: nn.Module | None) -> None:
+        for name, known in (("score", SCORES), ("mode", MODES), ("semantic_feature", FEATURES)):
+            check_choice(name, self.settings[name], known)
+        quartet_loss(*torch.zeros(4, 1, 2), **self.settings["quartet"])
+        if encoder is None:
+            return
+        if not all(hasattr(encoder, name) for name in ("pool", "all_heads", "dimensions", "parameters")):
+            got = type(encoder).__name__
+            raise TypeError(
+                f"encoder must be a re-ID network with pool, all_heads and dimensions (Embedder), got {got}"
+            )
+        if encoder.dimensions != self.settings["embedding"]:
+            raise ValueError(
+                f"the encoder's embedding has {encoder.dimensions} numbers, embedding={self.settings['embedding']} is "
+                "accepted: give it a head of that many dimensions, or pass its own number"
+            )
+
+    def _discriminator(self, channels: int) -> nn.Module:
+        width, score = self.settings["discriminator_width"], self.settings["score"]
+        if score != "patchgan":
+            return blocks.ResidualDiscriminator(channels, width=width, score=score)
+        network = blocks.PatchDiscriminator(channels, width=width)
+        network.check_size(self.settings["image_size"])
+        return network
+
+    def optimizers(self) -> blocks.Optimizers:
+        """Give the Adams of "G" and of what there is of "E", "D_I" and "D_P", all with `schedule`."""
+        made = blocks.adams(self.settings["lr"], self.schedule, G=self.G)
+        if self.E is not None:
+            made["E"] = blocks.adam(self.E, self.settings["lr_E"], self.schedule, betas=(0.9, 0.999))
+        there = {name: getattr(self, name) for name in ("D_I", "D_P") if getattr(self, name) is not None}
+        return made | blocks.adams(self.settings["lr"], self.schedule, **there)
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of the learning rate at a step, from 0: `decay` of the epoch that the step lies in."""
+        epochs = self.settings["epochs"]
+        return decay(min(epochs, 1 + step * epochs // self.settings["steps"]), epochs)
+
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
+        """Take the steps of G, E (in "joint" mode), D_I and D_P on a batch of pairs with both key points.
+
+        Returns:
+            every term, unweighted: "L_I" and "L_P" (of G), "L_R" (mean over pixels and channels in [-1, 1], by
+            `foreground_weight`), "L_S" (mean over the feature), "perceptual" (with a guide), "G" (their weighted sum),
+            "L_quartet", "L_id" and "E" (in "joint" mode), "D_I", "D_P". What is switched off counts 0.
+
+        Raises:
+            ValueError: a batch without pairs, key points or labels (joint), without masks where `foreground_weight`
+                needs them, or of fewer than three identities (joint).
+        """
+        names = ("keypoints", "target_keypoints", *(["labels"] if self.E is not None else []))
+        source, target = blocks.pair_images(batch, type(self).__name__, *names)
+        size, weights = target.shape[-2:], self.settings
+        source_pose, pose = (heat_maps(batch[name], size) for name in ("keypoints", "target_keypoints"))
+        fake = self.G(source, source_pose, pose).images.float()
+        sides = (("I", self.D_I, self.pool_I, source), ("P", self.D_P, self.pool_P, pose))
+        terms = {}
+        for name, network, _, seen in sides:
+            judged = None if network is None else network(torch.cat([seen, fake], dim=1))
+            terms[f"L_{name}"] = fake.new_zeros(()) if judged is None else adversarial_loss(judged, True)
+        terms["L_R"] = blocks.foreground_l1(fake, batch, weights["foreground_weight"])
+        terms["L_S"] = self.semantic(source, fake) if weights["lambda_semantic"] else fake.new_zeros(())
+        loss = weights["lambda_gan"] * (terms["L_I"] + terms["L_P"])
+        loss = loss + weights["lambda_reconstruction"] * terms["L_R"] + weights["lambda_semantic"] * terms["L_S"]
+        if self._guide is not None:
+            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
+            loss = loss + weights["lambda_guide"] * terms["perceptual"]
+        update("G", loss)
+        terms["G"], fake = loss, fake.detach()
+        if self.E is not None:
+            terms |= self._identity(torch.cat([source, target, fake]), batch["labels"])
+            update("E", terms["E"])
+        for name, network, pool, seen in sides:
+            if network is not None:
+                real, shown = network(torch.cat([seen, target], dim=1)), pool(torch.cat([seen, fake], dim=1))
+                terms[f"D_{name}"] = discriminator_loss(real, network(shown))
+                update(f"D_{name}", terms[f"D_{name}"])
+        return terms
+
+    def semantic(self, source: Tensor, fake: Tensor, *, guard: bool = True) -> Tensor:
+        r"""Return $L_S$, the mean of $|E(I_c) - E(I_g)|$ over the feature, of images in [-1, 1].
+
+        E is in evaluation mode; with `guard` neither its weights nor $E(I_c)$ have a gradient.
+        """
+        network = self.E if self.E is not None else self._frozen.on(fake.device)
+        with evaluating(network), fixed(network) if guard else nullcontext():
+            features = [self._feature(network, images) for images in (source, fake)]
+        return F.l1_loss(features[1], features[0])
+
+    def _feature(self, network: nn.Module, images: Tensor) -> Tensor:
+        seen = self._resized(images)
+        pooled = self.settings["semantic_feature"] == "pooled"
+        return (network.pool(seen) if pooled else network.all_heads(seen)[0].compared).float()
+
+    def _resized(self, images: Tensor) -> Tensor:
+        size = tuple(self.settings["encoder_size"])
+        same = tuple(images.shape[-2:]) == size
+        return signed_to_imagenet(images if same else F.interpolate(images, size, mode="bilinear"))
+
+    def _identity(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return E's terms of I_c, I_t and I_g, one below the other [3B,3,H,W], and int64 labels [B]."""
+        weights, n, every = self.settings, len(labels), labels.repeat(3)
+        loss = 0.0
+        if weights["train_E_on_LS"]:
+            loss = weights["lambda_semantic"] * self.semantic(images[:n], images[2 * n :], guard=False)
+        heads = self.E.all_heads(self._resized(images))
+        compared = heads[0].compared.float()
+        compared = F.normalize(compared, dim=1) if weights["normalise"] else compared
+        seed = int(torch.empty((), dtype=torch.int64).random_())  # follows torch.manual_seed, as dropout does
+        quartets = draw_quartets(every, torch.Generator().manual_seed(seed))[:n]  # in order of their anchors: the I_c
+        terms = {"L_quartet": quartet_loss(*(compared[column] for column in quartets.T), **weights["quartet"])}
+        terms["L_id"] = cross_entropy(heads[-1].logits.float(), every)
+        loss = loss + weights["lambda_quartet"] * terms["L_quartet"] + weights["lambda_id"] * terms["L_id"]
+        return terms | {"E": loss}
+
+    def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the pose maps of both, "source" and "target", float [B,18,H,W] in [0, 1].
+
+        Raises:
+            ValueError: a batch without key points, or a target that shows no joint.
+        """
+        both = {"source": sources, "target": targets}
+        points = {
+            role: blocks.annotation(batch, "keypoints", f"{role}s", "pose attention") for role, batch in both.items()
+        }
+        if bare := int((~visible(points["target"]).any(dim=1)).sum()):
+            raise ValueError(f"{bare} of {len(points['target'])} targets show no joint, so they give no pose to draw")
+        return {role: heat_maps(points[role], batch["images"].shape[-2:]) for role, batch in both.items()}
+
+    def generate(self, images: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """Return the people of `images` in the target poses; both sides float [B,3,H,W] in [-1, 1]."""
+        return self.look(images, condition).images
+
+    @torch.no_grad()
+    def look(self, images: Tensor, condition: Mapping[str, Tensor]) -> Generated:
+        """Generate, and return the attention masks of every block beside the images.
+
+        Raises:
+            ValueError: anything but the two pose maps for each image, of its size.
+        """
+        wanted = [len(images), JOINTS, *images.shape[-2:]]
+        poses = [condition.get(role) if isinstance(condition, Mapping) else None for role in ("source", "target")]
+        if any(not isinstance(p, Tensor) or list(p.shape) != wanted for p in poses):
+            got = [list(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in poses]
+            raise ValueError(f'condition must be {{"source": pose maps {wanted}, "target": ...}}, got {got}')
+        with evaluating(self):
+            made = self.G(images, *poses)
+        return Generated(made.images.float(), *([mask.float() for mask in masks] for masks in made[1:]))
+
+
+@contextmanager
+def fixed(network: nn.Module) -> Iterator[None]:
+    """Let gradients of what is computed in the block reach a network's inputs, but none of its weights."""
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
+
+
+def decay(epoch: int, epochs: int = 800) -> float:
+    r"""Return the factor of the learning rate in an epoch $e$, from 1: constant, then falling in a straight line.
+
+    $$1 - \max(0, e - n/2) / (n/2 + 1)$$
+
+    with $n$ epochs; the relatives divide by one more than the epochs of the fall, so no epoch has the rate 0.
+
+    >>> [round(2e-4 * decay(epoch), 10) for epoch in (400, 401, 600, 800)]
+    [0.0002, 0.0001995012, 0.0001002494, 4.988e-07]
+    """
+    if not 1 <= epoch <= epochs:
+        raise ValueError(f"epoch must be in [1, {epochs}], got {epoch}")
+    constant = epochs // 2
+    return 1 - max(0, epoch - constant) / (epochs - constant + 1)
+
+
+def pose_attention_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
+    """List all ordered pairs (source, target) of two images of one identity, int64 [P,2].
+
+    An image takes part where both shoulders and both hips were found, as in the relatives.
+
+    Args:
+        train: with key points.
+        pairs: "all" as published, or "same_camera", those of one camera only, whose street the source shows.
+
+    Raises:
+        ValueError: no key points, another name, or no pair at all.
+
+    >>> keypoints = torch.ones(3, 18, 3); keypoints[1] = torch.tensor([-1.0, -1.0, 0.0])
+    >>> people = PersonImages(torch.zeros(3, 3, 8, 4, dtype=torch.uint8), [7, 7, 7], [1, 2, 3], keypoints=keypoints)
+    >>> pose_attention_pairs(people).tolist()
+    [[0, 2], [2, 0]]
+    """
+    check_choice("pairs", pairs, PAIRS)
+    camids = None if pairs == "all" else train.camids
+    found = same_identity_pairs(train.pids, _posed(train), camids=camids)
+    if len(found) == 0:
+        raise ValueError(f"no identity has two images with both shoulders and hips found (pairs={pairs!r}): {train!r}")
+    return found
+
+
+def augmentation_pairs(train: PersonImages, per_image: int = 1, *, seed: int = 0) -> Tensor:
+    """Draw target poses for every image, uniformly from all training poses: int64 [N per_image,2], for `synthesise`.
+
+    Raises:
+        ValueError: no key points, or no image with both shoulders and hips.
+    """
+    targets = _posed(train).nonzero().flatten()
+    if len(targets) == 0:
+        raise ValueError(f"no image has both shoulders and hips found, so there is no pose to draw: {train!r}")
+    sources = torch.arange(len(train)).repeat_interleave(per_image)
+    return torch.stack(
+        [sources, targets[torch.randint(len(targets), (len(sources),), generator=seeded(seed, 5))]], dim=1
+    )
+
+
+def _posed(train: PersonImages) -> Tensor:
+    if not train.has("keypoints"):
+        raise ValueError("pose attention needs key points, which this set lacks (`reidlib annotate` adds them)")
+    return has_torso(train.keypoints)

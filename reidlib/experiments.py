@@ -4,7 +4,7 @@ Rows made by the same calls differ in what the table compares and in nothing els
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,9 +68,10 @@ def train_baseline(
         evaluate: see `training.fit`; called `evaluations` times, evenly spread, the last time at the end.
         evaluations: points of a learning curve.
         progress: show progress.
-        options: further arguments of `Baseline` (start, merge, normalise, frozen_share, ...).
+        options: further arguments of `Baseline` (start, merge, normalise, flip, frozen_share, ...).
 
     Raises:
+        FileNotFoundError, ValueError: a start that is not there or does not fit the network and the images' size.
         ValueError: fewer than two identities, or fewer images to see than a batch.
 
     >>> people = PersonImages(torch.randint(0, 255, (16, 3, 64, 32), dtype=torch.uint8), [1, 2] * 8, [1] * 16)
@@ -78,8 +79,9 @@ def train_baseline(
     >>> history.steps, len(method.embed(people.images))
     (4, 16)
     """
-    chosen = choose_form(form, preset, recipe=recipe, fakes=fakes)
-    options |= dict(form=form, preset=preset, recipe=recipe, loss=loss, fakes=fakes)
+    chosen = choose_form(form, preset, recipe=recipe, fakes=fakes, start=options.get("start"))
+    options |= dict(form=form, preset=preset, recipe=recipe, loss=loss, fakes=fakes, image_size=images.image_size)
+    start = "given" if isinstance(chosen["start"], Mapping) else str(chosen["start"])
 
     def build(steps: int, n_classes: int) -> Baseline:
         if n_classes < 2:
@@ -97,7 +99,7 @@ def train_baseline(
         run_dir=run_dir,
         evaluate=evaluate,
         evaluations=evaluations,
-        settings=options | {"start": None if options.get("start") is None else "given", "images": len(images)},
+        settings=options | {"start": start, "images": len(images)},
         progress=progress,
     )
 
@@ -208,20 +210,22 @@ def score_features(
 
 
 def score_benchmark(
-    method: nn.Module, bench: Benchmark, *, flip: bool = False, multi_query: str | None = None, **rules: Any
+    method: nn.Module, bench: Benchmark, *, multi_query: str | None = None, **rules: Any
 ) -> RetrievalScores:
     """Embed a benchmark's queries and gallery and score them, see `score_features`.
 
     The benchmark need not be the one that the method was trained on: scoring another one is the transfer setting.
-    `flip` is that of `embed_all`.
+    What the method says about its features (`Baseline.rule`: its start, and whether those of image and mirror are
+    averaged) stands in the scores' `protocol`.
 
     >>> people = PersonImages(torch.zeros(2, 3, 64, 32, dtype=torch.uint8), [1, 1], [1, 2])
     >>> bench = Benchmark("toy", people, people.select(indices=[0]), people.select(indices=[1]))
     >>> score_benchmark(Baseline(2, preset="smoke"), bench).rank(1)
     1.0
     """
-    sides = [embed_all(method, part, flip=flip) for part in (_asked(bench, multi_query), bench.gallery)]
-    return score_features(bench, *sides, multi_query=multi_query, **rules)
+    sides = [embed_all(method, part) for part in (_asked(bench, multi_query), bench.gallery)]
+    scores = score_features(bench, *sides, multi_query=multi_query, **rules)
+    return replace(scores, features=getattr(method, "rule", ""))
 
 
 def _asked(bench: Benchmark, multi_query: str | None) -> PersonImages:

@@ -1,7 +1,6 @@
 r"""The re-ID baseline: one embedder, trained by identity and metric losses, as a method that `training.fit` drives."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 from reidlib.embedders.recipes import Recipe, choose_form, read_losses
 from reidlib.embedders.resnet import Embedder, Embedding
+from reidlib.embedders.starts import Start
 from reidlib.losses import CentreLoss, QuartetLoss, batch_hard_triplet, lsro, mixed_loss
 from reidlib.networks import device_of, evaluating
 from reidlib.networks import normalise as normalise_pixels
@@ -44,7 +44,8 @@ class Baseline(nn.Module):
         form: "baseline", "pn_gan" or "camstyle".
         preset: "smoke" (width 8), "course" (width 16) or "paper" (ResNet-50, the paper's recipe and layers).
         recipe: a name of `RECIPES` or a `Recipe`, instead of the preset's.
-        loss, normalise, frozen_share: instead of the recipe's. `normalise` scales features to length 1 in `embed`.
+        loss, normalise, flip, frozen_share: instead of the recipe's. `normalise` scales features to length 1 in
+            `embed`, `flip` averages those of the image and of its mirror there (the course's recipe does).
             `frozen_share` is the share of the run that trains the new layers alone; where the backbone starts from
             random weights the recipe's is left out, because such a backbone teaches the new layers nothing.
         steps: length of the run that the recipe's schedule is spread over.
@@ -52,16 +53,19 @@ class Baseline(nn.Module):
             plain cross-entropy for both parts.
         passes: where generated images are taken apart, "separate" sends real and generated ones through the network
             one after the other, so that each has its own BatchNorm statistics (the released code), "joint" together.
-        weights: ResNet-50's start, see `resnet.ResNet50`.
+        start: what the backbone starts from: "none", "recorded", "recorded-2", "imagenet", a file or a state dict (see
+            `starts.load_start`). Default by the preset: "none" in smoke, "recorded" in course, "imagenet" in paper.
+            With "none" and no `recipe`, "scratch" (three times the rate) takes the place of the recipe "course".
         network: further switches of `Embedder` (backbone, width, last_stride, pool, merge, dimensions, bnneck, dropout,
-            heads, start), instead of the form's and the recipe's.
+            heads, image_size), instead of the form's and the recipe's.
 
     Attributes:
-        embedder: the network.  weights_source: what it started from ("random", "given" or the file).
-        recipe, losses: what was chosen.  frozen_steps: steps that train the new layers alone.
+        embedder: the network.  weights_source: what it started from, in words ("random" for nothing).
+        recipe, losses, flip: what was chosen.  frozen_steps: steps that train the new layers alone.
 
     Raises:
-        ValueError: for names that are not known, and choices that do not fit each other.
+        ValueError: for names that are not known, and choices that do not fit each other or the start.
+        FileNotFoundError: a start that is not there.
 
     >>> method = Baseline(5, preset="smoke", steps=10)
     >>> method.embed(torch.zeros(2, 3, 64, 32, dtype=torch.uint8)).shape
@@ -78,23 +82,25 @@ class Baseline(nn.Module):
         loss: str | None = None,
         steps: int = 1000,
         normalise: bool | None = None,
+        flip: bool | None = None,
         frozen_share: float | None = None,
         fakes: str | None = None,
         passes: str = "separate",
-        weights: str | Path | None = "auto",
+        start: Start | None = None,
         **network: Any,
     ) -> None:
         super().__init__()
-        chosen = choose_form(form, preset, recipe=recipe, fakes=fakes, **network)
+        chosen = choose_form(form, preset, recipe=recipe, fakes=fakes, start=start, **network)
         self.recipe: Recipe = chosen.pop("recipe")
         self.fakes = chosen.pop("fakes", None)
         self.losses = read_losses(self.recipe.loss if loss is None else loss)
         self.normalise = self.recipe.normalise if normalise is None else normalise
+        self.flip = self.recipe.flip if flip is None else flip
         self.steps, self.passes = steps, passes
         if "heads" not in chosen:
             chosen = {"bnneck": self.recipe.bnneck} | chosen
         chosen = {"last_stride": self.recipe.last_stride, "dropout": self.recipe.dropout} | chosen
-        self.embedder = Embedder(n_classes, weights=weights, **chosen)
+        self.embedder = Embedder(n_classes, **chosen)
         self.weights_source = self.embedder.weights_source
         if frozen_share is None:
             frozen_share = 0.0 if self.weights_source == "random" else self.recipe.frozen_share
@@ -190,15 +196,32 @@ class Baseline(nn.Module):
         return dict(zip(("identity", "identity of fakes"), map(sum, zip(*pairs, strict=True)), strict=True))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the test features [B, D] of images [B, 3, H, W] (uint8, or float if normalised already).
+        r"""Return the test features [B, D] of images [B, 3, H, W] (uint8, or float if normalised already).
 
+        $$f(x) = u(e(x)) \quad\text{or, with `flip`,}\quad f(x) = u(u(e(x)) + u(e(\text{mirrored } x)))$$
+
+        for each head's feature $e$, where $u$ scales to length 1; without `normalise`, $u$ does nothing and the sum is
+        halved. With the neck $e$ is the feature after it; several heads' features stand one behind the other.
         The network is in evaluation mode meanwhile; gradients flow to float images, so use `torch.no_grad()` or
-        `embed_all` where none are wanted. With the neck it is the feature after it; several heads' features stand one
-        behind the other.
+        `embed_all` where none are wanted.
         """
+        pixels = as_network_input(images)
+        features = []
         with evaluating(self.embedder):
-            features = [head.feature for head in self.embedder.all_heads(as_network_input(images))]
-        return torch.cat([F.normalize(f, dim=1) if self.normalise else f for f in features], dim=1)
+            for view in (pixels, pixels.flip(3)) if self.flip else (pixels,):
+                heads = [head.feature for head in self.embedder.all_heads(view)]
+                features.append([F.normalize(f, dim=1) if self.normalise else f for f in heads])
+        means = [torch.stack(views).mean(0) for views in zip(*features, strict=True)]
+        return torch.cat([F.normalize(f, dim=1) if self.normalise else f for f in means], dim=1)
+
+    @property
+    def rule(self) -> str:
+        """What the rule of a scored row says about the features: the start, and the mirror.
+
+        >>> Baseline(2, preset="smoke").rule
+        'start random, features of image and mirror averaged'
+        """
+        return f"start {self.weights_source}" + ", features of image and mirror averaged" * self.flip
 
 
 def as_network_input(images: Tensor) -> Tensor:
@@ -207,31 +230,24 @@ def as_network_input(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed_all(method: nn.Module, images: PersonImages, *, batch_size: int = 256, flip: bool = False) -> Tensor:
+def embed_all(method: nn.Module, images: PersonImages, *, batch_size: int = 256) -> Tensor:
     """Embed a whole set in batches and return its features [N, D] on the CPU, in the set's order.
 
     Args:
         method: anything with `embed(images uint8 [B, 3, H, W]) -> [B, D]`; the images go where its parameters lie.
         images: the set.
         batch_size: images at a time.
-        flip: average each image's feature with its mirror image's (and scale to length 1 if the features were).
 
     Raises:
         ValueError: an empty set.
 
     >>> people = PersonImages(torch.zeros(3, 3, 64, 32, dtype=torch.uint8), [1, 1, 2], [1, 2, 1])
-    >>> embed_all(Baseline(2, preset="smoke"), people, flip=True).shape
+    >>> embed_all(Baseline(2, preset="smoke"), people).shape
     torch.Size([3, 64])
     """
     if not len(images):
         raise ValueError("there are no images to embed")
     features, device = [], device_of(method)
     for rows in torch.arange(len(images)).split(batch_size):
-        pixels = images.batch(rows, device)["images"]
-        feature = method.embed(pixels)
-        if flip:
-            mean = (feature + method.embed(pixels.flip(3))) / 2
-            unit = torch.allclose(feature.norm(dim=1), torch.ones(len(feature), device=feature.device), atol=1e-3)
-            feature = F.normalize(mean, dim=1) if unit else mean
-        features.append(feature.float().cpu())
+        features.append(method.embed(images.batch(rows, device)["images"]).float().cpu())
     return torch.cat(features)

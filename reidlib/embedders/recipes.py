@@ -2,7 +2,7 @@ r"""How re-ID networks are trained: published recipes with their printed schedul
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class Recipe:
         length: the paper's number of units; unit: what one is.
         decay_at: units from which on the rate is a tenth (again).  warmup: units of linear warm-up.
         curve: "steps" (decay_at) or "cosine" (to zero at the end, after the warm-up).
-        loss, last_stride, bnneck, dropout, normalise, frozen_share: what `Baseline` takes where nothing else is given.
+        loss, last_stride, bnneck, dropout, normalise, flip, frozen_share: what `Baseline` takes where nothing else is
+            given.
         batch: images in a batch, or (P, K).  augmentation: name for `datasets.augment.reid_augmentation`.
         image_size: (height, width) of the paper; None: as the data come.
 
@@ -51,6 +52,7 @@ class Recipe:
     bnneck: bool = False
     dropout: float = 0.0
     normalise: bool = False
+    flip: bool = False
     frozen_share: float = 0.0
     batch: int | tuple[int, int] = 32
     augmentation: str = "flip"
@@ -82,6 +84,13 @@ class Recipe:
         return torch.optim.SGD(groups, self.lr, momentum=0.9, nesterov=nesterov, weight_decay=self.weight_decay)
 
 
+# ours: a small network on small images in some thousand steps from the recorded start, a unit is a thousandth of the
+# run; test features are averaged over the image and its mirror, which the papers' recipes do not do
+COURSE = Recipe(
+    "course", "adam", 1e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax", bnneck=True,
+    normalise=True, flip=True, batch=32, augmentation="flip", image_size=None,
+)  # fmt: skip
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -99,11 +108,8 @@ RECIPES = {
             "bag_of_tricks", "adam", 3.5e-4, 5e-4, 120, decay_at=(40, 70), warmup=10, loss="lsr+triplet",
             last_stride=1, bnneck=True, normalise=True, batch=(16, 4), augmentation="bag_of_tricks",
         ),
-        # ours: a small network on small images in some thousand steps, a unit is a thousandth of the run
-        Recipe(
-            "course", "adam", 3e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax",
-            bnneck=True, normalise=True, batch=32, augmentation="flip", image_size=None,
-        ),
+        COURSE,
+        replace(COURSE, name="scratch", lr=3e-3),  # the same from random weights
         # PN-GAN's networks: the paper gives rate and batch, the rest is this library's choice. The first fifth trains
         # the new layers alone: 10 of 50 epochs, then a tenth of the rate after 25 of the other 40
         Recipe(
@@ -145,18 +151,28 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
         ),
     },
 }
+# what a backbone starts from in each size, whatever the form
+START = {"smoke": "none", "course": "recorded", "paper": "imagenet"}
 
 
 def choose_form(form: str, preset: str, **given: Any) -> dict[str, Any]:
     """Return what a form in a size brings, with what is given (and not None) instead; "recipe" as a `Recipe`.
 
+    Where no recipe is given and nothing is started from, the recipe "scratch" takes the place of "course".
+
     >>> chosen = choose_form("pn_gan", "paper", dimensions=512, dropout=None)
-    >>> chosen["recipe"].name, chosen["pool"], chosen["dimensions"]
-    ('two_step', 'blocks', 512)
+    >>> chosen["recipe"].name, chosen["pool"], chosen["dimensions"], chosen["start"]
+    ('two_step', 'blocks', 512, 'imagenet')
     """
     check_choice("form", form, FORMS)
     check_choice("preset", preset, FORMS[form])
-    chosen = FORMS[form][preset] | {name: value for name, value in given.items() if value is not None}
+    chosen = (
+        {"start": START[preset]}
+        | FORMS[form][preset]
+        | {name: value for name, value in given.items() if value is not None}
+    )
+    if given.get("recipe") is None and (chosen["recipe"], chosen["start"]) == ("course", "none"):
+        chosen["recipe"] = "scratch"
     if not isinstance(chosen["recipe"], Recipe):
         check_choice("recipe", chosen["recipe"], RECIPES)
         chosen["recipe"] = RECIPES[chosen["recipe"]]

@@ -1,7 +1,6 @@
 """Networks that turn a person crop into a feature: ResNet-50 or a small backbone, a pooling, and one or more heads."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,8 @@ import reidlib.torchvision_ops  # noqa: F401 - before torchvision
 from torchvision.models.resnet import resnet50  # isort: skip
 
 from reidlib.checks import check_choice
-from reidlib.networks import SmallResNet, evaluating, load_state, read_weights
+from reidlib.embedders.starts import Start, load_start
+from reidlib.networks import SmallResNet, evaluating
 
 BACKBONES = ("small", "resnet50")
 POOLS = ("avg", "max", "blocks")
@@ -23,35 +23,16 @@ FEATURES = ("pooled", "layer", "norm")
 
 
 class ResNet50(nn.Module):
-    """torchvision's ResNet-50 up to the last stage's map.
+    """torchvision's ResNet-50 up to the last stage's map, with random weights.
 
     Args:
         last_stride: 2 as published, 1 for a map twice as fine (one of the "tricks").
-        weights: None: random; "auto": ImageNet weights from torchvision's cache if the user has them there, else
-            random; or the path of a file of weights, see `networks.read_weights`. Nothing is ever downloaded.
-
-    Attributes:
-        weights_source: where the weights came from, in words, for the results.
-
-    Raises:
-        FileNotFoundError: for a path that is not there.
-        ValueError: for a file that does not hold a ResNet-50.
     """
 
-    def __init__(self, last_stride: int = 2, weights: str | Path | None = "auto") -> None:
+    def __init__(self, last_stride: int = 2) -> None:
         super().__init__()
         self.dimensions = 2048
         net = resnet50(weights=None)
-        self.weights_source = "random"
-        if weights == "auto":
-            # resnet50-0676ba61.pth, the weights of the papers, sorts before the later ones
-            cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet50-*.pth"))
-            weights = cached[0] if cached else None
-            self.weights_source = f"ImageNet ({cached[0].name})" if cached else "random"
-        elif weights is not None:
-            self.weights_source = Path(weights).name
-        if weights is not None:
-            load_state(net, read_weights(weights), str(weights), skip=("fc.",))
         if last_stride == 1:
             net.layer4[0].conv2.stride = (1, 1)
             net.layer4[0].downsample[0].stride = (1, 1)
@@ -165,16 +146,17 @@ class Embedder(nn.Module):
         bnneck: the feature goes through a BatchNorm whose shift stays 0, and the classifier has no bias.
         dropout: before the classifier (IDE: 0.5), of each head that names none.
         heads: options of each `Head`, instead of the one that `dimensions` and `bnneck` describe.
-        weights: ResNet-50's start, see there.
-        start: the backbone's start instead: a state dict, such as another embedder's `backbone.state_dict()`, or a file
-            of one.
+        start: what the backbone starts from: "none", "recorded", "recorded-2", "imagenet", a file, or a state dict such
+            as another embedder's `backbone.state_dict()`, see `starts.load_start`.
+        image_size: (height, width) of the training images, which chooses the recorded start.
 
     Attributes:
         backbone, heads: the parts.  new_layers: parameters of the heads, which no other training knows.
         dimensions: length of the (first head's) feature.
-        weights_source: what the backbone started from: "random", the file, or "given".
+        weights_source: what the backbone started from, in words.
 
     Raises:
+        FileNotFoundError: a start that is not there.
         ValueError: for names that are not known, and weights of another network.
 
     >>> f, neck, logits = Embedder(10, width=8)(torch.zeros(2, 3, 64, 32))
@@ -195,24 +177,16 @@ class Embedder(nn.Module):
         bnneck: bool = False,
         dropout: float = 0.0,
         heads: Sequence[Mapping[str, Any]] | None = None,
-        weights: str | Path | None = "auto",
-        start: Mapping[str, Tensor] | str | Path | None = None,
+        start: Start = "none",
+        image_size: tuple[int, int] = (64, 32),
     ) -> None:
         super().__init__()
         for name, value, accepted in (("backbone", backbone, BACKBONES), ("last_stride", last_stride, (1, 2)),
                                       ("pool", pool, POOLS), ("merge", merge, MERGES)):  # fmt: skip
             check_choice(name, value, accepted)
         self.pooling, self.merge = pool, merge
-        if backbone == "small":
-            self.backbone: SmallResNet | ResNet50 = SmallResNet(width, last_stride)
-            self.weights_source = "random"
-        else:
-            self.backbone = ResNet50(last_stride, weights if start is None else None)
-            self.weights_source = self.backbone.weights_source
-        if start is not None:
-            self.weights_source = "given" if isinstance(start, Mapping) else Path(start).name
-            state = start if isinstance(start, Mapping) else read_weights(start)
-            load_state(self.backbone, state, f"start ({self.weights_source})")
+        self.backbone = SmallResNet(width, last_stride) if backbone == "small" else ResNet50(last_stride)
+        self.weights_source = load_start(self.backbone, start, image_size)
         if heads is None:
             norm = "bnneck" if bnneck else None
             heads = [dict(dimensions=dimensions, norm=norm, relu=dimensions > 0, dropout=dropout)]

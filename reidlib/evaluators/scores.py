@@ -26,6 +26,7 @@ class RetrievalScores:
         inverse_negative_penalties: float64 [Q, rounds], matches / rank of the last match.
         ap, camera_rule, distance, gallery_shots, divisor: the rules, as `evaluate_retrieval` takes them.
         max_rank: length of `cmc`.
+        features: what is known of how they were made, in words for `protocol`.
     """
 
     average_precisions: Tensor
@@ -37,6 +38,7 @@ class RetrievalScores:
     gallery_shots: int | None
     divisor: str
     max_rank: int
+    features: str = ""
 
     @property
     def valid(self) -> Tensor:
@@ -82,13 +84,13 @@ class RetrievalScores:
 
     @property
     def protocol(self) -> str:
-        """The rules in words: camera rule, shots, divisor, distance."""
+        """The rules in words: camera rule, shots, divisor, distance, features."""
         words = [self.camera_rule.replace("_", " "), f"{self.distance} distance"]
         if self.gallery_shots:
             words.insert(1, f"single-shot, {self.first_hits.shape[1]} rounds")
         words.append(f"{self.n_valid:,} of {self.n_queries:,} queries have a match")
         words.append("the others count as 0" if self.divisor == "all" else "average over those")
-        return ", ".join(words)
+        return ", ".join(words + [self.features] * bool(self.features))
 
     def as_dict(self, ranks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
         """Return the averages by name, each name carrying its rule, ready for results.json."""
@@ -154,7 +156,7 @@ class RetrievalScores:
         """
         if not parts:
             raise ValueError("no parts to combine")
-        rules = ("ap", "camera_rule", "distance", "gallery_shots", "divisor", "max_rank")
+        rules = ("ap", "camera_rule", "distance", "gallery_shots", "divisor", "max_rank", "features")
         for rule in rules:
             found = {getattr(part, rule) for part in parts}
             if len(found) > 1:

@@ -32,7 +32,7 @@ def baselines(bench: Benchmark, *, images_seen: Sequence[int] = (), seed: int = 
     query, gallery = _features(bench.query), _features(bench.gallery)
     scored = {name: (score_features(bench, query[name], gallery[name]), {}) for name in query}
     for count in images_seen:
-        method, history = train_baseline(bench.train, images_seen=count, seed=seed, progress=False)
+        method, history = train_baseline(bench.train, images_seen=count, seed=seed, start="none", progress=False)
         scored[f"small net, {count} images seen"] = score_benchmark(method, bench), {"seconds": history.seconds}
     rows = [
         {"feature": name, "rank-1": 100 * scores.rank(1), "mAP": 100 * scores.mAP} | more

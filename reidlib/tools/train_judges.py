@@ -208,7 +208,7 @@ def _train_identity(images: PersonImages, images_seen: int, options: dict) -> Id
     judge = IdentityJudge()
     augment = compose(flip, enlarge_crop, partial(disturb, colour=0.05), partial(erase, p=0.3))
     width = judge.backbone.dimensions // 8
-    method, _ = train_baseline(images, images_seen=images_seen, augment=augment, width=width, **options)
+    method, _ = train_baseline(images, images_seen=images_seen, augment=augment, width=width, start="none", **options)
     judge.backbone, judge.neck = method.embedder.backbone, method.embedder.heads[0].norm
     return judge.eval().requires_grad_(False)
 

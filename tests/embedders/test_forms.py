@@ -42,7 +42,7 @@ def two_step(n_classes=6, **options):
 
 def test_pn_gan_parameters_of_the_paper():
     """Acceptance check 1: 30,570,287 parameters at K = 751, and 26,375,983 with the added maps."""
-    form = dict(backbone="resnet50", pool="blocks", dimensions=1024, weights=None)
+    form = dict(backbone="resnet50", pool="blocks", dimensions=1024)
     net = Embedder(751, **form)
     assert parameters(net) == 30_570_287
     parts = (net.backbone, net.heads[0].layer, net.heads[0].classifier)
@@ -66,7 +66,7 @@ def test_pn_gans_feature_is_taken_before_the_relu(merge):
 def test_pn_gan_in_the_papers_size_and_the_schedule_of_the_sheet():
     """One step of the paper's preset in each of its two steps, at a small image size."""
     torch.manual_seed(0)
-    method = two_step(751, preset="paper", weights=None, steps=50, frozen_share=0.2)
+    method = two_step(751, preset="paper", start="none", steps=50, frozen_share=0.2)
     head = method.embedder.heads[0]
     assert head.layer.in_features == 6144 and method.frozen_steps == 10
     factors = [method.schedule(step) for step in range(50)]
@@ -254,15 +254,15 @@ def test_two_passes_give_everything_back_in_the_order_of_the_batch():
 
 def test_camstyles_layer_starts_as_in_the_released_code():
     torch.manual_seed(0)
-    layer = camstyle(751, preset="paper", weights=None).embedder.heads[0].layer
+    layer = camstyle(751, preset="paper", start="none").embedder.heads[0].layer
     assert layer.weight.std().item() == pytest.approx(0.044, abs=5e-4) and not layer.bias.any()
     own = [dict(dimensions=1024, norm="batch", relu=True, feature="pooled", init="torch")]
-    layer = camstyle(751, preset="paper", weights=None, heads=own).embedder.heads[0].layer
+    layer = camstyle(751, preset="paper", start="none", heads=own).embedder.heads[0].layer
     assert layer.weight.std().item() == pytest.approx((1 / 3 / 2048) ** 0.5, rel=0.01) and layer.bias.any()
 
 
 def test_camstyles_head_and_rates_of_the_paper():
-    method = camstyle(751, preset="paper", weights=None, steps=50)
+    method = camstyle(751, preset="paper", start="none", steps=50)
     head = method.embedder.heads[0]
     kinds = [type(layer) for layer in (head.layer, head.norm, head.activation, head.dropout, head.classifier)]
     assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]

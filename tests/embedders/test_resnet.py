@@ -1,17 +1,17 @@
-"""Shapes, the neck, strides and where weights come from."""
+"""Shapes, the neck and strides."""
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from reidlib.embedders import Embedder, Head
 from reidlib.embedders.resnet import ResNet50
+from reidlib.embedders.starts import load_start
 from reidlib.networks import SmallResNet
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return ResNet50(weights=None)
+    return ResNet50()
 
 
 @pytest.mark.parametrize("size", [(64, 32), (128, 64), (50, 30)])
@@ -25,9 +25,8 @@ def test_small_network_maps(size, last_stride):
 def test_resnet50_strides():
     image = torch.zeros(1, 3, 64, 32)
     for last_stride, size in ((2, (2, 1)), (1, (4, 2))):
-        net = ResNet50(last_stride, weights=None).eval()
+        net = ResNet50(last_stride).eval()
         assert net(image).shape == (1, 2048, *size)
-        assert net.weights_source == "random"
 
 
 def test_resnet50_equals_torchvision():
@@ -36,79 +35,12 @@ def test_resnet50_equals_torchvision():
     import reidlib.torchvision_ops  # noqa: F401
 
     theirs = resnet50(weights=None).eval()
-    ours = ResNet50(weights=None).eval()
+    ours = ResNet50().eval()
+    assert load_start(ours, theirs.state_dict()) == "given"
     theirs.fc = torch.nn.Identity()
-    names = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
-    ours.load_state_dict(names)
     image = torch.randn(2, 3, 64, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(image).mean((2, 3)), theirs(image))
-
-
-@pytest.mark.parametrize("kind", ["pth", "safetensors", "cache"])
-def test_weights_from_a_file_or_the_cache(tmp_path, monkeypatch, kind):
-    from torchvision.models import resnet50
-
-    import reidlib.torchvision_ops  # noqa: F401
-
-    state = resnet50(weights=None).state_dict()
-    state["bn1.bias"] = torch.full((64,), 0.25)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert ResNet50().weights_source == "random"  # nothing in the cache: from scratch, and said so
-    if kind == "safetensors":
-        save_file(state, path := tmp_path / "mine.safetensors")
-    else:
-        path = tmp_path / ("mine.pth" if kind == "pth" else "checkpoints/resnet50-0676ba61.pth")
-        path.parent.mkdir(exist_ok=True)
-        torch.save(state, path)
-    net = ResNet50(weights="auto" if kind == "cache" else path)
-    assert (net.stem[1].bias == 0.25).all()
-    assert net.weights_source == ("ImageNet (resnet50-0676ba61.pth)" if kind == "cache" else path.name)
-    assert Embedder(3, backbone="resnet50", weights=path).weights_source == path.name
-
-
-def test_wrong_weights_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere\.pth"):
-        ResNet50(weights=tmp_path / "nowhere.pth")
-    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other.safetensors does not fit ResNet: .*bn1.bias: file nothing"):
-        ResNet50(weights=tmp_path / "other.safetensors")
-
-
-@pytest.mark.parametrize("wrap", ["module.", "state_dict", "both"])
-def test_weights_that_trainers_wrapped_load_alike(tmp_path, wrap):
-    """Of several cards ("module." before the names), inside a checkpoint, or both; the classifier may be another's."""
-    torch.manual_seed(0)
-    net = ResNet50(weights=None)
-    own = list(net.state_dict().values())
-    state = dict(zip(_names(), own, strict=True)) | {"fc.weight": torch.zeros(751, 2048)}
-    if wrap != "state_dict":
-        state = {f"module.{name}": value for name, value in state.items()}
-    torch.save(state if wrap == "module." else {"epoch": 3, "state_dict": state}, tmp_path / "theirs.pth")
-    loaded = ResNet50(weights=tmp_path / "theirs.pth")
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), own, strict=True))
-
-
-def _names():
-    from torchvision.models import resnet50
-
-    import reidlib.torchvision_ops  # noqa: F401
-
-    return [name for name in resnet50(weights=None).state_dict() if not name.startswith("fc.")]
-
-
-def test_a_start_is_a_state_dict_or_a_file(tmp_path):
-    torch.manual_seed(0)
-    state = SmallResNet(8).state_dict()
-    save_file(state, tmp_path / "start.safetensors")
-    for start, source in ((state, "given"), (tmp_path / "start.safetensors", "start.safetensors")):
-        net = Embedder(3, width=8, start=start)
-        assert net.weights_source == source
-        assert all(torch.equal(value, state[name]) for name, value in net.backbone.state_dict().items())
-    net.backbone.stem[0].weight.data.zero_()
-    assert state["stem.0.weight"].any()  # the caller's stays
-    with pytest.raises(ValueError, match=r"start \(given\) does not fit SmallResNet: .*file \(4,\), here \(8,\)"):
-        Embedder(3, width=8, start=SmallResNet(4).state_dict())
 
 
 @pytest.mark.parametrize("pool", ["avg", "max", "concat", "add"])
@@ -211,7 +143,7 @@ def test_heads_are_dg_nets(mode):
 
 def test_the_embedder_is_dg_nets_re_id_encoder_and_teacher():
     """Published values of E_a (stride 1, max pooling, two heads) and of the teacher (stride 2, average, one head)."""
-    net = Embedder(751, backbone="resnet50", last_stride=1, pool="max", heads=DG_NET, weights=None)
+    net = Embedder(751, backbone="resnet50", last_stride=1, pool="max", heads=DG_NET)
     assert sum(p.numel() for p in net.parameters()) == 26_378_782
     with torch.no_grad():
         maps = by_rule(net).eval().backbone(wave(1, 3, 256, 128))
@@ -222,7 +154,7 @@ def test_the_embedder_is_dg_nets_re_id_encoder_and_teacher():
             assert feature.shape == (1, 512)
             check_record(logits, -0.01649452, 5.082489, [(464, 2.812942), (177, 12.89128), (709, -5.548563)])
     assert [head.dropout.p for head in net.heads] == [0.5, 0.75]
-    teacher = Embedder(751, backbone="resnet50", heads=DG_NET[:1], weights=None)
+    teacher = Embedder(751, backbone="resnet50", heads=DG_NET[:1])
     assert sum(p.numel() for p in teacher.parameters()) == 24_943_407
     with torch.no_grad():
         logits = by_rule(teacher).eval().heads[0](teacher.pool(wave(2, 3, 256, 128))).logits

@@ -19,8 +19,13 @@ from reidlib.files import resolve
 from reidlib.networks import load_state, read_facts, read_weights, save_weights
 
 FOLDER = "notebooks/weights"
-MODULES = {"PNGAN": "pn_gan", "CameraTransfer": "camera_transfer", "SAN": "semantic_attention"}  # class: its file
-NOT_DRAWING = ("D", "_")  # beginnings of the parts that `generate` does without: discriminators
+MODULES = {  # class: its file
+    "PNGAN": "pn_gan",
+    "CameraTransfer": "camera_transfer",
+    "PoseAttention": "pose_attention",
+    "SAN": "semantic_attention",
+}
+NOT_DRAWING = ("D", "E.", "pool_", "_")  # beginnings of the parts that `generate` does without: discriminators, ...
 
 
 def save_generator(method: nn.Module, path: str | os.PathLike, **facts: Any) -> Path:

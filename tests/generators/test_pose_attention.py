@@ -25,6 +25,7 @@ from reidlib.generators.pose_attention import (
     decay,
     pose_attention_pairs,
 )
+from reidlib.generators.recorded import load_generator, save_generator
 from reidlib.generators.synthesis import stream, synthesise, train_generator
 from reidlib.losses import draw_quartets, quartet_loss
 from reidlib.networks import SmallResNet, normalise, signed_to_imagenet
@@ -771,6 +772,18 @@ def test_a_network_that_is_no_encoder_is_refused():
             PoseAttention(other, preset="smoke")
     with pytest.raises(ValueError, match="embedding has 32 numbers"):
         PoseAttention(encoder(feature="pooled"), preset="smoke")
+
+
+def test_recorded_weights_draw_the_same_without_the_encoder(tmp_path):
+    method = smoke(True, pool_size=2, quartet=dict(form="literal"))
+    step_of(method.train(), one_batch())  # moves the running statistics
+    save_generator(method, tmp_path / "mine.safetensors")
+    again, facts = load_generator("mine", folder=tmp_path)
+    for value in (*method.G.parameters(), *method.G.buffers()):
+        value.data = value.data.half().to(value.dtype)  # as stored
+    condition = dict(zip(("source", "target"), pose_pair(), strict=True))
+    assert torch.equal(again.generate(images_of(), condition), method.generate(images_of(), condition))
+    assert facts["settings"]["lambda_semantic"] == 10 and again.E is None and again.settings["lambda_semantic"] == 0
 
 
 def test_reconstruction_falls_on_four_images():

@@ -465,7 +465,7 @@ def augmentation_pairs(train: PersonImages, alpha: int, *, seed: int = 0) -> Ten
     """
     if not isinstance(alpha, int) or alpha < 1:
         raise ValueError(f"alpha must be a whole number of at least 1, got {alpha!r}")
-    targets, generator = usable_images(train).nonzero().flatten(), seeded(seed, 7)
+    targets, generator = usable_images(train).nonzero().flatten(), seeded(seed, 8)
     drawn = [torch.zeros(0, 2, dtype=torch.int64)]
     for row in range(len(train)):
         others = targets[targets != row]

@@ -4,14 +4,19 @@ Check 9 is in tests/losses/test_perceptual.py too, 10 and 11 in tests/evaluators
 tests/embedders/test_siamese.py, 15 in tests/datasets/test_parsing.py.
 """
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reidlib.datasets import PersonImages
+from reidlib.datasets import Benchmark, PersonImages, extend
 from reidlib.datasets.parsing import one_hot
+from reidlib.datasets.procedural import render
 from reidlib.datasets.sampling import Batches, pair_batches
+from reidlib.evaluators.judges import load_judges
+from reidlib.experiments import augmented, judge_generator
 from reidlib.generators import semantic_attention as san
 from reidlib.generators.blocks import ResidualDiscriminator
 from reidlib.generators.recorded import load_generator, save_generator
@@ -24,7 +29,7 @@ from reidlib.generators.semantic_attention import (
     semantic_maps,
     usable_images,
 )
-from reidlib.generators.synthesis import synthesise
+from reidlib.generators.synthesis import stream, synthesise, train_generator
 from reidlib.networks import SmallResNet, normalise
 from reidlib.training import fit
 
@@ -550,6 +555,42 @@ def test_perceptual_and_l1_pull_a_picture_to_its_target():
     smooth = F.interpolate(torch.rand(4, 3, 8, 4, generator=generator()), SIZE, mode="bilinear")
     data = PersonImages((smooth * 255).to(torch.uint8), data.pids, data.camids, masks=data.masks, parsing=data.parsing)
     method = SAN(preset="smoke", guide=SmallResNet(4), lr=4e-3, beta=100, steps=10**6, foreground_weight=1)
-    history = fit(method, Batches(data, pair_batches(san_pairs(data), 4)), 40, device="cpu", precision="fp32",
-                  log_every=10, progress=False)  # fmt: skip
+    history = fit(method, Batches(data, pair_batches(san_pairs(data), 4)), 30, device="cpu", precision="fp32",
+                  log_every=5, progress=False)  # fmt: skip
     assert history.losses["L_l1"].iloc[-1] < 0.75 * history.losses["L_l1"].iloc[0]
+
+
+def rendered(ids: range) -> PersonImages:
+    """Each person twice in three cameras."""
+    rows = [(pid, camid, moment) for pid in ids for camid in (1, 2, 3) for moment in (0, 1)]
+    pids, camids, moments = zip(*rows, strict=True)
+    made = render(pids, camids, moments=moments, image_size=SIZE, scene="generation", seed=0)
+    return PersonImages(made.images, pids, camids, keypoints=made.keypoints, masks=made.masks, parsing=made.parsing)
+
+
+def test_12_and_the_whole_way_on_rendered_people(tmp_path):
+    """Pair, train (and resume), generate in memory, batch by batch and in a file, judge."""
+    people = rendered(range(1, 6))
+    bench = Benchmark("toy", people, people, people).validation(identities=2)
+    train, test = bench.train, extend(bench.query, bench.gallery)
+    pairs, asked = san_pairs(train, "same_camera"), san_pairs(test)[:8]
+    assert len(pairs) == 3 * 3 * 2
+    trained, tested = (set(data.pids[rows].flatten().tolist()) for data, rows in ((train, pairs), (test, asked)))
+    assert trained and tested and not trained & tested
+    build = partial(SAN, preset="smoke", guide=SmallResNet(4))
+    options = dict(images_seen=24, batch_size=4, device="cpu", precision="fp32", progress=False)
+    method, history = train_generator(build, train, pairs, **options, run_dir=tmp_path / "run")
+    assert history.steps == 6 and history.losses[["L_adv", "L_l1", "L_perc", "L_full", "D"]].notna().all(axis=None)
+    again, _ = train_generator(build, train, pairs, **options, run_dir=tmp_path / "run")  # the finished run is taken up
+    state = method.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in again.state_dict().items())
+    made = synthesise(method, test, asked, targets=test, folder=tmp_path / "made", batch_size=3)
+    streamed = torch.cat([images for _, images in stream(method, test, asked, targets=test, batch_size=8)])
+    assert (made.images.float() - streamed.float()).abs().max() <= 1
+    assert made.pids.tolist() == test.pids[asked[:, 0]].tolist()
+    table = judge_generator(method, test, asked, targets=test, judges=load_judges(), gallery=test, copy=True)
+    assert list(table.index) == ["copy of the source", "SAN"] and table.notna().all(axis=None)
+    assert {"PCK@0.1", "identity kept, rank-1", "FID", "SSIM"} <= set(table.columns)
+    assert table.loc["copy of the source", "SSIM"] != table.loc["SAN", "SSIM"]
+    larger = augmented(train, method, pairs=augmentation_pairs(train, 2), targets=train)
+    assert len(larger) == 2 * len(train) and int(larger.is_generated.sum()) == len(train)

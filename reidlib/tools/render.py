@@ -4,6 +4,7 @@ import argparse
 
 from reidlib.checks import reading_inputs
 from reidlib.datasets import load, procedural
+from reidlib.datasets.procedural.networks import NETWORKS
 from reidlib.datasets.procedural.sheets import contact_sheets
 from reidlib.datasets.procedural.write import check
 from reidlib.machine import pick_device
@@ -13,11 +14,9 @@ from reidlib.tools.difficulty import baselines
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib render`."""
     parser.add_argument("--root", default="data", help="folder that holds procedural/ (default: data)")
-    parser.add_argument("--size", default="course", help="smoke, course (default) or full")
+    parser.add_argument("--size", default="course", help="smoke, course (default), many or full")
     parser.add_argument("--scene", default="retrieval", help="retrieval (default) or generation")
-    parser.add_argument(
-        "--network", default="market1501", help="market1501 (default), dukemtmc, cuhk03, cuhk01 or msmt17"
-    )
+    parser.add_argument("--network", default="market1501", help=f"{', '.join(NETWORKS)} (default: market1501)")
     parser.add_argument("--seed", type=int, default=0, help="which people (default: 0)")
     parser.add_argument("--difficulty", type=float, default=1.0, help="0 to 2 (default: 1)")
     parser.add_argument("--image-size", type=int, nargs=2, default=(128, 64), metavar=("HEIGHT", "WIDTH"))

@@ -77,11 +77,12 @@ def _two_rows(network: str, columns: int) -> Tensor:
 
 
 def _networks() -> Tensor:
-    """All networks: Market-1501 and DukeMTMC-reID, MSMT17, then seven people each in CUHK03's and CUHK01's views."""
+    """All networks, two rows each: Market-1501 and DukeMTMC-reID, MSMT17, seven people in either CUHK, the reserved."""
     gap = torch.full((2, 1, 3, 128, 64), 255, dtype=torch.uint8)
     first = torch.cat([_two_rows("market1501", 6), gap, _two_rows("dukemtmc", 8)], 1)
     last = torch.cat([_two_rows("cuhk03", 7), gap, _two_rows("cuhk01", 7)], 1)
-    return sheet(torch.cat([first, _two_rows("msmt17", 15), last]).flatten(0, 1), 15)
+    reserved = torch.cat([_two_rows("reserved1", 6), gap, _two_rows("reserved2", 8)], 1)
+    return sheet(torch.cat([first, _two_rows("msmt17", 15), last, reserved]).flatten(0, 1), 15)
 
 
 def contact_sheets(folder: str | os.PathLike = "data/card", *, pids: Sequence[int] = tuple(range(1, 25))) -> list[Path]:

@@ -346,6 +346,11 @@ def as_frozen_copy(network: nn.Module, *inputs: Tensor, dropout: bool = False) -
             part.training = mode
 
 
+def logits_of(output: Any) -> Tensor:
+    """Return a classifier's logits, float32: what it gave, or the last of several outputs (an `Embedder`'s)."""
+    return (output[-1] if isinstance(output, tuple) else output).float()
+
+
 def linear_decay(step: int, steps: int, constant: float = 0.5) -> float:
     """Return 1 for the first `constant` share of `steps`, then what falls linearly to 0 at their end.
 

@@ -114,8 +114,7 @@ class GuidedPose(nn.Module):
     @staticmethod
     def guess(guide: nn.Module, images: Tensor) -> Tensor:
         """Return the guide's logits [B,K], float32, of images in [-1, 1]; gradients reach the images."""
-        logits = guide(signed_to_imagenet(images))
-        return (logits[-1] if isinstance(logits, tuple) else logits).float()
+        return blocks.logits_of(guide(signed_to_imagenet(images)))
 
     def condition(self, targets: dict[str, Tensor], sources: dict[str, Tensor] | None = None) -> Tensor:
         """Return the skeleton pictures of the targets' key points, float [B,3,H,W] in [-1, 1].

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import pair_batches, seeded
+from reidlib.datasets.sampling import Sampler, pair_batches, seeded
 from reidlib.files import atomic_path, locked, resolve, take_space
 from reidlib.machine import free_memory, has_fast_bfloat16, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
@@ -25,9 +25,9 @@ from reidlib.training.fingerprints import digest, images_digest, plain, weights_
 def train_generator(
     build: Callable[..., nn.Module],
     images: PersonImages,
-    pairs: Tensor,
+    pairs: Tensor | Sampler,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     pairs_per_epoch: int | None = None,
     **options: Any,
 ) -> tuple[nn.Module, History]:
@@ -42,8 +42,8 @@ def train_generator(
     Args:
         build: called as `build(steps=...)` under the seed, e.g. a method class, or `partial` of one.
         images: where both images of a pair are.
-        pairs: int64 [P,2], rows of `images`: source and target.
-        batch_size: pairs in a batch.
+        pairs: int64 [P,2], rows of `images`: source and target; or a sampler, such as `two_pair_batches` for DG-Net.
+        batch_size: pairs in a batch, where no sampler says it.
         pairs_per_epoch: see `pair_batches`; default all.
         options: of `training.train`: images_seen, the length of the training in pairs, always; augment, seed, device,
             ema, run_dir, evaluate, evaluations, settings, progress and so on.
@@ -51,7 +51,7 @@ def train_generator(
     Raises:
         ValueError: less than one batch to see.
     """
-    sampler = pair_batches(pairs, batch_size, pairs_per_epoch=pairs_per_epoch)
+    sampler = pairs if isinstance(pairs, Sampler) else pair_batches(pairs, batch_size, pairs_per_epoch=pairs_per_epoch)
     return train(lambda steps, _: build(steps=steps), images, sampler, **options)
 
 

@@ -1,0 +1,722 @@
+r"""DG-Net: an appearance and a structure code make a picture, and pictures train the network that re-identifies.
+
+Zheng et al., "Joint Discriminative and Generative Learning for Person Re-identification", CVPR 2019, and the released
+code. With $x_{ba} = G(E_s(g(x_b)), E_a(x_a))$ the image that has b's structure and a's appearance, $g$ the mean of the
+(normalised) channels, and $p_1, p_2$ the softmax of the two heads of the re-ID network $E_a$:
+
+| loss (side a; each is summed over both sides) | definition | weight | trains |
+|---|---|---|---|
+| L_img1, L_img2 | $\lvert G(s_a, f_a) - x_a\rvert$, $\lvert G(s_a, f_{a^+}) - x_a\rvert$ | 5 | G, E_s |
+| L_adv | $\sum_k 2 (D_k(x_{ba}) - 1)^2$ | 1 | G, E_s |
+| L_code1 | $\lvert f(x_{ba}) - f_a\rvert$ | 0 to 1 | nothing (see `code_gradient`) |
+| L_code2 | $\lvert E_s(g(x_{ab})) - s_a\rvert$ | 0 to 1 | E_s, or G and E_s (see `re_encoding`) |
+| L_cyc | $\lvert G(s'_a, f'_a) - x_a\rvert$, codes of $x_{ab}$ and $x_{ba}$ | 0 to 2 | G, E_s |
+| L_id^s | $-\log p_1(y_a \mid x_a) - w_B \log p_2(y_a \mid x_a)$; the positive $x_{a^+}$: head 1 | 1 | E_a |
+| L_id^c | $-\log p_1(y_a \mid x_{ba})$ by a frozen copy of E_a | 0.5 | G, E_s |
+| L_prim | $KL(q \,\Vert\, p_1)$ on $x_{ba}$, $q$ the teacher's | 0 to 2 | E_a |
+| L_fine | $-\log p_2(y_b \mid x_{ba})$, b being the structure's person | 0 to 0.4 | E_a |
+| D | $\sum_k D_k(x_{ba})^2 + (D_k(x_a) - 1)^2 + 0.01 \lVert\nabla D_k(x_a)\rVert^2$ | 1 | D |
+
+The code $f$ is detached: no loss of a picture reaches E_a through it, which protects re-ID (the authors).
+"""
+
+import copy
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidlib.checks import check_choice
+from reidlib.datasets.augment import compose, erase, flip, pad_crop
+from reidlib.datasets.person_images import PersonImages
+from reidlib.datasets.sampling import PREFIXES, Augment, two_pair_batches
+from reidlib.generators import blocks
+from reidlib.generators.synthesis import train_generator
+from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss, gradient_penalty
+from reidlib.losses.distillation import distillation_loss
+from reidlib.losses.identity import cross_entropy
+from reidlib.losses.reconstruction import masked_l1
+from reidlib.networks import (
+    Frozen,
+    device_of,
+    evaluating,
+    imagenet_to_signed,
+    normal_init,
+    normalise,
+    signed_to_imagenet,
+)
+from reidlib.training import History
+from reidlib.training.fingerprints import weights_digest
+
+BANDS = 4  # horizontal, of the appearance code
+TEACHER_STYLES = ("average", "argmax", "appearance", "uniform", "two_labels")
+RE_ENCODINGS = ("either", "detached", "frozen")
+SLICES = ("channels", "bands")
+SIDES = (("", "positive_"), ("other_", "other_positive_"))  # the names in a batch of a and a+, b and b+
+# 64x32 images have structure codes of 16x8, too small for a dilation of 9; at 3 of them a side nothing needs enlarging
+_COURSE = dict(image_size=(64, 32), dilations=(1, 2, 3), enlarge_up_to=0, foreground_weight=4.0, lr=4e-4)
+PRESETS = {
+    "smoke": _COURSE | dict(width=4, units=1, mlp_width=16, discriminator_width=8, steps=30),
+    "course": _COURSE | dict(width=12, units=2, mlp_width=64, discriminator_width=16, steps=1500),
+    "paper": dict(image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), mlp_width=512, discriminator_width=32,
+                  enlarge_up_to=128, foreground_weight=1.0, lr=1e-4, steps=100_000),
+}  # fmt: skip
+PAPER = PRESETS["paper"] | dict(
+    slices="channels", gan_loss="least_squares", feed_generated=True, use_id=True, use_prim=True, use_fine=True,
+    use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False, re_encoding="either",
+    lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0, alpha=0.2,
+    lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), lr_encoder=0.002,
+)  # fmt: skip
+
+
+def _unit(ins: int, outs: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, norm: str = "none", act=True):
+    """Return the paper's convolution unit: reflected border, convolution with bias, normalisation, LeakyReLU 0.2."""
+    padding = dilation * (kernel // 2)
+    mode = "reflect" if padding else "zeros"
+    layers = [nn.Conv2d(ins, outs, kernel, stride, padding, dilation, padding_mode=mode), blocks.make_norm(norm, outs)]
+    return nn.Sequential(*layers, *([nn.LeakyReLU(0.2)] if act else []))
+
+
+def _kaiming(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+class ASPP(nn.Module):
+    """Four branches (1x1, and 1x1 then 3x3 at three dilations) side by side, joined by 1x1: 4 `width` to 8 `width`.
+
+    >>> ASPP(4, (1, 2, 3))(torch.zeros(1, 16, 16, 8)).shape
+    torch.Size([1, 32, 16, 8])
+    """
+
+    def __init__(self, width: int, dilations: tuple[int, int, int] = (3, 6, 9)) -> None:
+        super().__init__()
+        ins, each = 4 * width, 2 * width
+        last = dict(norm="instance", act=False)
+        self.branches = nn.ModuleList([_unit(ins, each, 1, **last)])
+        for dilation in dilations:
+            first = _unit(ins, each, 1, norm="instance")
+            self.branches.append(nn.Sequential(first, _unit(each, each, dilation=dilation, **last)))
+        self.join = _unit(4 * each, 4 * each, 1, **last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(torch.cat([branch(x) for branch in self.branches], dim=1))
+
+
+class StructureEncoder(nn.Sequential):
+    """E_s: a grey image [B,1,H,W] becomes a map [B, 8 width, H/4, W/4] of shape, pose and scene.
+
+    Args:
+        width: channels of the first layer, 16 as published.
+        units: residual units, 4 as published.
+        dilations: of the ASPP; 3, 6, 9 as published, whose reflected border needs images of 40 pixels a side.
+
+    >>> StructureEncoder(4, dilations=(1, 2, 3))(torch.zeros(1, 1, 64, 32)).shape
+    torch.Size([1, 32, 16, 8])
+    """
+
+    def __init__(self, width: int = 16, units: int = 4, dilations: tuple[int, int, int] = (3, 6, 9)) -> None:
+        w, norm = width, "instance"
+        layers = [_unit(1, w, stride=2, norm=norm), _unit(w, 2 * w, norm=norm), _unit(2 * w, 2 * w, norm=norm),
+                  _unit(2 * w, 4 * w, stride=2, norm=norm)]  # fmt: skip
+        super().__init__(*layers, *(blocks.ResidualUnit(4 * w, slope=0.2) for _ in range(units)), ASPP(w, dilations))
+        self.smallest = 4 * (max(dilations) + 1)
+        self.apply(_kaiming)
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError where (height, width) are no multiples of 4 or too small for the largest dilation."""
+        if any(side % 4 or side < self.smallest for side in image_size):
+            needed = f"sides that are multiples of 4 and at least {self.smallest} (4 (largest dilation + 1))"
+            raise ValueError(f"the structure encoder needs {needed}, got {'x'.join(map(str, image_size))}")
+
+
+class Decoder(nn.Module):
+    """G: a structure code [B, 8 width, h, w] and an appearance code [B, F] become an image [B, 3, 4h, 4w].
+
+    Each residual unit has a slice of the appearance code, from which one network makes the scales and another the
+    shifts of the unit's two AdaIN layers. The image is ImageNet-normalised, without a bound.
+
+    Args:
+        code: F, length of the appearance code, a multiple of `units`.
+        width, units: those of `StructureEncoder`.
+        mlp_width: hidden units, 512 as published.
+        slices: of the code, which holds the bands of each channel side by side: "channels" cuts it as it lies, so
+            that each slice has a part of the channels with all their bands (released code); "bands" puts each band
+            first.
+
+    >>> Decoder(512, width=4, units=1, mlp_width=16)(torch.zeros(1, 32, 16, 8), torch.zeros(1, 512)).shape
+    torch.Size([1, 3, 64, 32])
+    """
+
+    def __init__(
+        self, code: int, *, width: int = 16, units: int = 4, mlp_width: int = 512, slices: str = "channels"
+    ) -> None:
+        super().__init__()
+        check_choice("slices", slices, SLICES)
+        if code % (BANDS * units):
+            raise ValueError(f"a code of {code} numbers in {BANDS} bands cannot be cut into {units} slices")
+        channels, self.slices = 8 * width, slices
+
+        def mlp() -> nn.Sequential:
+            hidden = [nn.Linear(code // units, mlp_width), nn.LeakyReLU(0.2), nn.Linear(mlp_width, mlp_width)]
+            return nn.Sequential(*hidden, nn.LeakyReLU(0.2), nn.Linear(mlp_width, 2 * channels))
+
+        self.scales, self.shifts = (nn.ModuleList(mlp() for _ in range(units)) for _ in range(2))
+        self.first = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
+        self.second = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
+        ups = [[nn.Upsample(scale_factor=2), _unit(2 * outs, outs, 5, norm="layer")] for outs in (4 * width, 2 * width)]
+        flat = [_unit(2 * width, 2 * width), _unit(2 * width, 2 * width), _unit(2 * width, 3, 1, act=False)]
+        self.last = nn.Sequential(*ups[0], *ups[1], *flat)
+        self.apply(_kaiming)
+
+    def adain_numbers(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scales and shifts of all AdaIN layers, one behind the other, each [B, 2 units * 8 width]."""
+        if self.slices == "bands":
+            code = code.unflatten(1, (-1, BANDS)).transpose(1, 2).flatten(1)
+        cut = code.chunk(len(self.scales), dim=1)
+        return tuple(
+            torch.cat([mlp(s) for mlp, s in zip(mlps, cut, strict=True)], 1) for mlps in (self.scales, self.shifts)
+        )
+
+    def body(self, structure: Tensor, scales: Tensor, shifts: Tensor) -> Tensor:
+        """Return the image for given AdaIN numbers."""
+        x, layers = structure, iter(zip(*(n.split(structure.shape[1], dim=1) for n in (scales, shifts)), strict=True))
+        for first, second in zip(self.first, self.second, strict=True):
+            hidden = F.leaky_relu(blocks.adain(first(x), *next(layers)), 0.2)
+            x = x + blocks.adain(second(hidden), *next(layers))
+        return self.last(x)
+
+    def forward(self, structure: Tensor, code: Tensor) -> Tensor:
+        return self.body(structure, *self.adain_numbers(code))
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """D: three networks of one form, at full, half and quarter size; each gives a score for every patch.
+
+    It computes in float32 under mixed precision, too: its gradient penalty needs it.
+
+    Args:
+        width: channels of the first layers, 32 as published.
+        units: residual units of each, 4 as published.
+
+    >>> [tuple(scores.shape) for scores in MultiScaleDiscriminator(8, 1)(torch.zeros(1, 3, 64, 32))]
+    [(1, 1, 16, 8), (1, 1, 8, 4), (1, 1, 4, 2)]
+    """
+
+    def __init__(self, width: int = 32, units: int = 4) -> None:
+        super().__init__()
+        w = width
+
+        def network() -> nn.Sequential:
+            layers = [_unit(3, w, 1), _unit(w, w), _unit(w, w, stride=2), _unit(w, w), _unit(w, 2 * w, stride=2)]
+            layers += [blocks.ResidualUnit(2 * w, norm="none", slope=0.2) for _ in range(units)]
+            return nn.Sequential(*layers, nn.Conv2d(2 * w, 1, 1))
+
+        self.scales = nn.ModuleList(network() for _ in range(3))
+        self.apply(normal_init)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        with torch.autocast(images.device.type, enabled=False):
+            x, scores = images.float(), []
+            for network in self.scales:
+                scores.append(network(x))
+                x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+        return scores
+
+
+class AppearanceEncoder(nn.Module):
+    """E_a: the re-ID network, which also gives the appearance code: its map, max-pooled to four horizontal bands.
+
+    Args:
+        network: with a `backbone` that gives maps [B,C,h,w] and two `heads` that give a feature and logits of a pooled
+            vector: `Embedder(n, last_stride=1, pool="max", heads=[dict(dimensions=512, norm="batch", dropout=p) for p
+            in (0.5, 0.75)])`. Head 1 gives f_prim, head 2 f_fine.
+        enlarge_up_to: images of this height or less are doubled first (nearest pixel); 128 as published.
+
+    Raises:
+        TypeError: a network without these parts.
+    """
+
+    def __init__(self, network: nn.Module, enlarge_up_to: int = 128) -> None:
+        super().__init__()
+        if not hasattr(network, "backbone") or len(getattr(network, "heads", ())) != 2:
+            found = f"{type(network).__name__} with {len(getattr(network, 'heads', ()))} heads"
+            raise TypeError(f"E_a must be a re-ID network with a backbone and two heads (an Embedder), got {found}")
+        self.network, self.enlarge_up_to = network, enlarge_up_to
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[NamedTuple]]:
+        """Return the code [B, 4C] (with its gradient) and what the two heads give."""
+        maps = self.network.backbone(enlarged(images, self.enlarge_up_to)).float()
+        with torch.autocast(maps.device.type, enabled=False):
+            heads = [head(maps.amax((2, 3))) for head in self.network.heads]
+        return F.adaptive_max_pool2d(maps, (BANDS, 1)).flatten(1), heads
+
+
+class DGNet(nn.Module):
+    r"""The networks of DG-Net, and how they are trained together.
+
+    With $x_a, x_b$ two images, $x_{a^+}, x_{b^+}$ others of the same persons, and the losses of this module's head:
+
+    $$L_G = 5 (L_{img1} + L_{img2}) + L_{adv} + w_r (L_{code1} + L_{code2}) + w_c L_{cyc} + 0.5 L_{id^c}, \qquad
+      L_{E_a} = L_{id^s} + w_t (L_{prim} + 0.2\, L_{fine})$$
+
+    D steps first, on detached pictures, then G and E_s, then E_a. The weights $w$ are 0 until `warm_up`, then grow; see
+    `weights`. Batches are of `two_pair_batches`; where `erase(keep_clean=True)` has made holes, only L_id^s sees them.
+
+    Args:
+        encoder: the re-ID network, see `AppearanceEncoder`; copied.
+        teacher: a network from ImageNet-normalised images to logits, or to a tuple whose last entry they are (an
+            `Embedder`), trained on the same identities; copied and frozen, no part of the state. It has batch
+            statistics, as published.
+        preset: "smoke", "course" or "paper"; sets the arguments that are None.
+        image_size: (height, width) of the training images.
+        width, units, dilations, mlp_width, discriminator_width, slices, enlarge_up_to: of the networks, see there.
+        feed_generated: L_prim and L_fine; False is the paper's "without feed".
+        use_id: L_id^c ("without id" has neither it nor the feed).
+        use_prim, use_fine, use_cycle: L_prim, L_fine, L_cyc.
+        teacher_style: the label q of a picture: the teacher's "average" over it and its mirror image (published), that
+            average's "argmax", the "appearance" label, "uniform" (LSRO), or the average kept to the "two_labels" of
+            appearance and structure. Only three of them need a teacher.
+        teacher_dropout: the teacher's dropout stays on, as it does in the released run after its first sampling.
+        code_gradient: let L_code1 train G and E_s through the picture; the released code detaches both codes.
+        re_encoding: what trains by L_code2 and L_cyc: "detached" (E_s encodes detached pictures), "frozen" (a frozen
+            copy of it encodes pictures with their gradient) or "either", drawn each step (published).
+        gan_loss: "least_squares" (released code) or "vanilla" (the paper's log loss).
+        lambda_img, lambda_id, alpha, lambda_penalty: 5, 0.5, 0.2 and 0.01 above.
+        lambda_code, lambda_cyc, lambda_teacher: what $w_r, w_c, w_t$ grow to: 1, 2, 2.
+        warm_up, ramp: share of the run before they grow, and in which they grow by 1 (30,000 and 2,000 of 100,000).
+        milestones: shares of the run at which all learning rates fall to a tenth.
+        foreground_weight: 1 as published; above 1 the person's pixels count so many times in L_img1, L_img2 and L_cyc
+            (needs masks).
+        lr: of the Adams of D, and of G and E_s, with betas (0, 0.999) and L2 5e-4.
+        lr_encoder: of E_a's SGD (Nesterov 0.9, L2 5e-4); its heads have ten times as much.
+        steps: length of the run, which the shares refer to.
+
+    Attributes:
+        E_s, E_a, G, D: the networks.  n_classes: identities that E_a tells apart.
+        settings: every choice above.  deviations: those that are not as published.
+
+    Raises:
+        TypeError, ValueError: networks, names, numbers and sizes that cannot be used; a teacher of other classes.
+
+    >>> from reidlib.embedders.resnet import Embedder
+    >>> heads = [dict(dimensions=16, norm="batch", dropout=p) for p in (0.5, 0.75)]
+    >>> method = DGNet(Embedder(5, width=8, last_stride=1, pool="max", heads=heads), preset="smoke",
+    ...                feed_generated=False)
+    >>> appearance, structure = torch.zeros(2, 2, 3, 64, 32)
+    >>> method.generate(appearance, structure).shape
+    torch.Size([2, 3, 64, 32])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        teacher: nn.Module | None = None,
+        *,
+        preset: str = "course",
+        image_size: tuple[int, int] | None = None,
+        width: int | None = None,
+        units: int | None = None,
+        dilations: tuple[int, int, int] | None = None,
+        mlp_width: int | None = None,
+        discriminator_width: int | None = None,
+        slices: str = "channels",
+        enlarge_up_to: int | None = None,
+        feed_generated: bool = True,
+        use_id: bool = True,
+        use_prim: bool = True,
+        use_fine: bool = True,
+        use_cycle: bool = True,
+        teacher_style: str = "average",
+        teacher_dropout: bool = False,
+        code_gradient: bool = False,
+        re_encoding: str = "either",
+        gan_loss: str = "least_squares",
+        lambda_img: float = 5.0,
+        lambda_id: float = 0.5,
+        alpha: float = 0.2,
+        lambda_penalty: float = 0.01,
+        lambda_code: float = 1.0,
+        lambda_cyc: float = 2.0,
+        lambda_teacher: float = 2.0,
+        warm_up: float = 0.3,
+        ramp: float = 0.02,
+        milestones: tuple[float, ...] = (0.6, 0.9),
+        foreground_weight: float | None = None,
+        lr: float | None = None,
+        lr_encoder: float = 0.002,
+        steps: int | None = None,
+    ) -> None:
+        chosen = blocks.choose_preset(PRESETS, locals())
+        super().__init__()
+        self._teacher = None if teacher is None else Frozen(teacher)  # no part of the state
+        self.settings = chosen | {"teacher": "none" if teacher is None else f"weights {weights_digest(teacher)}"}
+        check_choice("teacher_style", teacher_style, TEACHER_STYLES)
+        check_choice("re_encoding", re_encoding, RE_ENCODINGS)
+        check_choice("gan_loss", gan_loss, GAN_LOSSES)
+        self.deviations = blocks.deviations(self.settings, PAPER)
+        w, units = chosen["width"], chosen["units"]
+        self.E_s = StructureEncoder(w, units, tuple(chosen["dilations"]))
+        self.E_s.check_size(chosen["image_size"])
+        self.E_a = AppearanceEncoder(copy.deepcopy(encoder), chosen["enlarge_up_to"])
+        code, heads = self._look(self.E_a)
+        self.G = Decoder(code.shape[1], width=w, units=units, mlp_width=chosen["mlp_width"], slices=slices)
+        self.D = MultiScaleDiscriminator(chosen["discriminator_width"], units)
+        self._teacher = None if teacher is None else Frozen(teacher)  # no part of the state
+        self.n_classes = heads[0].logits.shape[1]
+        self._check_teacher()
+
+    def _look(self, network: nn.Module) -> Any:
+        """Return what a network makes of one image, wherever it lies."""
+        with evaluating(network), torch.no_grad():
+            return network(torch.zeros(1, 3, *self.settings["image_size"], device=device_of(network)))
+
+    def _check_teacher(self) -> None:
+        chosen = self.settings
+        needed = chosen["feed_generated"] and chosen["use_prim"]
+        if self._teacher is None:
+            if needed and chosen["teacher_style"] in ("average", "argmax", "two_labels"):
+                raise ValueError(
+                    f"teacher_style={chosen['teacher_style']!r} needs a teacher; give one, or a style without one "
+                    "('appearance', 'uniform'), or use_prim=False"
+                )
+            return
+        found = blocks.logits_of(self._look(self._teacher.on(device_of(self)))).shape[1]
+        if found != self.n_classes:
+            raise ValueError(
+                f"the teacher tells {found} identities apart and E_a {self.n_classes}: one label set for both"
+            )
+
+    def optimizers(self) -> blocks.Optimizers:
+        """Give Adam for "D" and for "G" (with E_s), SGD for "E_a"."""
+        lr, options = self.settings["lr"], dict(betas=(0.0, 0.999), weight_decay=5e-4)
+        made = {"D": blocks.adam(self.D, lr, self.schedule, **options)}
+        made["G"] = blocks.adam((self.E_s, self.G), lr, self.schedule, **options)
+        network, rate = self.E_a.network, self.settings["lr_encoder"]
+        groups = [{"params": [p for p in network.backbone.parameters() if p.requires_grad]},
+                  {"params": [p for p in network.heads.parameters() if p.requires_grad], "lr": 10 * rate}]  # fmt: skip
+        sgd = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        return made | {"E_a": ([p for group in groups for p in group["params"]], sgd, self.schedule)}
+
+    def schedule(self, step: int) -> float:
+        """Return the factor of all learning rates at a step, from 0."""
+        return 0.1 ** sum(step >= round(share * self.settings["steps"]) for share in self.settings["milestones"])
+
+    def weights(self, step: int) -> tuple[float, float, float]:
+        r"""Return the weights $(w_r, w_c, w_t)$ of the code, cycle and teacher losses at a step, from 0.
+
+        $$w = \min(\lambda, \max(0, (i - i_0) / n))$$
+
+        with $i_0$ = `warm_up` and $n$ = `ramp`, in steps. As in the released code a term takes part from the step
+        *after* the one at which its weight leaves 0, and the weight $w_B = \alpha w_t$ of head 2 on real images is the
+        step before's.
+        """
+        chosen = self.settings
+        start, length = round(chosen["warm_up"] * chosen["steps"]), max(1, round(chosen["ramp"] * chosen["steps"]))
+        grown = max(0.0, (step - start) / length)
+        return tuple(min(chosen[f"lambda_{name}"], grown) for name in ("code", "cyc", "teacher"))
+
+    def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
+        """Take D's step, then that of G and E_s, then E_a's, on a batch of `two_pair_batches`.
+
+        Returns:
+            every term of the step, unweighted and summed over both sides, by the names of this module's head ("L_id^s
+            positives" apart; those whose weight is still 0 are left out), "D penalty", and the totals "D", "G", "E_a".
+
+        Raises:
+            ValueError: a batch that is not of two pairs, of another size, with a single row or labels that E_a does not
+                know, or without masks where `foreground_weight` needs them.
+        """
+        seen, chosen = self._read(batch), self.settings
+        (w_r, w_c, w_t), (code, cycle, feed) = self.weights(step), self.weights(step - 1)
+        with torch.no_grad():  # batch statistics of each alone
+            f_a, f_b, f_a_positive, f_b_positive = (self.E_a(images)[0] for images in seen.clean)
+        structure = self.E_s(grey(seen.real))  # of a, then of b
+        swapped, own, positive = self._draw(
+            torch.cat([*reversed(structure.chunk(2)), structure, structure]),
+            torch.cat([f_a, f_b, f_a, f_b, f_a_positive, f_b_positive]),
+        ).chunk(3)  # x_ba, x_ab | x_aa, x_bb | x_aa+, x_bb+
+        terms = self._discriminate(seen.real, swapped.detach())
+        update("D", terms["D"])
+        terms["L_img1"], terms["L_img2"] = (seen.difference(pictures) for pictures in (own, positive))
+        terms["L_adv"] = self._adversarial(swapped)
+        terms |= self._encode_again(seen, swapped, structure, torch.cat([f_a, f_b]), code > 0, cycle > 0)
+        weights = {"L_img1": chosen["lambda_img"], "L_img2": chosen["lambda_img"], "L_adv": 1.0, "L_code1": w_r,
+                   "L_code2": w_r, "L_cyc": w_c, "L_id^c": chosen["lambda_id"]}  # fmt: skip
+        terms["G"] = sum(weights[name] * terms[name] for name in weights if name in terms)
+        update("G", terms["G"])
+        terms |= self._identify(seen, feed * chosen["alpha"])
+        if feed > 0 and chosen["feed_generated"]:
+            terms |= self._feed(seen, swapped.detach())
+        weights = {"L_id^s": 1.0, "L_id^s positives": 1.0, "L_prim": w_t, "L_fine": w_t * chosen["alpha"]}
+        terms["E_a"] = sum(weights[name] * terms[name] for name in weights if name in terms)
+        update("E_a", terms["E_a"])
+        return terms
+
+    def _read(self, batch: Mapping[str, Tensor]) -> "_Seen":
+        wanted = [*(prefix + "images" for prefix in PREFIXES[4]), "labels", "other_labels"]
+        if missing := [name for name in wanted if name not in batch]:
+            raise ValueError(
+                f"DG-Net trains on batches of two pairs (see two_pair_batches) with {', '.join(wanted)}, got "
+                f"{', '.join(sorted(batch))}: the batch lacks {', '.join(missing)}"
+            )
+        n, *size = batch["images"].shape[0], *batch["images"].shape[2:]
+        if tuple(size) != tuple(self.settings["image_size"]) or n < 2:
+            accepted = f"two rows and more of {self.settings['image_size']} (height, width)"
+            raise ValueError(f"DG-Net trains here on {accepted}, the batch has {n} of {tuple(size)}")
+        names = [prefix for sides in zip(*SIDES, strict=True) for prefix in sides]  # a, b, a+, b+
+        clean = [normalise(batch.get(f"{name}clean_images", batch[f"{name}images"])) for name in names]
+        holes = [normalise(batch[f"{name}images"]) for name in names]
+        real = torch.cat(clean[:2])
+        weight = torch.ones_like(real[:, :1])
+        if (extra := self.settings["foreground_weight"] - 1) > 0:
+            masks = [
+                blocks.annotation(batch, f"{name}masks", "a batch", "foreground_weight above 1") for name in names[:2]
+            ]
+            weight = weight + extra * torch.cat(masks)[:, None].float() / 255
+        return _Seen(clean, holes, real, weight, [batch["labels"], batch["other_labels"]])
+
+    def _draw(self, structure: Tensor, code: Tensor) -> Tensor:
+        return self.G(structure, code).float()
+
+    def _discriminate(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Return D's loss, both sides together, with its penalty, in float32."""
+        kind = self.settings["gan_loss"]
+        with torch.autocast(real.device.type, enabled=False):
+            real = real.detach().requires_grad_()
+            reals, fakes = self.D(real), self.D(fake)
+            loss = sum(discriminator_loss(r, f, kind, factor=1.0) for r, f in zip(reals, fakes, strict=True))
+            probabilities = [scores.sigmoid() if kind == "vanilla" else scores for scores in reals]
+            penalty = self.settings["lambda_penalty"] * sum(gradient_penalty(p, real) for p in probabilities)
+        return {"D": 2 * (loss + penalty), "D penalty": 2 * penalty}
+
+    def _adversarial(self, swapped: Tensor) -> Tensor:
+        kind = self.settings["gan_loss"]
+        factor = 2 if kind == "least_squares" else 1
+        return 2 * factor * sum(adversarial_loss(scores, True, kind) for scores in self.D(swapped))
+
+    def _encode_again(
+        self, seen: "_Seen", swapped: Tensor, structure: Tensor, codes: Tensor, code: bool, cycle: bool
+    ) -> dict[str, Tensor]:
+        """Return L_id^c, and the code and cycle terms where they take part."""
+        terms, chosen = {}, self.settings
+        cycle = cycle and chosen["use_cycle"]
+        if chosen["use_id"] or code or cycle:
+            looks = [blocks.as_frozen_copy(self.E_a, pictures) for pictures in swapped.chunk(2)]
+            again = torch.cat([found for found, _ in looks])  # f' of a, of b
+        if chosen["use_id"]:
+            pairs = zip(looks, seen.labels, strict=True)
+            terms["L_id^c"] = sum(cross_entropy(heads[0].logits, labels) for (_, heads), labels in pairs)
+        if code or cycle:
+            pictures = torch.cat([*reversed(swapped.chunk(2))])  # with the structure of a, then of b
+            either = chosen["re_encoding"] == "either" and torch.rand(()) < 0.5
+            if either or chosen["re_encoding"] == "frozen":
+                structure_again = blocks.as_frozen_copy(self.E_s, grey(pictures))
+            else:
+                structure_again = self.E_s(grey(pictures.detach()))
+        if code:
+            terms["L_code1"] = 2 * F.l1_loss(again if chosen["code_gradient"] else again.detach(), codes)
+            terms["L_code2"] = 2 * F.l1_loss(structure_again.float(), structure.detach().float())
+        if cycle:
+            terms["L_cyc"] = seen.difference(self._draw(structure_again, again.detach()))
+        return terms
+
+    def _identify(self, seen: "_Seen", weight: float) -> dict[str, Tensor]:
+        """Return L_id^s of the anchors (head 2 by `weight`) and of the positives."""
+        heads = [self.E_a(images)[1] for images in seen.holes]  # of a, b, a+, b+
+        first, second = (
+            [cross_entropy(h[i].logits, y) for h, y in zip(heads, 2 * seen.labels, strict=True)] for i in (0, 1)
+        )
+        return {"L_id^s": sum(first[:2]) + weight * sum(second[:2]), "L_id^s positives": sum(first[2:])}
+
+    def _feed(self, seen: "_Seen", swapped: Tensor) -> dict[str, Tensor]:
+        """Return L_prim and L_fine of the pictures, which E_a sees in training mode."""
+        prim, fine = [], []
+        for pictures, appearance, structure in zip(swapped.chunk(2), seen.labels, seen.labels[::-1], strict=True):
+            first, second = self.E_a(pictures)[1]
+            if self.settings["use_prim"]:
+                prim.append(distillation_loss(first.logits, self.teacher_label(pictures, appearance, structure)))
+            fine.append(cross_entropy(second.logits, structure))
+        used = {"L_prim": self.settings["use_prim"], "L_fine": self.settings["use_fine"]}
+        return {name: sum(values) for name, values in (("L_prim", prim), ("L_fine", fine)) if used[name]}
+
+    @torch.no_grad()
+    def teacher_label(self, pictures: Tensor, appearance: Tensor, structure: Tensor) -> Tensor:
+        """Return the soft label q that L_prim aims at, by `teacher_style`: float [B,K], each row sums to 1.
+
+        Args:
+            pictures: float [B,3,H,W], ImageNet-normalised.
+            appearance, structure: int64 [B], whose clothes and whose shape they have.
+        """
+        style, n_classes = self.settings["teacher_style"], self.n_classes
+        if style == "appearance":
+            return F.one_hot(appearance, n_classes).float()
+        if style == "uniform":
+            return pictures.new_full((len(pictures), n_classes), 1 / n_classes)
+        network, dropout = self._teacher.on(pictures.device), self.settings["teacher_dropout"]
+        views = (enlarged(view, self.settings["enlarge_up_to"]) for view in (pictures, pictures.flip(3)))
+        logits = [blocks.logits_of(blocks.as_frozen_copy(network, view, dropout=dropout)) for view in views]
+        average = torch.stack(logits).softmax(2).mean(0)
+        if style == "argmax":
+            return F.one_hot(average.argmax(1), n_classes).float()
+        if style == "two_labels":
+            average = average * (F.one_hot(appearance, n_classes) + F.one_hot(structure, n_classes)).clamp(max=1)
+            return average / average.sum(1, keepdim=True).clamp_min(torch.finfo(average.dtype).tiny)
+        return average
+
+    def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the images whose structure is wanted, float [B,3,H,W] in [-1, 1]."""
+        return normalise(blocks.annotation(targets, "images", "targets", "DG-Net"), "signed")
+
+    def generate(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Return the people of `images` (their appearance) in the structure of `condition`; both [B,3,H,W] in [-1, 1].
+
+        Raises:
+            ValueError: another number or size of images than of structures, or one that E_s cannot take.
+        """
+        return self.interpolate(images, images, condition, 0.0)
+
+    @torch.no_grad()
+    def interpolate(self, first: Tensor, second: Tensor, condition: Tensor, share: float) -> Tensor:
+        r"""Return pictures whose appearance lies between two: $G(s, (1 - t) f_1 + t f_2)$.
+
+        Args:
+            first, second: images that give the appearances, float [B,3,H,W] in [-1, 1].
+            condition: images that give the structure, likewise.
+            share: $t$, 0 for the first and 1 for the second.
+        """
+        found = list(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
+        if found != list(first.shape) or first.shape != second.shape:
+            shapes = f"{list(first.shape)} and {list(second.shape)}"
+            raise ValueError(
+                f"one structure image for each appearance image is needed, of its size {shapes}, got {found}"
+            )
+        self.E_s.check_size(first.shape[2:])
+        with evaluating(self):
+            code = self.E_a(signed_to_imagenet(first))[0]
+            if share != 0:
+                code = torch.lerp(code, self.E_a(signed_to_imagenet(second))[0], share)
+            return imagenet_to_signed(self._draw(self.E_s(grey(signed_to_imagenet(condition))), code))
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        r"""Return the test features [B, 2D] of images uint8 [B,3,H,W]: f_prim, then f_fine, each of length 1.
+
+        $$u(u(e(x)) + u(e(\text{mirrored } x)))$$
+
+        of both heads' $e$, where $u$ scales to length 1. `fuse` weighs the halves.
+        """
+        pixels = normalise(images)
+        with evaluating(self):
+            views = [[F.normalize(head.feature) for head in self.E_a(view)[1]] for view in (pixels, pixels.flip(3))]
+        return torch.cat([F.normalize(plain + mirrored) for plain, mirrored in zip(*views, strict=True)], dim=1)
+
+
+class _Seen(NamedTuple):
+    """A batch as the losses see it; lists are of a, b, a+, b+."""
+
+    clean: list[Tensor]
+    holes: list[Tensor]  # with random erasing
+    real: Tensor  # a, then b
+    weight: Tensor  # of their pixels
+    labels: list[Tensor]  # of a, of b
+
+    def difference(self, pictures: Tensor) -> Tensor:
+        """Return the weighted L1 difference of pictures from the anchors, summed over both sides."""
+        return 2 * masked_l1(pictures, self.real, self.weight, normalise_by_mask_area=True)
+
+
+def grey(images: Tensor) -> Tensor:
+    """Return the plain mean of the channels, [B,1,H,W]: what the structure encoder sees.
+
+    >>> round(grey(torch.tensor([0.3, 0.6, 0.9])[None, :, None, None]).item(), 4)
+    0.6
+    """
+    return images.mean(1, keepdim=True)
+
+
+def enlarged(images: Tensor, up_to: int) -> Tensor:
+    """Double images [B,C,H,W] (nearest pixel) whose height is `up_to` or less.
+
+    >>> [enlarged(torch.zeros(1, 3, height, 8), 128).shape[2] for height in (128, 129)]
+    [256, 129]
+    """
+    return F.interpolate(images, scale_factor=2) if images.shape[2] <= up_to else images
+
+
+def fuse(features: Tensor, weight: float = 0.5) -> Tensor:
+    r"""Weigh the halves of `DGNet.embed`'s features, so that products are $\cos(f_{prim}) + w \cos(f_{fine})$.
+
+    Both sides, queries and gallery, are fused alike; all lengths are then equal, so Euclidean and cosine distance rank
+    by that score. 0 leaves f_prim alone.
+
+    Args:
+        features: [N, 2D], two halves of length 1.
+        weight: w, 0.5 as published.
+
+    Raises:
+        ValueError: a negative weight, features of odd length.
+
+    >>> f = fuse(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+    >>> round((f @ f.T).item(), 4)
+    1.5
+    """
+    if weight < 0 or features.dim() != 2 or features.shape[1] % 2:
+        raise ValueError(f"features [N, 2D] and a weight >= 0 are needed, got {list(features.shape)} and {weight}")
+    prim, fine = features.chunk(2, dim=1)
+    return torch.cat([prim, weight**0.5 * fine], dim=1)
+
+
+BATCH = {"smoke": 4, "course": 8, "paper": 8}
+augment_pairs = compose(flip, partial(pad_crop, edge=True), partial(erase, keep_clean=True), joint=False)
+
+
+def train_dg_net(
+    images: PersonImages,
+    encoder: nn.Module,
+    teacher: nn.Module | None = None,
+    *,
+    batch_size: int | None = None,
+    distinct: bool = False,
+    augment: Augment = augment_pairs,
+    **options: Any,
+) -> tuple[DGNet, History]:
+    """Train encoder, decoder and discriminator together and return the method with its history.
+
+    Args:
+        images: the training set; generated images without a label take no part.
+        encoder, teacher: see `DGNet`; both classify the set's identities, numbered in sorted order.
+        batch_size: rows in a batch; default the preset's (8; smoke 4).
+        distinct: the two anchors of a row show two persons; the released code does not see to it.
+        augment: each image by a draw of its own; default flip, shifted crop with its border repeated, and erasing whose
+            clean images are kept.
+        options: further arguments of `DGNet` (preset, the switches) and of `train_generator`: images_seen, the length
+            of the training in rows of two pairs (four images each), always; seed, device, run_dir, ema and so on.
+
+    Raises:
+        ValueError: an encoder of another number of identities; see `DGNet` and `two_pair_batches`.
+    """
+    switches = {name: options.pop(name) for name in list(options) if name in SWITCHES}
+    preset = switches.get("preset", "course")
+    check_choice("preset", preset, PRESETS)
+    batch_size = batch_size or BATCH[preset]
+
+    identities = len(images.pids[images.pids >= 0].unique())
+
+    def build(steps: int) -> DGNet:
+        method = DGNet(encoder, teacher, steps=steps, **switches)
+        if method.n_classes != identities:
+            raise ValueError(f"the set shows {identities} identities, E_a tells {method.n_classes} apart")
+        return method
+
+    facts = {"batch_size": batch_size, "distinct": distinct, "preset": preset, **switches}
+    sampler = two_pair_batches(images.pids, batch_size, distinct=distinct)
+    return train_generator(build, images, sampler, augment=augment, **{"settings": facts} | options)
+
+
+SWITCHES = frozenset(inspect.signature(DGNet).parameters) - {"encoder", "teacher", "steps"}

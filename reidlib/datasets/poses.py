@@ -171,7 +171,7 @@ def limb_masks(keypoints: Tensor, image_size: tuple[int, int], *, radius: float 
     px, py = (keypoints[..., i, None, None] for i in (0, 1))
     inside = torch.zeros(len(keypoints), height, width, dtype=torch.bool, device=keypoints.device)
     for joint in range(len(JOINT_NAMES)):
-        inside |= ((x - px[:, joint]) ** 2 + (y - py[:, joint]) ** 2 <= radius**2) & found[:, joint]
+        inside |= found[:, joint] & ((x - px[:, joint]) ** 2 + (y - py[:, joint]) ** 2 <= radius**2)
     for a, b in (*LIMBS, *TRUNK):
         dx, dy = px[:, b] - px[:, a], py[:, b] - py[:, a]
         length = (dx**2 + dy**2).sqrt()  # [B,1,1]; joints in one place have no rectangle: 0 / 0 is in no range

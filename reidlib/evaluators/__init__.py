@@ -1,19 +1,25 @@
-"""Numbers with the names of their rules: retrieval scores and nearest neighbours."""
+"""Numbers with the names of their rules: retrieval scores, nearest neighbours, verification."""
 
 from reidlib.evaluators.neighbours import ignored_images, nearest_neighbours
 from reidlib.evaluators.reranking import rerank
 from reidlib.evaluators.retrieval import evaluate_retrieval, pool_queries
 from reidlib.evaluators.scores import RetrievalScores
 from reidlib.evaluators.splits import SplitScores, average_over_splits, score_splits
+from reidlib.evaluators.thresholds import Threshold, reliability
+from reidlib.evaluators.verification import Verification, verify
 
 __all__ = [
     "RetrievalScores",
     "SplitScores",
+    "Threshold",
+    "Verification",
     "average_over_splits",
     "evaluate_retrieval",
     "ignored_images",
     "nearest_neighbours",
     "pool_queries",
+    "reliability",
     "rerank",
     "score_splits",
+    "verify",
 ]

@@ -184,11 +184,11 @@ def _rounds(
 def _score_chunk(block: Tensor, query: Labels, gallery: Labels, camera_rule: str, faced: _Round | None) -> np.ndarray:
     """Score one block [q, G] of distances in one round: plain AP, trapezoid AP, first hit, INP, each [q, 4]."""
     if faced is None:
-        return _score_rows(block, None, *_own_images(query, gallery, camera_rule))
+        return _score_rows(block, None, *own_images(query, gallery, camera_rule))
     result = np.empty((len(query.pids), 4))
     for camera in np.unique(query.camids).tolist():
         rows = np.flatnonzero(query.camids == camera)
-        own, is_match = _own_images(query.take(rows), gallery, camera_rule)
+        own, is_match = own_images(query.take(rows), gallery, camera_rule)
         if faced.priority is not None:  # of the matches, only the drawn one counts
             priority = np.where(is_match, faced.priority[own], len(gallery.pids))
             is_match &= priority == priority.min(1, keepdims=True)
@@ -197,7 +197,7 @@ def _score_chunk(block: Tensor, query: Labels, gallery: Labels, camera_rule: str
     return result
 
 
-def _own_images(query: Labels, gallery: Labels, camera_rule: str) -> tuple[np.ndarray, np.ndarray]:
+def own_images(query: Labels, gallery: Labels, camera_rule: str) -> tuple[np.ndarray, np.ndarray]:
     """List each query's gallery images of its own identity [q, R] (padded with -1) and which of them are matches."""
     order = np.argsort(gallery.pids, kind="stable")  # by identity, then gallery order
     low, high = (np.searchsorted(gallery.pids[order], query.pids, side=side) for side in ("left", "right"))

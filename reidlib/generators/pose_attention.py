@@ -63,7 +63,9 @@ PAPER = PRESETS["paper"] | dict(
 )  # fmt: skip
 
 
-def convolution(ins: int, outs: int, kernel: int = 3, stride: int = 1, *, pad: str = "zeros", slope: float = 0.0):
+def convolution(
+    ins: int, outs: int, kernel: int = 3, stride: int = 1, *, pad: str = "zeros", slope: float = 0.0
+) -> nn.Module:
     """Return a convolution that keeps the size (or halves it), batch normalisation and ReLU (or a leaky one)."""
     conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=False, padding_mode=pad)
     return nn.Sequential(conv, nn.BatchNorm2d(outs), nn.LeakyReLU(slope) if slope else nn.ReLU())

@@ -78,28 +78,14 @@ def rows_of(metrics: pd.DataFrame | Mapping[str, Mapping], seed: int = 0) -> pd.
     return out.drop_duplicates(keys, keep="last").reset_index(drop=True)
 
 
-def one_start(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep the rows of one start, so that no mean mixes two: of the one with most rows, never the second start's.
-
-    >>> rows_of_two = pd.DataFrame({"start": ["recorded", "recorded-2", "recorded-2"], "value": [1.0, 2.0, 3.0]})
-    >>> one_start(rows_of_two).value.tolist()
-    [1.0]
-    """
-    if "start" not in rows:
-        return rows
-    starts = rows.start.fillna("")
-    first = starts[starts != SECOND_START]
-    return rows[starts == (first.mode().iloc[0] if len(first) else SECOND_START)]
-
-
 def side_by_side(
     ours: pd.DataFrame, paper: str, table: str | None = None, metrics: Iterable[str] = ("mAP", "rank1")
 ) -> pd.DataFrame:
     """Put a paper's tables and ours beside each other: a line a row of ours, "paper" and "ours" a metric.
 
-    Ours is the mean over seeds of one start (`one_start`), with the standard deviation where there are several; rows
-    the paper does not print (controls, say) have an empty "paper" column, and "seeds" tells rows of one seed from
-    means. `table` picks one, such as "T7"; default all that ours has rows of.
+    Ours is the mean over the seeds of one start (`sweeps.one_start`), with the standard deviation where there are
+    several; rows the paper does not print (controls, say) have an empty "paper" column, and "seeds" tells rows of one
+    seed from means. `table` picks one, such as "T7"; default all that ours has rows of.
     """
     _check(ours)
     paper_values = printed(paper).set_index(["row", "metric"]).value
@@ -107,7 +93,7 @@ def side_by_side(
     lines = {}
     # tables in their order, T2a before T2b before T10, and each one's rows as they came
     for row in sorted(mine.row.unique(), key=lambda row: (int(re.search(r"\d+", row)[0]), row.partition("|")[0])):
-        chosen = one_start(mine[mine.row == row])
+        chosen = sweeps.one_start(mine[mine.row == row])
         line = lines[tuple(row.split("|"))] = {"seeds": chosen.seed.nunique()}
         if "start" in chosen:
             line["start"] = chosen.start.fillna("").iloc[0]
@@ -169,7 +155,7 @@ def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
         lines.append({
             "id": claim.id, "claim": claim.claim, "metric": claim.metric,
             "paper a": claim.paper_value_a, "paper b": claim.paper_value_b, "direction": claim.direction,
-            "ours a": one_start(pairs)["value a"].mean(), "ours b": one_start(pairs)["value b"].mean(),
+            "ours a": sweeps.one_start(pairs)["value a"].mean(), "ours b": sweeps.one_start(pairs)["value b"].mean(),
             **_judged(pairs, _pairs(ours, names, "mAP"), claim.direction),
         })  # fmt: skip
         reasons = [f"{name.rpartition('|')[2]}: a method of other authors" for name in foreign if pairs.empty]
@@ -200,11 +186,11 @@ def _decide(pairs: pd.DataFrame, direction: str) -> Verdict | None:
 
 def _judged(pairs: pd.DataFrame, of_map: pd.DataFrame, direction: str) -> dict[str, object]:
     """Return what pairs decide, as columns of the board; `of_map`: the same pairs' mAP."""
-    first, beside = _decide(one_start(pairs), direction), _decide(one_start(of_map), direction)
+    first, beside = _decide(sweeps.one_start(pairs), direction), _decide(sweeps.one_start(of_map), direction)
     if first is None:
         return {"n": 0, "look": 0, "verdict": "", "second start": "", "differences": ()}
     second = _decide(pairs[pairs.start == SECOND_START], direction)
-    if second and (one_start(pairs).start != SECOND_START).all():
+    if second and (sweeps.one_start(pairs).start != SECOND_START).all():
         first = with_second_start(first, second)
     return {
         "n": first.n, "look": first.look, "difference": first.mean, "low": first.low, "high": first.high,
@@ -215,7 +201,7 @@ def _judged(pairs: pd.DataFrame, of_map: pd.DataFrame, direction: str) -> dict[s
 
 def _failing(ours: pd.DataFrame, rival: str, metric: str) -> str:
     """Say how far a rival stays below its own baseline; empty where it reaches it."""
-    pairs = one_start(_pairs(ours, (rival, RIVALS[rival]), metric))
+    pairs = sweeps.one_start(_pairs(ours, (rival, RIVALS[rival]), metric))
     method, baseline = (name.rpartition("|")[2] for name in (rival, RIVALS[rival]))
     if pairs.empty:
         return f"{method}: not recorded beside its baseline, {baseline}"

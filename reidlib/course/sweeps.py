@@ -39,6 +39,7 @@ from reidlib.course.jobs import NOTEBOOKS, Job, plan
 from reidlib.course.runner import Outcome, error_words, execute
 from reidlib.course.runs import RESULTS, write_text
 from reidlib.course.settings import Parameter, ParameterError, read_parameters, read_value
+from reidlib.course.verdicts import SECOND_START
 from reidlib.files import atomic_path, locked
 
 FIELDS = ("about", "base", "sets", "grid", "threads")
@@ -183,6 +184,20 @@ def to_show(table: pd.DataFrame, study: str) -> pd.DataFrame | None:
         return table
     print(f"not recorded yet with the present test people: `reidlib sweep {study}`")
     return None
+
+
+def one_start(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of one start, so that no mean mixes two: of the one with most rows, never the second start's.
+
+    >>> rows_of_two = pd.DataFrame({"start": ["recorded", "recorded-2", "recorded-2"], "value": [1.0, 2.0, 3.0]})
+    >>> one_start(rows_of_two).value.tolist()
+    [1.0]
+    """
+    if "start" not in rows:
+        return rows
+    starts = rows.start.fillna("")
+    first = starts[starts != SECOND_START]
+    return rows[starts == (first.mode().iloc[0] if len(first) else SECOND_START)]
 
 
 def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

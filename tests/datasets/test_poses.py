@@ -95,6 +95,13 @@ def test_flip_swaps_names_and_mirrors_places():
     assert torch.equal(P.flip_keypoints(out, width=32), points(j4=(3, 9), j0=(0, 1), j15=(10, 2)))
 
 
+def test_heat_maps_hold_no_number_that_slows_a_network_down():
+    maps = P.heat_maps(points(j0=(0, 0), j4=(63, 127)), (128, 64), sigma=3)
+    assert maps[maps > 0].min() >= 1e-16 and (maps > 0).float().mean() < 0.1
+    assert maps[0, 0, 0, 18].item() == pytest.approx(math.exp(-18), rel=1e-4)  # 1.5e-8 is kept
+    assert maps[0, 0, 0, 19] == 0 and maps[0, 4, 127, 44] == 0
+
+
 def test_flipped_heat_maps_are_mirrored_maps_of_the_other_side():
     g = torch.Generator().manual_seed(1)
     keypoints = torch.cat([torch.rand(2, 18, 2, generator=g) * 31, torch.ones(2, 18, 1)], dim=-1)

@@ -61,6 +61,7 @@ def reid_augmentation(recipe: str = "bag_of_tricks", *, joint: bool = True) -> s
 
     - `"none"`: nothing.
     - `"flip"`: horizontal flip, p = 0.5.
+    - `"flip_crop"`: flip, pad by 10 of 256 and crop.
     - `"softmax"`: torchreid's, with which the thesis trained: enlarge and crop (p = 0.5), flip.
     - `"bag_of_tricks"`: flip, pad by 10 of 256 and crop, random erasing (p = 0.5).
 
@@ -68,7 +69,8 @@ def reid_augmentation(recipe: str = "bag_of_tricks", *, joint: bool = True) -> s
     >>> reid_augmentation("bag_of_tricks")(batch, torch.Generator().manual_seed(0))["images"].shape
     torch.Size([4, 3, 64, 32])
     """
-    recipes = {"none": (), "flip": (flip,), "softmax": (enlarge_crop, flip), "bag_of_tricks": (flip, pad_crop, erase)}
+    recipes = {"none": (), "flip": (flip,), "flip_crop": (flip, pad_crop), "softmax": (enlarge_crop, flip)}
+    recipes["bag_of_tricks"] = (flip, pad_crop, erase)
     check_choice("recipe", recipe, recipes)
     return compose(*recipes[recipe], joint=joint)
 

@@ -125,8 +125,22 @@ RECIPES = {
             "camstyle", "nesterov", 0.01, 5e-4, 50, new_layers=10.0, decay_at=(41,), dropout=0.5, normalise=True,
             batch=128, augmentation="flip",
         ),
+        # DG-Net's teacher, trained beforehand by the authors' public baseline
+        Recipe(
+            "dg_net", "nesterov", 0.005, 5e-4, 60, new_layers=10.0, decay_at=(41,), dropout=0.5, normalise=True,
+            flip=True, batch=32, augmentation="flip_crop",
+        ),
     )
 }  # fmt: skip
+
+
+def _dg_net(dimensions: int, *, last_stride: int, pool: str, dropouts: tuple[float, ...]) -> dict[str, Any]:
+    heads = [dict(dimensions=dimensions, norm="batch", dropout=p) for p in dropouts]
+    return dict(last_stride=last_stride, pool=pool, heads=heads)
+
+
+_E_A = dict(last_stride=1, pool="max", dropouts=(0.5, 0.75))
+_TEACHER = dict(last_stride=2, pool="avg", dropouts=(0.5,))
 
 # what a form brings in each size: the recipe, the network's switches, and how generated images are taken
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
@@ -149,6 +163,17 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
             fakes="lsr",
             heads=[dict(dimensions=1024, norm="batch", relu=True, feature="pooled")],
         ),
+    },
+    # DG-Net's re-ID network E_a, whose features are f_prim and f_fine; `generators.dg_net` trains it
+    "dg_net": {
+        "smoke": dict(recipe="course", width=8) | _dg_net(32, **_E_A),
+        "course": dict(recipe="course", width=16) | _dg_net(128, **_E_A),
+        "paper": dict(recipe="dg_net", backbone="resnet50") | _dg_net(512, **_E_A),
+    },
+    "dg_net_teacher": {
+        "smoke": dict(recipe="course", width=8) | _dg_net(32, **_TEACHER),
+        "course": dict(recipe="course", width=16) | _dg_net(128, **_TEACHER),
+        "paper": dict(recipe="dg_net", backbone="resnet50") | _dg_net(512, **_TEACHER),
     },
 }
 # what a backbone starts from in each size, whatever the form

@@ -43,8 +43,9 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)  # under mixed precision too, a deviation of this many numbers needs float32
-        mean, deviation = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
-        return self.weight[:, None, None] * (x - mean) / (deviation + 1e-5) + self.bias[:, None, None]
+        deviation, mean = torch.std_mean(x, (1, 2, 3), keepdim=True)
+        scale = self.weight[:, None, None] / (deviation + 1e-5)  # [B,C,1,1]
+        return torch.addcmul(self.bias[:, None, None] - mean * scale, x, scale)
 
 
 def adain(content: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ SIDES = (("", "positive_"), ("other_", "other_positive_"))  # the names in a bat
 _COURSE = dict(image_size=(64, 32), dilations=(1, 2, 3), enlarge_up_to=0, foreground_weight=4.0, lr=4e-4)
 PRESETS = {
     "smoke": _COURSE | dict(width=4, units=1, mlp_width=16, discriminator_width=8, steps=30),
-    "course": _COURSE | dict(width=12, units=2, mlp_width=64, discriminator_width=16, steps=1500),
+    "course": _COURSE | dict(width=8, units=2, mlp_width=64, discriminator_width=16, steps=1500),
     "paper": dict(image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), mlp_width=512, discriminator_width=32,
                   enlarge_up_to=128, foreground_weight=1.0, lr=1e-4, steps=100_000),
 }  # fmt: skip

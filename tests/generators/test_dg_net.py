@@ -14,11 +14,11 @@ from reidlib.datasets import PersonImages
 from reidlib.datasets.augment import compose, erase
 from reidlib.datasets.procedural import render
 from reidlib.datasets.sampling import Batches, two_pair_batches
-from reidlib.embedders import embed_all
+from reidlib.embedders import Baseline, embed_all
 from reidlib.embedders.resnet import Embedder
 from reidlib.evaluators import evaluate_retrieval
 from reidlib.evaluators.judges import load_judges
-from reidlib.experiments import judge_generator
+from reidlib.experiments import judge_generator, train_baseline
 from reidlib.generators import dg_net
 from reidlib.generators.blocks import as_frozen_copy
 from reidlib.generators.dg_net import (
@@ -667,11 +667,13 @@ def rendered() -> PersonImages:
 
 
 def test_the_whole_way_on_rendered_people(tmp_path):
-    """Train (and take up), swap in memory, batch by batch and in a file, judge, embed."""
+    """Train a teacher, then all together (and take that up), swap in memory and in a file, judge, embed."""
+    images = rendered()
+    label, _ = train_baseline(images, form="dg_net_teacher", preset="smoke", images_seen=32, progress=False)
     torch.manual_seed(0)
-    images, start = rendered(), encoder()
-    options = dict(teacher=teacher(), preset="smoke", images_seen=24, device="cpu", precision="fp32", progress=False)
-    options |= dict(run_dir=tmp_path / "run", warm_up=0.2, distinct=True)
+    start = Baseline(K, form="dg_net", preset="smoke").embedder
+    options = dict(teacher=label.embedder, preset="smoke", images_seen=24, device="cpu", precision="fp32")
+    options |= dict(run_dir=tmp_path / "run", warm_up=0.2, distinct=True, progress=False)
     method, history = train_dg_net(images, start, **options)
     assert history.steps == 6 and history.images == 24
     assert {"L_prim", "L_fine", "L_cyc"} <= set(history.losses.columns)
@@ -686,7 +688,24 @@ def test_the_whole_way_on_rendered_people(tmp_path):
     assert made.pids.tolist() == images.pids[pairs[:, 0]].tolist()  # who lends the clothes
     table = judge_generator(method, images, pairs, targets=images, judges=load_judges(), gallery=images, copy=True)
     assert list(table.index) == ["copy of the source", "DGNet"] and table.notna().all(axis=None)
-    assert fuse(embed_all(method, images)).shape == (16, 32)
+    features = embed_all(method, images)
+    assert fuse(features).shape == (16, 64)
+    assert torch.allclose(features[:2], method.embed(images.images[:2]), atol=1e-6)
+
+
+def test_the_forms_of_the_re_id_networks():
+    """E_a and the teacher as published; `Baseline` embeds as the joint method does."""
+    with torch.device("meta"):
+        named = {form: Baseline(751, form=form, preset="paper", start="none") for form in ("dg_net", "dg_net_teacher")}
+    assert {form: count(method.embedder) for form, method in named.items()} == {
+        "dg_net": 26_378_782, "dg_net_teacher": 24_943_407}  # fmt: skip
+    recipe = named["dg_net_teacher"].recipe
+    assert (recipe.lr, recipe.new_layers * recipe.lr, recipe.batch) == (0.005, 0.05, 32)
+    assert [recipe.factor(epoch) for epoch in (1, 40, 41, 60)] == pytest.approx([1, 1, 0.1, 0.1])
+    torch.manual_seed(0)
+    plain, images = Baseline(K, form="dg_net", preset="smoke"), people(4).images
+    joint = DGNet(plain.embedder, preset="smoke", feed_generated=False)
+    assert torch.allclose(plain.embed(images), joint.embed(images), atol=1e-6)
 
 
 def test_an_encoder_of_other_identities_is_refused():

@@ -86,7 +86,9 @@ def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | 
     seconds = time.monotonic() - started
     if job.executed.is_file():
         try:
-            _to_html(job.executed)
+            from reidlib.course.export import to_html  # nbconvert takes a second to import
+
+            write_text(job.executed.with_suffix(".html"), to_html(job.executed))
         except Exception as failure:  # its numbers are recorded all the same
             export = f"{job.executed.name} cannot be shown as HTML: {error_words(failure, job.folder)}"
             show(f"  {job.name}: {export}")
@@ -160,16 +162,6 @@ def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> No
         progress_bar=False, stdout_file=lines, kernel_manager_class=ThisPython, autosave_cell_every=30,
         on_cell_start=lines.on_cell,
     )  # fmt: skip
-
-
-def _to_html(executed: Path) -> None:
-    """Write the executed notebook as one HTML file, pictures inside."""
-    from nbconvert import HTMLExporter
-
-    # nothing that waits for a network before the page shows: no require.js, formulas typeset when MathJax arrives
-    body, _ = HTMLExporter(require_js_url="data:text/javascript,").from_filename(str(executed))
-    body = re.sub(r'<script src="(?=[^"]*mathjax)', '<script async src="', body)
-    write_text(executed.with_suffix(".html"), body)
 
 
 def announce(jobs: Sequence[Job], *, force: bool = False) -> str:

@@ -26,6 +26,7 @@ COMMANDS = {
     "render": Command("tools.render", "render people, draw contact sheets, measure difficulty", "--network dukemtmc"),
     "table": Command("tools.people_table", "make a table of your photographs", 'mine --pattern "cam{camid}_{pid}_{n}"'),
     "annotate": Command("tools.annotate", "make key points and masks for photographs", "photographs --device cuda"),
+    "match": Command("tools.match", "same person or not? a ranked list with verdicts", "asked.jpg photographs"),
     "starts": Command("tools.train_starts", "train what re-ID networks start from", "--only start-1"),
     "judges": Command("tools.train_judges", "train and measure the judges of generated images", "--share 0.1"),
     "generators": Command("tools.train_generators", "train and judge the recorded generators", "pn_gan --size smoke"),

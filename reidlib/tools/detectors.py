@@ -14,6 +14,7 @@ from torch import Tensor
 from reidlib import torchvision_ops
 from reidlib.files import resolve
 from reidlib.machine import pick_device
+from reidlib.networks import load_state, read_weights
 
 Detector = Callable[[list[Tensor]], list[Mapping[str, Tensor]]]
 KINDS = ("keypoints", "masks")
@@ -100,20 +101,13 @@ def _published() -> list[str]:
 def _load(path: Path, size: int) -> tuple[str, torch.nn.Module]:
     """Read a file of weights and build the network that they belong to."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("model", state)  # torchvision's training scripts store the network under this name
+        state = read_weights(path)
         kind = "keypoints" if any("keypoint_predictor" in name for name in state) else "masks"
         model = build(kind, n_classes=len(state["roi_heads.box_predictor.cls_score.bias"]), size=size)
-        model.load_state_dict(state)
-    except Exception as error:  # pickle, zip, safetensors and torch each raise their own
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        load_state(model, state, str(path))
+    except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} holds no weights of torchvision's keypointrcnn_resnet50_fpn or maskrcnn_resnet50_fpn: {said}"
+            f"{path} holds no weights of torchvision's keypointrcnn_resnet50_fpn or maskrcnn_resnet50_fpn: {error}"
         ) from error
     if path.name in _published():  # torchvision sets this for these files alone
         for module in model.modules():

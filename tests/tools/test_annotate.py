@@ -280,9 +280,13 @@ def test_missing_weights_say_where_they_belong(album, tmp_path, monkeypatch, cap
     assert "no weights: give files" in said and "keypointrcnn_resnet50_fpn_coco-" in said and "hub/checkpoints" in said
     with pytest.raises(FileNotFoundError, match=r"no such file of weights: .*mine\.pth"):
         networks.load_detectors([tmp_path / "mine.pth"])
-    (tmp_path / "mine.pth").write_bytes(b"no weights")
+    mine = tmp_path / "mine.pth"
+    mine.write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"mine\.pth holds no weights of torchvision's keypointrcnn_resnet50_fpn"):
-        networks.load_detectors([tmp_path / "mine.pth"])
+        networks.load_detectors([mine])
+    torch.save({"state_dict": {"module.roi_heads.box_predictor.cls_score.bias": torch.tensor([0, torch.nan])}}, mine)
+    with pytest.raises(ValueError, match=r"weights that are not finite: roi_heads\.box_predictor\.cls_score\.bias"):
+        networks.load_detectors([mine])
     cache = tmp_path / "hub/checkpoints"
     cache.mkdir(parents=True)
     (cache / networks._published()[1]).touch()
@@ -319,6 +323,8 @@ def test_torchvisions_own_networks_give_this_format(kind, album, tmp_path, monke
     state = {name: tensor.half() for name, tensor in small.state_dict().items()}  # half the file
     bias = state["roi_heads.box_predictor.cls_score.bias"]
     bias[1] += 12.0  # of everything it sees it is sure that it is a person
+    if kind == "keypoints":  # as a trainer on several GPUs names them
+        state = {f"module.{name}": tensor for name, tensor in state.items()}
     torch.save({"model": state}, tmp_path / "weights.pth")
     detectors = networks.load_detectors([tmp_path / "weights.pth"], device="cpu", size=64)
     assert list(detectors) == [kind]

@@ -565,7 +565,7 @@ class DGNet(nn.Module):
         if style == "argmax":
             return F.one_hot(average.argmax(1), n_classes).float()
         if style == "two_labels":
-            average = average * (F.one_hot(appearance, n_classes) + F.one_hot(structure, n_classes)).clamp(max=1)
+            average = average * (F.one_hot(appearance, n_classes) + F.one_hot(structure, n_classes))
             return average / average.sum(1, keepdim=True).clamp_min(torch.finfo(average.dtype).tiny)
         return average
 

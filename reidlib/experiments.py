@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets import Benchmark, PersonImages, extend
 from reidlib.datasets.augment import reid_augmentation
-from reidlib.datasets.sampling import Augment, Sampler, mixed_batches, pk_batches, seeded, uniform_batches
+from reidlib.datasets.sampling import Augment, Sampler, mixed_batches, pk_batches, seeded, target_pairs, uniform_batches
 from reidlib.embedders import Baseline, Recipe, embed_all
 from reidlib.embedders.recipes import choose_form, read_losses
 from reidlib.evaluators import RetrievalScores, image_quality
@@ -162,15 +162,7 @@ def augmented(
     sources = torch.cat([torch.arange(len(train)).repeat_interleave(count // len(train)), rest]).sort().values
     if targets is None:
         return extend(train, synthesise(method, train.select(indices=sources), seed=seed, **options))
-    rows, times = sources.unique(return_counts=True)
-    drawn = []
-    for row, n in zip(rows.tolist(), times.tolist(), strict=True):
-        order = torch.randperm(len(targets), generator=generator)
-        order = order[order != row] if targets is train else order
-        if len(order) < n:
-            raise ValueError(f"factor={factor} needs {n} targets for each image, there are {len(order)}")
-        drawn.append(order[:n])
-    pairs = torch.stack([sources, torch.cat(drawn)], 1)
+    pairs = target_pairs(sources, torch.arange(len(targets)), generator, itself=targets is not train)
     return extend(train, synthesise(method, train, pairs, targets=targets, seed=seed, **options))
 
 

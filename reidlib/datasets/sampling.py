@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 
 Augment = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
@@ -288,6 +289,59 @@ def same_identity_pairs(pids: Tensor, usable: Tensor | None = None, *, camids: T
     return found[torch.argsort(found[:, 0], stable=True)]
 
 
+def usable_pairs(train: PersonImages, usable: Tensor, pairs: str = "all") -> Tensor:
+    """List the pairs (source, target) that a generator trains on, of two usable images of one identity: int64 [P,2].
+
+    Args:
+        train: where the images are.
+        usable: bool [N], images that show what the generator needs.
+        pairs: "all" as published, or "same_camera", those of one camera only: the street behind the target is then in
+            the source, where that of another camera can be told from neither source nor condition, and becomes the mean
+            of all streets.
+
+    Raises:
+        ValueError: another name; no pair at all.
+
+    >>> people = PersonImages(torch.zeros(4, 3, 8, 4, dtype=torch.uint8), [7] * 4, [1, 2, 1, 1])
+    >>> usable_pairs(people, torch.tensor([True, True, True, False]), "same_camera").tolist()
+    [[0, 2], [2, 0]]
+    """
+    check_choice("pairs", pairs, PAIRS)
+    found = same_identity_pairs(train.pids, usable, camids=None if pairs == "all" else train.camids)
+    if len(found) == 0:
+        raise ValueError(
+            f"no identity has two images to pair: {int(usable.sum())} of {len(train)} images can be used "
+            f"(pairs={pairs!r}), of {len(train.pids[usable].unique())} identities"
+        )
+    return found
+
+
+def target_pairs(sources: Tensor, targets: Tensor, generator: torch.Generator, *, itself: bool = False) -> Tensor:
+    """Draw a target for each source, uniformly, for one source without replacement: int64 [M,2], source and target.
+
+    Args:
+        sources: int64 [M], images; one stands there as often as it is to be drawn anew, its places together.
+        targets: int64 [T], images whose pose or camera can be wanted.
+        generator: of the draw.
+        itself: an image may be its own target (the two are numbered in different sets).
+
+    Raises:
+        ValueError: fewer targets than a source needs.
+
+    >>> pairs = target_pairs(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2]), seeded(0))
+    >>> pairs[:2].sort(0).values.tolist(), pairs[2:].sort(0).values.tolist()
+    ([[0, 1], [0, 2]], [[1, 0], [1, 2]])
+    """
+    drawn = [torch.zeros(0, dtype=torch.int64)]
+    for row, n in zip(*(each.tolist() for each in sources.unique_consecutive(return_counts=True)), strict=True):
+        order = targets[torch.randperm(len(targets), generator=generator)]
+        order = order if itself else order[order != row]
+        if len(order) < n:
+            raise ValueError(f"the draw needs {n} targets for each image, there are {len(order)}")
+        drawn.append(order[:n])
+    return torch.stack([sources, torch.cat(drawn)], dim=1)
+
+
 def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None = None) -> Sampler:
     """Shuffle a list of pairs [P,2] into batches; the two images of a pair stay together.
 
@@ -307,6 +361,22 @@ def pair_batches(pairs: Tensor, batch_size: int, *, pairs_per_epoch: int | None 
         return list(pairs[torch.randperm(len(pairs), generator=generator)[:count]].tensor_split(steps))
 
     return Sampler(steps, draw)
+
+
+def by_identity(pids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sort the images by identity; those of nobody (pid < 0) are left out.
+
+    Returns:
+        int64 [n] each: the images in their new order; and of each, in that order, its identity's number from 0, how
+        many images the identity has, and at which place of the order they start.
+
+    >>> [values.tolist() for values in by_identity(torch.tensor([9, 4, -1, 9]))]
+    [[1, 0, 3], [0, 1, 1], [1, 2, 2], [0, 1, 1]]
+    """
+    order = torch.argsort(pids, stable=True)
+    order = order[pids[order] >= 0]
+    _, group, counts = pids[order].unique_consecutive(return_inverse=True, return_counts=True)
+    return order, group, counts[group], (counts.cumsum(0) - counts)[group]
 
 
 def two_pair_batches(pids: Tensor, batch_size: int, *, distinct: bool = False) -> Sampler:
@@ -336,15 +406,12 @@ def two_pair_batches(pids: Tensor, batch_size: int, *, distinct: bool = False) -
     (torch.Size([4, 4]), True, [0, 1, 2, 3])
     """
     _check_positive(batch_size=batch_size)
-    order = torch.argsort(pids, stable=True)
-    order = order[pids[order] >= 0]  # the images by identity
+    order, group, size, start = by_identity(pids)
     if len(order) == 0:
         raise ValueError(f"pairs of one person need images with an identity (pid >= 0), got {len(pids)} without")
-    _, group, counts = pids[order].unique_consecutive(return_inverse=True, return_counts=True)
-    size, start = counts[group], (counts.cumsum(0) - counts)[group]  # [n] of each image's identity
     steps = _steps(len(order), batch_size)
-    if distinct and 2 * int(counts.max()) > len(order):
-        raise ValueError(f"distinct: one identity has {int(counts.max())} of {len(order)} images, more than half")
+    if distinct and 2 * int(size.max()) > len(order):
+        raise ValueError(f"distinct: one identity has {int(size.max())} of {len(order)} images, more than half")
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         columns = []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from reidlib.datasets.augment import compose, enlarge_crop, flip
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import Augment, Sampler
+from reidlib.datasets.sampling import Augment, Sampler, by_identity
 from reidlib.embedders.baseline import Baseline, as_network_input
 from reidlib.embedders.recipes import RECIPES, Recipe
 from reidlib.losses.identity import cross_entropy
@@ -35,11 +35,8 @@ SIAMESE_RECIPES = {  # batches count pairs
     ),
 }  # fmt: skip
 CROP = partial(enlarge_crop, p=1.0, factor=256 / 224)
-AUGMENTATIONS = {  # each image of a pair has a draw of its own
-    "smoke": compose(flip, joint=False),
-    "course": compose(flip, joint=False),
-    "paper": compose(CROP, flip, joint=False),
-}
+FLIP = compose(flip, joint=False)  # each image of a pair has a draw of its own
+AUGMENTATIONS = {"smoke": FLIP, "course": FLIP, "paper": compose(CROP, flip, joint=False)}
 WEIGHTS = {"verification": 1.0, "identity": 0.5, "target identity": 0.5}
 REFUSED = ("form", "loss", "fakes", "passes", "frozen_share")
 
@@ -101,11 +98,11 @@ class Siamese(Baseline):
         Raises:
             ValueError: a batch that is not of pairs, or an image without an identity.
         """
-        if missing := [n for n in ("images", "target_images", "labels", "target_labels") if n not in batch]:
+        names = ("images", "target_images", "labels", "target_labels")
+        if missing := [name for name in names if name not in batch]:
             raise ValueError(f"a Siamese network trains on pairs (see growing_pairs): the batch lacks {missing}")
-        labels, others = batch["labels"], batch["target_labels"]
-        pairs = torch.cat([as_network_input(batch["images"]), as_network_input(batch["target_images"])])
-        head = self.embedder(pairs)
+        one, other, labels, others = (batch[name] for name in names)
+        head = self.embedder(torch.cat([as_network_input(one), as_network_input(other)]))
         scores, same = self.compare(*head.compared.chunk(2)), (labels == others).long()
         first, second = head.logits.chunk(2)
         terms = {
@@ -153,15 +150,13 @@ def growing_pairs(pids: Tensor, batch_size: int, steps: int, **ratio: Any) -> Sa
     >>> [batch.shape for batch in rows], int(torch.cat(rows).max())
     ([torch.Size([4, 2]), torch.Size([4, 2])], 3)
     """
-    order = torch.argsort(pids, stable=True)
-    order = order[pids[order] >= 0]  # the images by identity
-    _, group, counts = pids[order].unique_consecutive(return_inverse=True, return_counts=True)
-    if len(counts) < 2 or int(counts.max()) < 2 or batch_size < 2 or steps < 1:
+    order, group, size, start = by_identity(pids)
+    counts = group.bincount().tolist()
+    if len(counts) < 2 or max(counts) < 2 or batch_size < 2 or steps < 1:
         raise ValueError(
             f"pairs of one person and of two need two people, one with two images, and batches of 2: got {len(counts)} "
-            f"people with {counts.tolist()[:5]} images, batch_size={batch_size}, steps={steps}"
+            f"people with {counts[:5]} images, batch_size={batch_size}, steps={steps}"
         )
-    size, start = counts[group], (counts.cumsum(0) - counts)[group]  # [n] of each image's identity
     ratios = torch.tensor([negatives_per_positive(step, steps, **ratio) for step in range(steps)])
     positive = (batch_size / (1 + ratios)).round().long().clamp(1, batch_size - 1)
 

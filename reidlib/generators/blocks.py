@@ -12,7 +12,8 @@ from reidlib.losses.reconstruction import masked_l1
 from reidlib.networks import normalise
 
 SCORES = ("map", "features")
-LEAST = {"steps": 1, "epochs": 2, "width": 1, "discriminator_width": 1, "foreground_weight": 1}  # of a setting; else 0
+# of a setting; of others 0
+LEAST = {"steps": 1, "epochs": 2, "width": 1, "discriminator_width": 1, "foreground_weight": 1, "mask_sign": -1}
 
 Schedule = Callable[[int], float]
 Entry = tuple[list[nn.Parameter], torch.optim.Optimizer, Schedule | None]
@@ -86,6 +87,27 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     """Return a normalisation: "batch", "instance" (nothing learnt), "layer" (`LayerNorm`) or "none"."""
     check_choice("norm", kind, NORMS)
     return NORMS[kind](channels)
+
+
+def convolution(
+    ins: int, outs: int, kernel: int = 3, stride: int = 1, *, pad: str = "zeros", slope: float = 0.0
+) -> nn.Sequential:
+    """Return a convolution that keeps the size (or halves it), batch normalisation and ReLU (or a leaky one).
+
+    >>> convolution(3, 8, stride=2, slope=0.2)(torch.zeros(2, 3, 64, 32)).shape
+    torch.Size([2, 8, 32, 16])
+    """
+    conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=False, padding_mode=pad)
+    return nn.Sequential(conv, nn.BatchNorm2d(outs), nn.LeakyReLU(slope) if slope else nn.ReLU())
+
+
+def doubling(ins: int, outs: int) -> nn.Sequential:
+    """Return a 4x4 transposed convolution of stride 2, batch normalisation and LeakyReLU.
+
+    >>> doubling(3, 8)(torch.zeros(2, 3, 32, 16)).shape
+    torch.Size([2, 8, 64, 32])
+    """
+    return nn.Sequential(nn.ConvTranspose2d(ins, outs, 4, 2, 1, bias=False), nn.BatchNorm2d(outs), nn.LeakyReLU(0.2))
 
 
 class PatchDiscriminator(nn.Module):
@@ -384,12 +406,12 @@ def adam(
 
 
 def adams(lr: float, schedule: Schedule | None = None, *, fused: bool | None = None, **networks: Any) -> Optimizers:
-    """Return a method's `optimizers()`: an `adam` for each name, in this order.
+    """Return a method's `optimizers()`: an `adam` for each name, in this order; a network that is None has no entry.
 
-    >>> list(adams(2e-4, D=nn.Linear(2, 1), G=(nn.Linear(2, 1), nn.Linear(2, 1))))
+    >>> list(adams(2e-4, D=nn.Linear(2, 1), E=None, G=(nn.Linear(2, 1), nn.Linear(2, 1))))
     ['D', 'G']
     """
-    return {name: adam(nets, lr, schedule, fused=fused) for name, nets in networks.items()}
+    return {name: adam(nets, lr, schedule, fused=fused) for name, nets in networks.items() if nets is not None}
 
 
 def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -397,10 +419,12 @@ def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict
 
     Args:
         presets: settings by the preset's name.
-        given: the constructor's `locals()`, taken first of all; networks among them are left out.
+        given: the constructor's `locals()`, taken first of all; networks among them are left out. What the constructor
+            takes as `**switches` must be settings of the preset.
 
     Raises:
-        ValueError: another preset; a number that no method can use (below `LEAST`, a share `constant` above 1).
+        ValueError: another preset or switch; a number that no method can use (below `LEAST`, a share `constant`
+            above 1).
 
     >>> choose_preset({"smoke": {"width": 8, "lr": 1e-3}}, {"preset": "smoke", "width": 4, "lr": None, "steps": 1})
     {'preset': 'smoke', 'width': 4, 'lr': 0.001, 'steps': 1}
@@ -409,15 +433,30 @@ def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict
     ValueError: steps >= 1 is accepted, got steps=0
     """
     check_choice("preset", given["preset"], presets)
-    left_out = ("self", "__class__", "guide", "options")
-    own = {n: v for n, v in given.items() if n not in left_out and not isinstance(v, nn.Module)}
-    settings = own | {n: v for n, v in presets[given["preset"]].items() if own.get(n) is None}
+    preset, switches = presets[given["preset"]], given.get("switches", {})
+    for name in switches:
+        check_choice("switch", name, preset)
+    left_out = ("self", "__class__", "encoder", "guide", "options", "switches")
+    own = {n: v for n, v in (given | switches).items() if n not in left_out and not isinstance(v, nn.Module)}
+    settings = own | {n: v for n, v in preset.items() if own.get(n) is None}
     for name, value in settings.items():
         if isinstance(value, (int, float)) and not value >= LEAST.get(name, 0):
             raise ValueError(f"{name} >= {LEAST.get(name, 0)} is accepted, got {name}={value}")
     if settings.get("constant", 0) > 1:
         raise ValueError(f"constant is a share of the run, at most 1, got constant={settings['constant']}")
     return settings
+
+
+def check_choices(choices: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where one of the settings is none of its `choices`.
+
+    >>> check_choices({"p": (1, 2), "layer": ("stem", "stage1")}, {"p": 3})
+    Traceback (most recent call last):
+    ValueError: p must be one of 1, 2; got 3
+    """
+    for name, known in choices.items():
+        if name in settings:
+            check_choice(name, settings[name], known)
 
 
 def deviations(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
@@ -505,6 +544,24 @@ def annotation(batch: Mapping[str, Tensor] | None, name: str, role: str, method:
         got = "nothing" if batch is None else ", ".join(sorted(batch))
         raise ValueError(f"{method} needs {role} with {name}, got {got}")
     return batch[name]
+
+
+def both_maps(condition: Any, images: Tensor, channels: int) -> list[Tensor]:
+    """Return the maps of the "source" and of the "target" that a condition holds, each [B,channels,H,W].
+
+    Raises:
+        ValueError: anything but the two, for each image and of its size.
+
+    >>> maps = torch.zeros(2, 18, 64, 32)
+    >>> [found.shape for found in both_maps({"source": maps, "target": maps}, torch.zeros(2, 3, 64, 32), 18)]
+    [torch.Size([2, 18, 64, 32]), torch.Size([2, 18, 64, 32])]
+    """
+    wanted = [len(images), channels, *images.shape[2:]]
+    found = [condition.get(role) if isinstance(condition, Mapping) else condition for role in ("source", "target")]
+    got = [list(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__ for maps in found]
+    if not isinstance(condition, Mapping) or got != [wanted, wanted]:
+        raise ValueError(f"condition must hold maps {wanted} of the source and of the target, got {got}")
+    return found
 
 
 def join_pictures(images: Tensor, condition: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets import poses
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import PAIRS, same_identity_pairs, seeded
+from reidlib.datasets.sampling import seeded, usable_pairs
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
@@ -202,25 +202,21 @@ def pn_gan_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
 
     Args:
         train: with key points.
-        pairs: "all" as published, or "same_camera", those of one camera only: the street behind the target is then in
-            the source, where that of another camera can be told from neither source nor pose, and becomes the mean of
-            all streets.
+        pairs: "all" as published, or "same_camera", see `sampling.usable_pairs`.
 
     Raises:
-        ValueError: if the set has no key points; for another name.
+        ValueError: if the set has no key points; for another name; no pair at all.
 
     >>> keypoints = torch.ones(3, 18, 3); keypoints[1] = torch.tensor([-1.0, -1.0, 0.0])
     >>> people = PersonImages(torch.zeros(3, 3, 8, 4, dtype=torch.uint8), [7, 7, 7], [1, 2, 3], keypoints=keypoints)
     >>> pn_gan_pairs(people).tolist()
     [[0, 2], [2, 0]]
     """
-    check_choice("pairs", pairs, PAIRS)
     if not train.has("keypoints"):
         raise ValueError(
             "PN-GAN needs key points; this set has none (`reidlib annotate` or an annotation file adds them)"
         )
-    posed = poses.visible(train.keypoints).any(dim=1)
-    return same_identity_pairs(train.pids, posed, camids=None if pairs == "all" else train.camids)
+    return usable_pairs(train, poses.visible(train.keypoints).any(dim=1), pairs)
 
 
 def some_pairs(images: PersonImages, n: int, pairs: str = "all", *, seed: int = 0) -> Tensor:

@@ -20,6 +20,7 @@ those of the relatives that it builds on (PATN; PoseStylizer, "pyramid"), and ea
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,10 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.poses import JOINT_NAMES, has_torso, heat_maps, visible
-from reidlib.datasets.sampling import PAIRS, same_identity_pairs, seeded
+from reidlib.datasets.sampling import seeded, target_pairs, usable_pairs
 from reidlib.generators import blocks
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.identity import cross_entropy
@@ -39,36 +39,37 @@ from reidlib.losses.perceptual import perceptual_loss
 from reidlib.networks import Frozen, evaluating, normal_init, signed_to_imagenet
 
 JOINTS = len(JOINT_NAMES)
-ARRANGEMENTS = ("pyramid", "isotropic")
-ADAIN = ("pose_style", "appearance_modulates")
-FIRST = ("pose", "appearance")
 PADDINGS = {"reflect": "reflect", "zero": "zeros"}
-SCORES = (*blocks.SCORES, "patchgan")
-FEATURES = ("pooled", "embedding")
-MODES = ("joint", "staged")
+CHOICES = {
+    "paan": ("pyramid", "isotropic"),
+    "adain": ("pose_style", "appearance_modulates"),
+    "f0": ("pose", "appearance"),
+    "pad": PADDINGS,
+    "score": (*blocks.SCORES, "patchgan"),
+    "mode": ("joint", "staged"),
+    "semantic_feature": ("pooled", "embedding"),
+}
+WEIGHTS = {"L_I": "lambda_gan", "L_P": "lambda_gan", "L_R": "lambda_reconstruction", "L_S": "lambda_semantic",
+           "L_quartet": "lambda_quartet", "L_id": "lambda_id", "perceptual": "lambda_guide"}  # fmt: skip
 PAIRS_PER_EPOCH = 4000  # of the relatives, drawn anew each epoch
+PAPER = dict(
+    image_size=(128, 64), encoder_size=(256, 128), width=64, n_blocks=4, paan="pyramid", adain="pose_style", f0="pose",
+    mask_relu=False, pad="reflect", discriminator_width=64, score="map", pool_size=0, use_appearance_discriminator=True,
+    use_pose_discriminator=True, lambda_gan=5.0, lambda_reconstruction=10.0, lambda_semantic=10.0, lambda_quartet=1.0,
+    lambda_id=1.0, lambda_guide=0.0, mode="joint", train_E_on_LS=False, semantic_feature="pooled", embedding=128,
+    quartet={}, normalise=True, steps=800 * PAIRS_PER_EPOCH // 32, epochs=800, lr=2e-4, lr_E=2e-4,
+    foreground_weight=1.0,
+)  # fmt: skip
+_PAPER = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
 # two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU
-_COURSE = dict(image_size=(64, 32), encoder_size=(64, 32), score="patchgan", lr=1e-3, foreground_weight=4.0)
+_COURSE = _PAPER | dict(
+    image_size=(64, 32), encoder_size=(64, 32), score="patchgan", lr=1e-3, foreground_weight=4.0
+)  # fmt: skip
 PRESETS = {
     "smoke": _COURSE | dict(width=8, n_blocks=3, discriminator_width=8, steps=30),
-    "course": _COURSE | dict(width=16, n_blocks=4, discriminator_width=16, steps=1000),
-    "paper": dict(image_size=(128, 64), encoder_size=(256, 128), width=64, n_blocks=4, discriminator_width=64,
-                  score="map", lr=2e-4, foreground_weight=1.0, steps=800 * PAIRS_PER_EPOCH // 32),
-}  # fmt: skip
-PAPER = PRESETS["paper"] | dict(
-    paan="pyramid", adain="pose_style", f0="pose", mask_relu=False, pad="reflect", pool_size=0,
-    use_appearance_discriminator=True, use_pose_discriminator=True, lambda_gan=5.0, lambda_reconstruction=10.0,
-    lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, lambda_guide=0.0, mode="joint", train_E_on_LS=False,
-    semantic_feature="pooled", embedding=128, quartet={}, normalise=True, epochs=800, lr_E=2e-4,
-)  # fmt: skip
-
-
-def convolution(
-    ins: int, outs: int, kernel: int = 3, stride: int = 1, *, pad: str = "zeros", slope: float = 0.0
-) -> nn.Module:
-    """Return a convolution that keeps the size (or halves it), batch normalisation and ReLU (or a leaky one)."""
-    conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=False, padding_mode=pad)
-    return nn.Sequential(conv, nn.BatchNorm2d(outs), nn.LeakyReLU(slope) if slope else nn.ReLU())
+    "course": _COURSE | dict(width=16, discriminator_width=16, steps=1000),
+    "paper": _PAPER,
+}
 
 
 class PAANBlock(nn.Module):
@@ -88,10 +89,10 @@ class PAANBlock(nn.Module):
         super().__init__()
         self.halve = halve
         first = dict(stride=2) if halve else dict(pad=pad)
-        self.appearance_in, self.pose_in = (convolution(ins, outs, **first) for _ in range(2))
-        self.appearance_out = convolution(outs, outs, pad=pad)
+        self.appearance_in, self.pose_in = (blocks.convolution(ins, outs, **first) for _ in range(2))
+        self.appearance_out = blocks.convolution(outs, outs, pad=pad)
         raw = nn.Conv2d(outs, outs, 3, padding=1, padding_mode=pad)  # a ReLU before it leaves no mask below one half
-        self.pose_out = convolution(outs, outs, pad=pad) if mask_relu else raw
+        self.pose_out = blocks.convolution(outs, outs, pad=pad) if mask_relu else raw
         self.mask = nn.Sigmoid()
 
     def forward(self, appearance: Tensor, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,10 +162,9 @@ class PAAN(nn.Module):
         super().__init__()
 
         def encoder(ins: int) -> nn.Module:
-            first = convolution(ins, width, 7, pad=PADDINGS["reflect"])
-            if halve:
-                return nn.Sequential(first, convolution(width, width))
-            return nn.Sequential(first, *(convolution(c, 2 * c, stride=2) for c in (width, 2 * width)))
+            halvings = [blocks.convolution(c, 2 * c, stride=2) for c in (width, 2 * width)]
+            then = [blocks.convolution(width, width)] if halve else halvings
+            return nn.Sequential(blocks.convolution(ins, width, 7, pad="reflect"), *then)
 
         self.E_A, self.E_P = encoder(3), encoder(JOINTS)
         options = dict(halve=halve, pad=pad, mask_relu=mask_relu)
@@ -220,9 +220,7 @@ class Generator(nn.Module):
         pad: str = "reflect",
     ) -> None:
         super().__init__()
-        for name, value, known in (("paan", paan, ARRANGEMENTS), ("adain", adain, ADAIN), ("f0", f0, FIRST),
-                                   ("pad", pad, PADDINGS)):  # fmt: skip
-            check_choice(name, value, known)
+        blocks.check_choices(CHOICES, dict(paan=paan, adain=adain, f0=f0, pad=pad))
         pyramid, n = paan == "pyramid", n_blocks
         if n < (1 if pyramid else 2):
             raise ValueError(f"n_blocks >= {1 if pyramid else 2} is accepted for paan={paan!r}, got n_blocks={n}")
@@ -232,14 +230,16 @@ class Generator(nn.Module):
         self.paan = PAAN(channels, width, halve=pyramid, pad=PADDINGS[pad], mask_relu=mask_relu)
         doubles = [pyramid or j >= n - 2 for j in range(n)]
         outs = [min(width * 2 ** sum(doubles[j + 1 :]), 8 * width) for j in range(n)]
-        features = [channels[-1] if f0 == "appearance" else 0, *outs]  # channels that each block gets
-        pictures = [0, *outs]
-        made = [_picture(pictures[j] + outs[j], outs[j], doubles[j + 1 :]) for j in range(n)]
         options = dict(adain=adain, mask_relu=mask_relu)
-        self.pagn = nn.ModuleList(
-            PAGNBlock(features[j] + JOINTS, channels[-1], outs[j], made[j], double=doubles[j], **options)
-            for j in range(n)
-        )
+        self.pagn, before = nn.ModuleList(), 0
+        for j, out in enumerate(outs):
+            if any(doubles[j + 1 : j + 2]):  # the picture has the size of the next block
+                picture = blocks.doubling(before + out, out)
+            else:
+                picture = blocks.convolution(before + out, out, 3 if j < n - 1 else 7, pad="reflect", slope=0.2)
+            features = before if j or f0 == "pose" else channels[-1]
+            self.pagn.append(PAGNBlock(features + JOINTS, channels[-1], out, picture, double=doubles[j], **options))
+            before = out
         head = nn.Conv2d(2 * width, 3, 7, padding=3, padding_mode="reflect")
         self.head = nn.Sequential(head, nn.Tanh())
 
@@ -247,12 +247,10 @@ class Generator(nn.Module):
         """Raise ValueError where (height, width) cannot be halved as often as the blocks do."""
         factor, least = 2**self.halvings, 2 if self.pad == "reflect" else 1
         got = f"{self.n_blocks} blocks halve images {self.halvings} times, got {'x'.join(map(str, image_size))}"
-        if any(side % factor for side in image_size):
-            raise ValueError(f"{got}: height and width must be multiples of {factor}")
-        if min(image_size) < least * factor:
+        if any(side % factor or side < least * factor for side in image_size):
             raise ValueError(
-                f"{got}: the smallest map must be {least} pixels wide (pad={self.pad!r}), so take fewer blocks or "
-                f"images of {least * factor} pixels and more each way"
+                f"{got}: the smallest map must be {least} pixels wide (pad={self.pad!r}), and height and width "
+                f"multiples of {factor}"
             )
 
     def forward(self, images: Tensor, source_poses: Tensor, target_poses: Tensor) -> Generated:
@@ -267,14 +265,6 @@ class Generator(nn.Module):
             size = features.shape[-2:]
             generating.append(mask)
         return Generated(self.head(torch.cat([picture, features], dim=1)), masks, generating)
-
-
-def _picture(ins: int, outs: int, doubles: list[bool]) -> nn.Module:
-    """Return the picture's layer, which brings it to the size of the next block; the last one keeps full size."""
-    if doubles and doubles[0]:
-        deconvolution = nn.ConvTranspose2d(ins, outs, 4, 2, 1, bias=False)
-        return nn.Sequential(deconvolution, nn.BatchNorm2d(outs), nn.LeakyReLU(0.2))
-    return convolution(ins, outs, 3 if doubles else 7, pad="reflect", slope=0.2)
 
 
 class PoseAttention(nn.Module):
@@ -295,7 +285,10 @@ class PoseAttention(nn.Module):
         encoder: E, a re-ID network such as `Embedder(K, heads=[dict(dimensions=128, norm="batch", relu=True,
             dropout=0.5, feature="layer")])` for K identities; it is copied. With two heads the quartet loss takes the
             first one's embedding and the identification loss the last one's logits. None leaves out all that needs E.
-        preset: "smoke", "course" or "paper"; sets the arguments that are None.
+        preset: "smoke", "course" or "paper", a row of `PRESETS`, which holds what is not given (or None).
+        guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` (8) times `perceptual_loss`.
+            It is copied, frozen, and no part of the state; train it on the generator's own training identities.
+        switches: anything that `PAPER` names, with its published value:
         n_blocks, paan, adain, f0, mask_relu, pad, width: see `Generator`.
         score: of the discriminators: "map" or "features", see `ResidualDiscriminator`; or "patchgan".
         pool_size: past generated images that each discriminator is shown; 50 in the relatives.
@@ -311,8 +304,6 @@ class PoseAttention(nn.Module):
         steps: length of the training, over which the schedule's `epochs` are spread.
         lr: of the Adams, with betas (0.5, 0.999); 2e-4.  lr_E: of E's, with (0.9, 0.999); None: lr.
         foreground_weight: 1 as published; above 1: see `blocks.foreground_l1` (needs masks).
-        guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` times `perceptual_loss`. It
-            is copied, frozen, and no part of the state; train it on the generator's own training identities.
 
     Attributes:
         settings: every choice above, as a dictionary for the records.
@@ -333,74 +324,39 @@ class PoseAttention(nn.Module):
         encoder: nn.Module | None = None,
         *,
         preset: str = "course",
-        n_blocks: int | None = None,
-        paan: str = "pyramid",
-        adain: str = "pose_style",
-        f0: str = "pose",
-        mask_relu: bool = False,
-        pad: str = "reflect",
-        width: int | None = None,
-        score: str | None = None,
-        pool_size: int = 0,
-        discriminator_width: int | None = None,
-        use_appearance_discriminator: bool = True,
-        use_pose_discriminator: bool = True,
-        lambda_gan: float = 5.0,
-        lambda_reconstruction: float = 10.0,
-        lambda_semantic: float = 10.0,
-        lambda_quartet: float = 1.0,
-        lambda_id: float = 1.0,
-        mode: str = "joint",
-        train_E_on_LS: bool = False,
-        semantic_feature: str = "pooled",
-        embedding: int = 128,
-        quartet: Mapping[str, Any] | None = None,
-        normalise: bool = True,
-        image_size: tuple[int, int] | None = None,
-        encoder_size: tuple[int, int] | None = None,
-        steps: int | None = None,
-        epochs: int = 800,
-        lr: float | None = None,
-        lr_E: float | None = None,
-        foreground_weight: float | None = None,
         guide: nn.Module | None = None,
-        lambda_guide: float = 8.0,
+        **switches: Any,
     ) -> None:
         chosen = blocks.choose_preset(PRESETS, locals())
-        chosen.pop("encoder", None)
         super().__init__()
-        joint = encoder is not None and mode == "joint"
-        unused = [] if joint else ["lambda_quartet", "lambda_id"]
-        unused += ["lambda_semantic"] if encoder is None else []
-        unused += ["lambda_guide"] if guide is None else []
-        self.settings = chosen | dict.fromkeys(unused, 0.0)
-        self.settings |= {"quartet": dict(quartet or {}), "lr_E": chosen["lr"] if lr_E is None else lr_E}
-        self.deviations = blocks.deviations(self.settings, PAPER)
+        blocks.check_choices(CHOICES, chosen)
+        joint = encoder is not None and chosen["mode"] == "joint"
+        used = dict(
+            lambda_quartet=joint, lambda_id=joint, lambda_semantic=encoder is not None, lambda_guide=guide is not None
+        )
+        chosen |= {name: 0.0 for name, there in used.items() if not there}
+        chosen["quartet"] = dict(chosen["quartet"])
+        chosen["lr_E"] = chosen["lr"] if chosen["lr_E"] is None else chosen["lr_E"]
+        self.settings, self.deviations = chosen, blocks.deviations(chosen, PAPER)
         self._check(encoder)
         names = ("width", "n_blocks", "paan", "adain", "f0", "mask_relu", "pad")
         self.G = Generator(**{name: chosen[name] for name in names})
         self.G.check_size(chosen["image_size"])
-        self.D_I = self._discriminator(3 + 3) if use_appearance_discriminator else None
-        self.D_P = self._discriminator(JOINTS + 3) if use_pose_discriminator else None
-        self.pool_I, self.pool_P = (
-            blocks.ImagePool(pool_size, chosen["image_size"], channels=c) for c in (6, JOINTS + 3)
-        )
+        self.D_I = self._discriminator(3 + 3) if chosen["use_appearance_discriminator"] else None
+        self.D_P = self._discriminator(JOINTS + 3) if chosen["use_pose_discriminator"] else None
+        pool = partial(blocks.ImagePool, chosen["pool_size"], chosen["image_size"])
+        self.pool_I, self.pool_P = pool(channels=3 + 3), pool(channels=JOINTS + 3)
         self.apply(normal_init)
         self.E = copy.deepcopy(encoder) if joint else None
-        self._frozen = Frozen(encoder) if encoder is not None and not joint else None  # no part of the state
+        self._frozen = None if encoder is None or joint else Frozen(encoder)  # no part of the state
         self._guide = None if guide is None else Frozen(guide)
 
     def _check(self, encoder: nn.Module | None) -> None:
-        for name, known in (("score", SCORES), ("mode", MODES), ("semantic_feature", FEATURES)):
-            check_choice(name, self.settings[name], known)
         quartet_loss(*torch.zeros(4, 1, 2), **self.settings["quartet"])
         if encoder is None:
             return
-        if not all(hasattr(encoder, name) for name in ("pool", "all_heads", "dimensions", "parameters")):
-            got = type(encoder).__name__
-            raise TypeError(
-                f"encoder must be a re-ID network with pool, all_heads and dimensions (Embedder), got {got}"
-            )
+        if not hasattr(encoder, "all_heads"):
+            raise TypeError(f"encoder must be a re-ID network (Embedder), got {type(encoder).__name__}")
         if encoder.dimensions != self.settings["embedding"]:
             raise ValueError(
                 f"the encoder's embedding has {encoder.dimensions} numbers, embedding={self.settings['embedding']} is "
@@ -417,11 +373,11 @@ class PoseAttention(nn.Module):
 
     def optimizers(self) -> blocks.Optimizers:
         """Give the Adams of "G" and of what there is of "E", "D_I" and "D_P", all with `schedule`."""
-        made = blocks.adams(self.settings["lr"], self.schedule, G=self.G)
+        networks = dict(G=self.G, E=self.E, D_I=self.D_I, D_P=self.D_P)
+        made = blocks.adams(self.settings["lr"], self.schedule, **networks)
         if self.E is not None:
             made["E"] = blocks.adam(self.E, self.settings["lr_E"], self.schedule, betas=(0.9, 0.999))
-        there = {name: getattr(self, name) for name in ("D_I", "D_P") if getattr(self, name) is not None}
-        return made | blocks.adams(self.settings["lr"], self.schedule, **there)
+        return made
 
     def schedule(self, step: int) -> float:
         """Return the factor of the learning rate at a step, from 0: `decay` of the epoch that the step lies in."""
@@ -442,32 +398,31 @@ class PoseAttention(nn.Module):
         """
         names = ("keypoints", "target_keypoints", *(["labels"] if self.E is not None else []))
         source, target = blocks.pair_images(batch, type(self).__name__, *names)
-        size, weights = target.shape[-2:], self.settings
-        source_pose, pose = (heat_maps(batch[name], size) for name in ("keypoints", "target_keypoints"))
+        source_pose, pose = (heat_maps(batch[name], target.shape[-2:]) for name in names[:2])
         fake = self.G(source, source_pose, pose).images.float()
-        sides = (("I", self.D_I, self.pool_I, source), ("P", self.D_P, self.pool_P, pose))
-        terms = {}
-        for name, network, _, seen in sides:
-            judged = None if network is None else network(torch.cat([seen, fake], dim=1))
-            terms[f"L_{name}"] = fake.new_zeros(()) if judged is None else adversarial_loss(judged, True)
-        terms["L_R"] = blocks.foreground_l1(fake, batch, weights["foreground_weight"])
-        terms["L_S"] = self.semantic(source, fake) if weights["lambda_semantic"] else fake.new_zeros(())
-        loss = weights["lambda_gan"] * (terms["L_I"] + terms["L_P"])
-        loss = loss + weights["lambda_reconstruction"] * terms["L_R"] + weights["lambda_semantic"] * terms["L_S"]
+        sides = {"I": (self.D_I, self.pool_I, source), "P": (self.D_P, self.pool_P, pose)}
+        sides = {name: side for name, side in sides.items() if side[0] is not None}
+        terms = dict.fromkeys(("L_I", "L_P", "L_S"), fake.new_zeros(()))
+        for name, (network, _, seen) in sides.items():
+            terms[f"L_{name}"] = adversarial_loss(network(torch.cat([seen, fake], dim=1)), True)
+        terms["L_R"] = blocks.foreground_l1(fake, batch, self.settings["foreground_weight"])
+        if self.settings["lambda_semantic"]:
+            terms["L_S"] = self.semantic(source, fake)
         if self._guide is not None:
             terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
-            loss = loss + weights["lambda_guide"] * terms["perceptual"]
-        update("G", loss)
-        terms["G"], fake = loss, fake.detach()
+        terms["G"], fake = self._weighted(terms), fake.detach()
+        update("G", terms["G"])
         if self.E is not None:
             terms |= self._identity(torch.cat([source, target, fake]), batch["labels"])
             update("E", terms["E"])
-        for name, network, pool, seen in sides:
-            if network is not None:
-                real, shown = network(torch.cat([seen, target], dim=1)), pool(torch.cat([seen, fake], dim=1))
-                terms[f"D_{name}"] = discriminator_loss(real, network(shown))
-                update(f"D_{name}", terms[f"D_{name}"])
+        for name, (network, pool, seen) in sides.items():
+            real, shown = network(torch.cat([seen, target], dim=1)), pool(torch.cat([seen, fake], dim=1))
+            terms[f"D_{name}"] = discriminator_loss(real, network(shown))
+            update(f"D_{name}", terms[f"D_{name}"])
         return terms
+
+    def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
+        return sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
 
     def semantic(self, source: Tensor, fake: Tensor, *, guard: bool = True) -> Tensor:
         r"""Return $L_S$, the mean of $|E(I_c) - E(I_g)|$ over the feature, of images in [-1, 1].
@@ -485,25 +440,21 @@ class PoseAttention(nn.Module):
         return (network.pool(seen) if pooled else network.all_heads(seen)[0].compared).float()
 
     def _resized(self, images: Tensor) -> Tensor:
-        size = tuple(self.settings["encoder_size"])
-        same = tuple(images.shape[-2:]) == size
-        return signed_to_imagenet(images if same else F.interpolate(images, size, mode="bilinear"))
+        return signed_to_imagenet(F.interpolate(images, tuple(self.settings["encoder_size"]), mode="bilinear"))
 
     def _identity(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return E's terms of I_c, I_t and I_g, one below the other [3B,3,H,W], and int64 labels [B]."""
-        weights, n, every = self.settings, len(labels), labels.repeat(3)
-        loss = 0.0
-        if weights["train_E_on_LS"]:
-            loss = weights["lambda_semantic"] * self.semantic(images[:n], images[2 * n :], guard=False)
+        n, every = len(labels), labels.repeat(3)
+        unguarded = self.settings["train_E_on_LS"]
+        semantic = {"L_S": self.semantic(images[:n], images[2 * n :], guard=False)} if unguarded else {}
         heads = self.E.all_heads(self._resized(images))
         compared = heads[0].compared.float()
-        compared = F.normalize(compared, dim=1) if weights["normalise"] else compared
+        compared = F.normalize(compared, dim=1) if self.settings["normalise"] else compared
         seed = int(torch.empty((), dtype=torch.int64).random_())  # follows torch.manual_seed, as dropout does
         quartets = draw_quartets(every, torch.Generator().manual_seed(seed))[:n]  # in order of their anchors: the I_c
-        terms = {"L_quartet": quartet_loss(*(compared[column] for column in quartets.T), **weights["quartet"])}
+        terms = {"L_quartet": quartet_loss(*(compared[column] for column in quartets.T), **self.settings["quartet"])}
         terms["L_id"] = cross_entropy(heads[-1].logits.float(), every)
-        loss = loss + weights["lambda_quartet"] * terms["L_quartet"] + weights["lambda_id"] * terms["L_id"]
-        return terms | {"E": loss}
+        return terms | {"E": self._weighted(terms | semantic)}
 
     def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the pose maps of both, "source" and "target", float [B,18,H,W] in [0, 1].
@@ -512,9 +463,7 @@ class PoseAttention(nn.Module):
             ValueError: a batch without key points, or a target that shows no joint.
         """
         both = {"source": sources, "target": targets}
-        points = {
-            role: blocks.annotation(batch, "keypoints", f"{role}s", "pose attention") for role, batch in both.items()
-        }
+        points = {role: blocks.annotation(both[role], "keypoints", f"{role}s", "pose attention") for role in both}
         if bare := int((~visible(points["target"]).any(dim=1)).sum()):
             raise ValueError(f"{bare} of {len(points['target'])} targets show no joint, so they give no pose to draw")
         return {role: heat_maps(points[role], batch["images"].shape[-2:]) for role, batch in both.items()}
@@ -530,11 +479,7 @@ class PoseAttention(nn.Module):
         Raises:
             ValueError: anything but the two pose maps for each image, of its size.
         """
-        wanted = [len(images), JOINTS, *images.shape[-2:]]
-        poses = [condition.get(role) if isinstance(condition, Mapping) else None for role in ("source", "target")]
-        if any(not isinstance(p, Tensor) or list(p.shape) != wanted for p in poses):
-            got = [list(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in poses]
-            raise ValueError(f'condition must be {{"source": pose maps {wanted}, "target": ...}}, got {got}')
+        poses = blocks.both_maps(condition, images, JOINTS)
         with evaluating(self):
             made = self.G(images, *poses)
         return Generated(made.images.float(), *([mask.float() for mask in masks] for masks in made[1:]))
@@ -544,8 +489,7 @@ class PoseAttention(nn.Module):
 def fixed(network: nn.Module) -> Iterator[None]:
     """Let gradients of what is computed in the block reach a network's inputs, but none of its weights."""
     trainable = [p for p in network.parameters() if p.requires_grad]
-    for p in trainable:
-        p.requires_grad_(False)
+    network.requires_grad_(False)
     try:
         yield
     finally:
@@ -576,7 +520,7 @@ def pose_attention_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
 
     Args:
         train: with key points.
-        pairs: "all" as published, or "same_camera", those of one camera only, whose street the source shows.
+        pairs: "all" as published, or "same_camera", see `sampling.usable_pairs`.
 
     Raises:
         ValueError: no key points, another name, or no pair at all.
@@ -586,27 +530,19 @@ def pose_attention_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
     >>> pose_attention_pairs(people).tolist()
     [[0, 2], [2, 0]]
     """
-    check_choice("pairs", pairs, PAIRS)
-    camids = None if pairs == "all" else train.camids
-    found = same_identity_pairs(train.pids, _posed(train), camids=camids)
-    if len(found) == 0:
-        raise ValueError(f"no identity has two images with both shoulders and hips found (pairs={pairs!r}): {train!r}")
-    return found
+    return usable_pairs(train, _posed(train), pairs)
 
 
 def augmentation_pairs(train: PersonImages, per_image: int = 1, *, seed: int = 0) -> Tensor:
-    """Draw target poses for every image, uniformly from all training poses: int64 [N per_image,2], for `synthesise`.
+    """Draw target poses for every image, uniformly from those of all other images: int64 [N per_image,2].
+
+    For `experiments.augmented(..., pairs=)`; a pose is one with both shoulders and hips.
 
     Raises:
-        ValueError: no key points, or no image with both shoulders and hips.
+        ValueError: no key points, or fewer poses than an image needs.
     """
-    targets = _posed(train).nonzero().flatten()
-    if len(targets) == 0:
-        raise ValueError(f"no image has both shoulders and hips found, so there is no pose to draw: {train!r}")
     sources = torch.arange(len(train)).repeat_interleave(per_image)
-    return torch.stack(
-        [sources, targets[torch.randint(len(targets), (len(sources),), generator=seeded(seed, 5))]], dim=1
-    )
+    return target_pairs(sources, _posed(train).nonzero().flatten(), seeded(seed, 5))
 
 
 def _posed(train: PersonImages) -> Tensor:

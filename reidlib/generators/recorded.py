@@ -59,9 +59,11 @@ def load_generator(
         raise FileNotFoundError(f"no recorded generator at {path}; recorded in {folder}: {there}")
     facts = read_facts(path)
     check_choice(f"the class of {path}", facts.get("class"), MODULES)
-    made = getattr(import_module(f"reidlib.generators.{MODULES[facts['class']]}"), facts["class"])
+    module = import_module(f"reidlib.generators.{MODULES[facts['class']]}")
+    made = getattr(module, facts["class"])
+    accepted = {*signature(made).parameters, *module.PAPER}  # `PAPER` names what a class takes as `**switches`
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in facts["settings"].items()}
     with torch.random.fork_rng(devices=[]):  # first weights are drawn and thrown away
-        method = made(**{n: v for n, v in given.items() if n in signature(made).parameters})
+        method = made(**{n: v for n, v in given.items() if n in accepted})
     load_state(method, read_weights(path), str(path), skip=NOT_DRAWING)
     return method.to(device).eval(), facts

@@ -11,8 +11,9 @@ clothes' layout (sleeves, skirt or trousers) into the picture.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets.parsing import one_hot
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import PAIRS, same_identity_pairs, seeded
+from reidlib.datasets.sampling import seeded, target_pairs, usable_pairs
 from reidlib.generators import blocks
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.perceptual import perceptual_loss
@@ -35,17 +36,20 @@ CHOICES = {
     "decay": ("after", "from_start"),
     "p": (1, 2),
 }
+WEIGHTS = {"L_adv": "alpha", "L_l1": "beta", "L_perc": "gamma"}
 BATCH = {"market1501": 32, "deepfashion": 8}  # pairs in a batch, as published
 # an epoch of the relatives is 4,000 pairs; 300 (500) epochs at a constant rate are printed, the fall after them is ours
-PAPER = {
-    "market1501": dict(image_size=(128, 64), alpha=10.0, beta=15.0, epochs=300, n_decay=100, steps=400 * 125),
+PAPER = dict(
+    image_size=(128, 64), width=64, discriminator_width=64, n_blocks=5, use_mask=True, mask_image=False, mask_sign=1,
+    transfer="semantic", sem_operand="convolved", conditional=True, fake_cond="source", score="map", alpha=10.0,
+    beta=15.0, gamma=5.0, use_perceptual=True, layer="relu1_2", p=2, relative=False, foreground_weight=1.0, lr=2e-4,
+    epochs=300, n_decay=100, decay="after", steps=400 * 125,
+)  # fmt: skip
+DATASETS = {  # what is other than for Market-1501
+    "market1501": {},
     "deepfashion": dict(image_size=(256, 256), alpha=15.0, beta=1.0, epochs=500, n_decay=200, steps=700 * 500),
 }
 SIZES = {"market1501": (64, 32), "deepfashion": (64, 64)}  # of the course
-_PAPER = dict(
-    width=64, discriminator_width=64, n_blocks=5, gamma=5.0, layer="relu1_2", p=2, relative=False, lr=2e-4,
-    foreground_weight=1.0,
-)  # fmt: skip
 # a small re-ID network in VGG's place: all its stages, each relative to its own scale
 _COURSE = dict(layer=None, p=1, relative=True, foreground_weight=4.0, lr=4e-4)
 PRESETS = {
@@ -53,18 +57,7 @@ PRESETS = {
     "course": _COURSE | dict(width=12, discriminator_width=16, n_blocks=3, steps=1000),
     "paper": {},
 }
-# what the printed form of the other switches is
-PLAIN = dict(
-    features="VGG", use_mask=True, mask_image=False, mask_sign=1, transfer="semantic", sem_operand="convolved",
-    conditional=True, fake_cond="source", score="map", decay="after",
-)  # fmt: skip
-
-
-def _layers(ins: int, outs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Convolution (7x7 with reflection padding), batch normalisation, LeakyReLU."""
-    reflect = [nn.ReflectionPad2d(3)] if kernel == 7 else []
-    convolution = nn.Conv2d(ins, outs, kernel, stride, 0 if reflect else 1, bias=False)
-    return [*reflect, convolution, nn.BatchNorm2d(outs), nn.LeakyReLU(0.2)]
+_layers = partial(blocks.convolution, slope=0.2)
 
 
 class SemanticAttentionBlock(nn.Module):
@@ -91,15 +84,13 @@ class SemanticAttentionBlock(nn.Module):
         self, channels: int, *, mask_sign: int = 1, transfer: str = "semantic", sem_operand: str = "convolved"
     ) -> None:
         super().__init__()
-        for name, value in (("mask_sign", mask_sign), ("transfer", transfer), ("sem_operand", sem_operand)):
-            check_choice(name, value, CHOICES[name])
+        blocks.check_choices(CHOICES, dict(mask_sign=mask_sign, transfer=transfer, sem_operand=sem_operand))
         self.mask_sign, self.sem_operand = mask_sign, sem_operand
-        self.B = nn.Sequential(
-            *_layers(channels, channels), *_layers(channels, channels), nn.Conv2d(channels, channels, 3, 1, 1)
-        )
-        moved = [*_layers(channels, channels), *_layers(channels, channels)[:-1]]
-        self.B_appearance = nn.Sequential(*moved) if transfer == "appearance" else None
-        self.conv = nn.Sequential(*_layers(2 * channels, channels))
+        two = [*_layers(channels, channels), *_layers(channels, channels)]
+        self.B = nn.Sequential(*two, nn.Conv2d(channels, channels, 3, 1, 1))
+        moved = nn.Sequential(*_layers(channels, channels), *_layers(channels, channels)[:-1])
+        self.B_appearance = moved if transfer == "appearance" else None
+        self.conv = _layers(2 * channels, channels)
 
     def forward(self, appearance: Tensor, semantic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take $F_{ps}^{t-1}$ and $F_{pt}^{t-1}$, give $F_{ps}^t$, $F_{pt}^t$ and $M_t$, all [B,C,h,w]."""
@@ -140,21 +131,17 @@ class SemanticAttentionGenerator(nn.Module):
 
         def encoder(ins: int) -> nn.Sequential:
             halved = [*_layers(width, 2 * width, stride=2), *_layers(2 * width, 4 * width, stride=2)]
-            return nn.Sequential(*_layers(ins, width, 7), *halved)
+            return nn.Sequential(*_layers(ins, width, 7, pad="reflect"), *halved)
 
         def halvings() -> nn.ModuleList:
             sizes = (4 * width, 8 * width, 8 * width, 8 * width)
-            return nn.ModuleList(nn.Sequential(*_layers(ins, outs, stride=2)) for ins, outs in pairwise(sizes))
-
-        def doubling(ins: int, outs: int) -> nn.Sequential:
-            up = nn.ConvTranspose2d(ins * width, outs * width, 4, 2, 1, bias=False)
-            return nn.Sequential(up, nn.BatchNorm2d(outs * width), nn.LeakyReLU(0.2))
+            return nn.ModuleList(_layers(ins, outs, stride=2) for ins, outs in pairwise(sizes))
 
         self.encoder_a, self.encoder_s = (encoder(ins) for ins in channels)
         self.blocks = nn.ModuleList(SemanticAttentionBlock(4 * width, **options) for _ in range(n_blocks))
         self.conv_a, self.conv_s = halvings(), halvings()
         sizes = ((16, 8), (24, 8), (24, 4), (12, 2), (2, 1))  # in widths; what comes in holds both pathways' maps
-        self.decoder = nn.ModuleList(doubling(*size) for size in sizes)
+        self.decoder = nn.ModuleList(blocks.doubling(ins * width, outs * width) for ins, outs in sizes)
         self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh())
 
     @staticmethod
@@ -168,9 +155,8 @@ class SemanticAttentionGenerator(nn.Module):
         self.check_size(appearance.shape[-2:])
         a, s, masks = [self.encoder_a(appearance)], [self.encoder_s(semantic)], []
         for block in self.blocks:
-            new = block(a[-1], s[-1])
-            for kept, code in zip((a, s, masks), new, strict=True):
-                kept.append(code)
+            for kept, new in zip((a, s, masks), block(a[-1], s[-1]), strict=True):
+                kept.append(new)
         return Codes(a, s, masks)
 
     def decode(self, appearance: Tensor, semantic: Tensor) -> Tensor:
@@ -203,11 +189,12 @@ class SAN(nn.Module):
     $L_{adv}$ in the non-saturating form. G steps first, then D on the same generated images.
 
     Args:
-        preset: "smoke", "course" or "paper"; with `dataset` it sets the arguments that are None.
+        preset: "smoke", "course" or "paper", a row of `PRESETS`; `PAPER` has what neither it nor the caller gives.
         dataset: "market1501" (128x64, weights 10, 15, 5) or "deepfashion" (256x256, weights 15, 1, 5).
         guide: a trained network whose feature maps $\phi$ are compared: VGG-19 as published
             (`losses.vgg19(your weights)`), or a backbone with a `stem` and `stages`, trained on the generator's own
             training identities. It is copied, frozen, and no part of the state.
+        switches: anything that `PAPER` names:
         use_perceptual: False leaves $L_{perc}$ out ($\gamma = 0$), and no guide is needed.
         use_mask: False leaves the masks out of both pathways (23 and 20 channels).
         n_blocks, mask_sign, transfer, sem_operand: see `SemanticAttentionGenerator` and `SemanticAttentionBlock`.
@@ -240,53 +227,24 @@ class SAN(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        preset: str = "course",
-        dataset: str = "market1501",
-        guide: nn.Module | None = None,
-        use_perceptual: bool = True,
-        use_mask: bool = True,
-        n_blocks: int | None = None,
-        mask_sign: int = 1,
-        transfer: str = "semantic",
-        sem_operand: str = "convolved",
-        mask_image: bool = False,
-        conditional: bool = True,
-        fake_cond: str = "source",
-        score: str = "map",
-        alpha: float | None = None,
-        beta: float | None = None,
-        gamma: float | None = None,
-        layer: str | None = None,
-        p: int | None = None,
-        relative: bool | None = None,
-        width: int | None = None,
-        discriminator_width: int | None = None,
-        image_size: tuple[int, int] | None = None,
-        steps: int | None = None,
-        lr: float | None = None,
-        epochs: int | None = None,
-        n_decay: int | None = None,
-        decay: str = "after",
-        foreground_weight: float | None = None,
+        self, *, preset: str = "course", dataset: str = "market1501", guide: nn.Module | None = None, **switches: Any
     ) -> None:
         given = locals()
-        check_choice("dataset", dataset, PAPER)
-        paper = _PAPER | PAPER[dataset]
+        check_choice("dataset", dataset, DATASETS)
+        paper = PAPER | DATASETS[dataset]
         small = paper | {"image_size": SIZES[dataset]}
         chosen = blocks.choose_preset({n: (small if own else paper) | own for n, own in PRESETS.items()}, given)
         super().__init__()
-        for name, accepted in CHOICES.items():
-            check_choice(name, chosen[name], accepted)
-        if not use_perceptual:
+        blocks.check_choices(CHOICES, chosen)
+        if not chosen["use_perceptual"]:
             chosen["gamma"], guide = 0.0, None
         self.settings = chosen | {"features": None if guide is None else type(guide).__name__}
-        self.deviations = blocks.deviations(self.settings, paper | PLAIN)
+        self.deviations = blocks.deviations(self.settings, paper | {"features": "VGG"})
         self._guide = None if guide is None else Frozen(guide)  # no part of the state
         options = {name: chosen[name] for name in ("width", "n_blocks", "mask_sign", "transfer", "sem_operand")}
-        self.G = SemanticAttentionGenerator((24, 21) if use_mask else (23, 20), **options)
-        self.D = blocks.ResidualDiscriminator(6 if conditional else 3, width=chosen["discriminator_width"], score=score)
+        self.G = SemanticAttentionGenerator((24, 21) if chosen["use_mask"] else (23, 20), **options)
+        options = dict(width=chosen["discriminator_width"], score=chosen["score"])
+        self.D = blocks.ResidualDiscriminator(6 if chosen["conditional"] else 3, **options)
         self.G.check_size(chosen["image_size"])
         self.apply(normal_init)
 
@@ -310,8 +268,8 @@ class SAN(nn.Module):
             ValueError: a batch without pairs or parsing, of another image size, with masks of another size; a
                 perceptual loss without a guide.
         """
-        size, gamma = self.settings["image_size"], self.settings["gamma"]
-        source, target = blocks.pair_images(batch, "SAN", "parsing", "target_parsing", image_size=tuple(size))
+        gamma, size = self.settings["gamma"], tuple(self.settings["image_size"])
+        source, target = blocks.pair_images(batch, "SAN", "parsing", "target_parsing", image_size=size)
         if gamma and self._guide is None:
             raise ValueError(
                 "SAN's perceptual loss needs guide=, a trained network (losses.vgg19 with your weights, or a re-ID "
@@ -324,12 +282,11 @@ class SAN(nn.Module):
         terms = {"L_adv": adversarial_loss(self._score(beside, fake), True)}
         masks = {"target_masks": 255 * condition["target"][:, 0]}
         terms["L_l1"] = blocks.foreground_l1(fake, {**batch, **masks}, self.settings["foreground_weight"])
-        loss = self.settings["alpha"] * terms["L_adv"] + self.settings["beta"] * terms["L_l1"]
         if gamma:
-            layers = None if self.settings["layer"] is None else [self.settings["layer"]]
+            layers = self.settings["layer"] and [self.settings["layer"]]
             options = dict(layers=layers, p=self.settings["p"], relative=self.settings["relative"])
             terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, target, **options)
-            loss = loss + gamma * terms["L_perc"]
+        loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
         update("G", loss)
         d_loss = discriminator_loss(self._score(source, target), self._score(beside, fake.detach()))
         update("D", d_loss)
@@ -367,12 +324,7 @@ class SAN(nn.Module):
 
     def _inputs(self, images: Tensor, condition: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Join image and maps to what the two pathways take."""
-        wanted = [len(images), MAPS, *images.shape[2:]]
-        known = condition if isinstance(condition, Mapping) else {}
-        shapes = {name: list(known[name].shape) if name in known else None for name in ("source", "target")}
-        if any(shape != wanted for shape in shapes.values()):
-            raise ValueError(f"condition must hold maps {wanted} of the source and of the target, got {shapes}")
-        source, target = condition["source"], condition["target"]
+        source, target = blocks.both_maps(condition, images, MAPS)
         images = images * source[:, :1] if self.settings["mask_image"] else images
         first = 0 if self.settings["use_mask"] else 1
         return torch.cat([images, source[:, first:]], dim=1), target[:, first:]
@@ -425,8 +377,7 @@ def san_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
 
     Args:
         train: with parsing; see `usable_images`.
-        pairs: "all" as published, or "same_camera", those of one camera only: the street behind the target is then in
-            the source, where that of another camera can be told from neither image nor maps.
+        pairs: "all" as published, or "same_camera", see `sampling.usable_pairs`.
 
     Raises:
         ValueError: another name; a set without parsing; no identity with two usable images.
@@ -436,15 +387,7 @@ def san_pairs(train: PersonImages, pairs: str = "all") -> Tensor:
     >>> san_pairs(people).tolist()
     [[0, 1], [1, 0]]
     """
-    check_choice("pairs", pairs, PAIRS)
-    usable = usable_images(train)
-    found = same_identity_pairs(train.pids, usable, camids=None if pairs == "all" else train.camids)
-    if not len(found):
-        raise ValueError(
-            f"no identity has two images to pair: {int(usable.sum())} of {len(train)} images can be used (a person in "
-            f"the mask, two classes in the parsing), of {len(train.pids[usable].unique())} identities"
-        )
-    return found
+    return usable_pairs(train, usable_images(train), pairs)
 
 
 def augmentation_pairs(train: PersonImages, alpha: int, *, seed: int = 0) -> Tensor:
@@ -465,12 +408,5 @@ def augmentation_pairs(train: PersonImages, alpha: int, *, seed: int = 0) -> Ten
     """
     if not isinstance(alpha, int) or alpha < 1:
         raise ValueError(f"alpha must be a whole number of at least 1, got {alpha!r}")
-    targets, generator = usable_images(train).nonzero().flatten(), seeded(seed, 8)
-    drawn = [torch.zeros(0, 2, dtype=torch.int64)]
-    for row in range(len(train)):
-        others = targets[targets != row]
-        if len(others) < alpha - 1:
-            raise ValueError(f"alpha={alpha} needs {alpha - 1} targets for each image, there are {len(others)}")
-        chosen = others[torch.randperm(len(others), generator=generator)[: alpha - 1]]
-        drawn.append(torch.stack([torch.full_like(chosen, row), chosen], dim=1))
-    return torch.cat(drawn)
+    sources = torch.arange(len(train)).repeat_interleave(alpha - 1)
+    return target_pairs(sources, usable_images(train).nonzero().flatten(), seeded(seed, 8))

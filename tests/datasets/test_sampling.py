@@ -14,8 +14,10 @@ from reidlib.datasets.sampling import (
     pk_batches,
     same_identity_pairs,
     seeded,
+    target_pairs,
     two_pair_batches,
     uniform_batches,
+    usable_pairs,
 )
 
 TOY = torch.tensor([1] * 5 + [2] * 4 + [3] * 2)  # the sheet's counts A5, B4, C2
@@ -343,3 +345,23 @@ def test_batches_hold_the_mixture():
             mixed_batches(torch.arange(11) >= 8, real, fake)
     with pytest.raises(ValueError, match="and 0"):
         mixed_batches(torch.zeros(8, dtype=torch.bool), 4, 2)
+
+
+def test_targets_of_another_set_may_have_the_sources_number():
+    sources = torch.tensor([0, 0, 0, 2])
+    drawn = target_pairs(sources, torch.arange(3), seeded(0), itself=True)
+    assert drawn[:, 0].tolist() == sources.tolist() and drawn[:3, 1].sort().values.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="needs 3 targets for each image, there are 2"):
+        target_pairs(sources, torch.arange(3), seeded(0))
+    assert target_pairs(sources[:0], torch.arange(3), seeded(0)).shape == (0, 2)
+
+
+def test_pairs_of_usable_images_and_none_at_all():
+    people = PersonImages(torch.zeros(5, 3, 8, 4, dtype=torch.uint8), [4, 4, 4, 9, 9], [1, 2, 2, 1, 1])
+    usable = torch.tensor([True, True, True, True, False])
+    assert usable_pairs(people, usable).tolist() == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
+    assert usable_pairs(people, usable, "same_camera").tolist() == [[1, 2], [2, 1]]
+    with pytest.raises(ValueError, match=r"2 of 5 images can be used \(pairs='all'\), of 2 identities"):
+        usable_pairs(people, torch.tensor([True, False, False, True, False]))
+    with pytest.raises(ValueError, match="'all', 'same_camera'"):
+        usable_pairs(people, usable, "other_camera")

@@ -94,7 +94,7 @@ def convolutions(network: nn.Module) -> list[tuple]:
 def test_1_input_channels(use_mask, channels):
     method = smoke(use_mask=use_mask)
     seen = Constant(lambda a, s: torch.zeros(2, 3, *SIZE, requires_grad=True))
-    assert (method.G.encoder_a[1].in_channels, method.G.encoder_s[1].in_channels) == channels
+    assert (method.G.encoder_a[0].in_channels, method.G.encoder_s[0].in_channels) == channels
     method.G, batch = seen, one_batch()
     step_of(method, batch)
     appearance, semantic = seen.seen[0]
@@ -133,7 +133,7 @@ def test_2_shapes_of_the_paper(size):
 
     assert image.shape == (1, 3, *size) and score.shape == (1, 1, size[0] // 4, size[1] // 4)
     for side in ("encoder_a", "encoder_s"):
-        assert [shape(f"{side}.{layer}") for layer in (3, 6, 9)] == [[64, 1], [128, 2], [256, 4]]
+        assert [shape(f"{side}.{layer}") for layer in (2, 5, 8)] == [[64, 1], [128, 2], [256, 4]]
     for t in range(5):
         assert [tensor.shape for tensor in seen[f"blocks.{t}"]] == [(1, 256, size[0] // 4, size[1] // 4)] * 3
     for side in ("conv_a", "conv_s"):
@@ -157,8 +157,9 @@ def test_2_layers_and_parameters_of_the_paper():
     sizes = [(1024, 512), (1536, 512), (1536, 256), (768, 128), (128, 64)]
     assert convolutions(network.decoder) == [("ConvT", *size, 4, 2) for size in sizes]
     assert convolutions(network.last) == [("Conv2", 64, 3, 7, 1)]
-    pads = [type(part).__name__ for part in (network.encoder_a[0], network.encoder_s[0], network.last[0])]
-    assert pads == ["ReflectionPad2d"] * 3
+    assert network.encoder_a[0].padding_mode == network.encoder_s[0].padding_mode == "reflect"
+    assert {m.padding_mode for m in network.encoder_a[1:].modules() if isinstance(m, nn.Conv2d)} == {"zeros"}
+    assert network.encoder_a[0].padding == (3, 3) and type(network.last[0]).__name__ == "ReflectionPad2d"
     k7, k3, k4 = 49, 9, 16
     encoders = k7 * (24 + 21) * 64 + 2 * k3 * (64 * 128 + 128 * 256) + 2 * 2 * (64 + 128 + 256)
     block = k3 * 256 * 256 * 5 + 256 + 2 * 3 * 256  # five squares, a bias, three normalisations
@@ -223,6 +224,11 @@ def test_3_both_signs_of_the_mask():
         force(block, 2.0)
         assert torch.allclose(block(a, s)[2], torch.tensor(wanted), atol=1e-6)
     assert torch.allclose(plain(a, s)[2] + printed(a, s)[2], torch.ones(1), atol=1e-6)
+
+
+def test_3_the_printed_sign_is_a_switch_of_the_method():
+    method = smoke(mask_sign=-1)
+    assert [block.mask_sign for block in method.G.blocks] == [-1, -1] and method.deviations["mask_sign"] == -1
 
 
 @pytest.mark.parametrize("sem_operand", ["convolved", "raw"])
@@ -393,7 +399,7 @@ def test_13_alpha_multiplies_the_set():
     for alpha in (0, 1.5, -2):
         with pytest.raises(ValueError, match="whole number of at least 1"):
             augmentation_pairs(data, alpha)
-    with pytest.raises(ValueError, match="alpha=6 needs 5 targets for each image, there are 4"):
+    with pytest.raises(ValueError, match="needs 5 targets for each image, there are 4"):
         augmentation_pairs(data, 6)
 
 
@@ -549,6 +555,7 @@ def test_bad_conditions_are_refused():
         (dict(score="mean"), "'map', 'features'"),
         (dict(p=3), "p must be one of 1, 2"),
         (dict(gamma=-1), "gamma=-1"),
+        (dict(blocks=3), "switch must be one of 'image_size', .*; got 'blocks'"),
     ],
 )
 def test_bad_settings_are_refused(options, words):

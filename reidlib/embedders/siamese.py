@@ -20,7 +20,7 @@ from reidlib.datasets.augment import compose, enlarge_crop, flip
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, Sampler, by_identity
 from reidlib.embedders.baseline import Baseline, as_network_input
-from reidlib.embedders.recipes import RECIPES, Recipe
+from reidlib.embedders.recipes import RECIPES, Recipe, choose_form
 from reidlib.losses.identity import cross_entropy
 from reidlib.training import History, train
 
@@ -205,7 +205,8 @@ def train_siamese(
         ValueError: fewer images to see than a batch holds, or a set that makes no pairs.
     """
     options, ratio = options or {}, ratio or {}
-    recipe = options.get("recipe", SIAMESE_RECIPES.get(preset, _COURSE))
+    chosen = options.get("recipe", SIAMESE_RECIPES.get(preset))
+    recipe = choose_form("baseline", preset, recipe=chosen)["recipe"]  # a name becomes its recipe
     steps = images_seen // (2 * recipe.batch)
     if steps < 1:
         raise ValueError(f"images_seen={images_seen} is less than one batch of {recipe.batch} pairs")
@@ -214,7 +215,7 @@ def train_siamese(
         images,
         growing_pairs(images.pids, recipe.batch, steps, **ratio),
         images_seen=steps * recipe.batch,
-        augment=augment or AUGMENTATIONS.get(preset),
+        augment=augment or AUGMENTATIONS[preset],
         seed=seed,
         settings={"preset": preset, "recipe": recipe.name, "images": len(images)} | ratio,
         **training,

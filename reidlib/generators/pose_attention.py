@@ -60,15 +60,15 @@ PAPER = dict(
     quartet={}, normalise=True, steps=800 * PAIRS_PER_EPOCH // 32, epochs=800, lr=2e-4, lr_E=2e-4,
     foreground_weight=1.0,
 )  # fmt: skip
-_PAPER = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
+_DEFAULTS = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
 # two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU
-_COURSE = _PAPER | dict(
+_COURSE = _DEFAULTS | dict(
     image_size=(64, 32), encoder_size=(64, 32), score="patchgan", lr=1e-3, foreground_weight=4.0
 )  # fmt: skip
 PRESETS = {
     "smoke": _COURSE | dict(width=8, n_blocks=3, discriminator_width=8, steps=30),
     "course": _COURSE | dict(width=16, discriminator_width=16, steps=1000),
-    "paper": _PAPER,
+    "paper": _DEFAULTS,
 }
 
 

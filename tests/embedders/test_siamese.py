@@ -154,6 +154,8 @@ def test_bad_input_is_refused():
         train_siamese(data, images_seen=320, preset="large")
     with pytest.raises(ValueError, match="images_seen=31 is less than one batch of 16 pairs"):
         train_siamese(data, images_seen=31, preset="smoke")
+    with pytest.raises(ValueError, match="images_seen=63 is less than one batch of 32 pairs"):
+        train_siamese(data, images_seen=63, preset="smoke", options={"recipe": "thesis"})
     for pids, size, words in (
         ([1, 1, 1], 4, r"got 1 people with \[3\] images"),
         ([1, 2, 3], 4, r"got 3 people with \[1, 1, 1\] images"),

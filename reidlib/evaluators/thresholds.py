@@ -29,7 +29,7 @@ class Threshold:
     Attributes:
         limit: the largest accepted distance.
         wanted_far: the false-accept rate it was chosen for.
-        far, tar: rates on the people that it was fitted on.  far_low, far_high: see above; nan below ten people.
+        far, tar: rates on the people that it was fitted on.  far_low, far_high: see above; nan below five people.
         intercept, slope: a and b.
         distance: its name, see `verify`.
         n_people, n_genuine, n_impostor: what it was fitted on, in numbers.

@@ -17,7 +17,7 @@ from reidlib.evaluators.labels import Labels, check_cameras, check_people, not_j
 from reidlib.evaluators.retrieval import own_images
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-LEAST_PEOPLE = 10  # for intervals
+LEAST_PEOPLE = 5  # for intervals
 _EXACT = 1 << 22  # up to so many pairs every distance is kept
 _SAMPLE = 1 << 20  # distances that thresholds are chosen from
 _CUTS = 2048  # thresholds beyond that, chosen by impostor distances; half as many by genuine ones
@@ -149,7 +149,7 @@ class Verification:
         and Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap", 2004.
 
         Raises:
-            ValueError: a level outside (0, 1), repeats below 1, fewer than ten people.
+            ValueError: a level outside (0, 1), repeats below 1, fewer than five people.
         """
         if not 0 < level < 1 or repeats < 1 or not self.can_draw:
             given = f"level={level}, repeats={repeats}, {self.n_people} people"

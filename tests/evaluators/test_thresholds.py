@@ -89,7 +89,7 @@ def test_a_file_gives_it_back(fitted, tmp_path):
     path = tmp_path / "a.threshold.json"
     fitted.save(path)
     assert Threshold.load(path) == fitted and [p.name for p in tmp_path.iterdir()] == [path.name]
-    few = Threshold.fit(made(0, 8), 0.05, fitted_on="eight people", network="")
+    few = Threshold.fit(made(0, 4), 0.05, fitted_on="four people", network="")
     few.save(path)
     assert math.isnan(few.far_low) and math.isnan(Threshold.load(path).far_high)
     assert Threshold.load(path).limit == few.limit

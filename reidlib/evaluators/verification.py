@@ -24,7 +24,7 @@ _CUTS = 2048  # thresholds beyond that, chosen by impostor distances; half as ma
 _COARSE = 8  # bits: 256 thresholds at most where gallery images are counted by person
 _SHIFT = 12  # bits dropped of a float32 to find its place among the thresholds: 11 of the mantissa stay
 _BINS = 1 << 32 - _SHIFT
-_PIECE = 1 << 17  # distances counted at once at least: few enough for the cache
+_PIECE = 1 << 18  # distances counted at once at least: few enough for the cache
 
 
 @dataclass(frozen=True, eq=False)

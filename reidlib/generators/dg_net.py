@@ -21,7 +21,6 @@ The code $f$ is detached: no loss of a picture reaches E_a through it, which pro
 """
 
 import copy
-import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets.augment import compose, erase, flip, pad_crop
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import PREFIXES, Augment, two_pair_batches
+from reidlib.datasets.sampling import Augment, two_pair_batches
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import train_generator
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss, gradient_penalty
@@ -53,24 +52,29 @@ from reidlib.training import History
 from reidlib.training.fingerprints import weights_digest
 
 BANDS = 4  # horizontal, of the appearance code
-TEACHER_STYLES = ("average", "argmax", "appearance", "uniform", "two_labels")
-RE_ENCODINGS = ("either", "detached", "frozen")
-SLICES = ("channels", "bands")
-SIDES = (("", "positive_"), ("other_", "other_positive_"))  # the names in a batch of a and a+, b and b+
+NAMES = ("", "other_", "positive_", "other_positive_")  # of a, b, a+ and b+ in a batch
+CHOICES = {
+    "teacher_style": ("average", "argmax", "appearance", "uniform", "two_labels"),
+    "re_encoding": ("either", "detached", "frozen"),
+    "slices": ("channels", "bands"),
+    "gan_loss": GAN_LOSSES,
+}
+ALONE = ("appearance", "uniform")  # styles that ask no teacher
+PAPER = dict(
+    image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), mlp_width=512, discriminator_width=32,
+    slices="channels", enlarge_up_to=128, gan_loss="least_squares", feed_generated=True, use_id=True, use_prim=True,
+    use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
+    re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0,
+    alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), foreground_weight=1.0, lr=1e-4,
+    lr_encoder=0.002, steps=100_000,
+)  # fmt: skip
 # 64x32 images have structure codes of 16x8, too small for a dilation of 9; at 3 of them a side nothing needs enlarging
-_COURSE = dict(image_size=(64, 32), dilations=(1, 2, 3), enlarge_up_to=0, foreground_weight=4.0, lr=4e-4)
+_COURSE = PAPER | dict(image_size=(64, 32), dilations=(1, 2, 3), enlarge_up_to=0, foreground_weight=4.0, lr=4e-4)
 PRESETS = {
     "smoke": _COURSE | dict(width=4, units=1, mlp_width=16, discriminator_width=8, steps=30),
     "course": _COURSE | dict(width=8, units=2, mlp_width=64, discriminator_width=16, steps=1500),
-    "paper": dict(image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), mlp_width=512, discriminator_width=32,
-                  enlarge_up_to=128, foreground_weight=1.0, lr=1e-4, steps=100_000),
-}  # fmt: skip
-PAPER = PRESETS["paper"] | dict(
-    slices="channels", gan_loss="least_squares", feed_generated=True, use_id=True, use_prim=True, use_fine=True,
-    use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False, re_encoding="either",
-    lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0, alpha=0.2,
-    lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), lr_encoder=0.002,
-)  # fmt: skip
+    "paper": PAPER,
+}
 
 
 def _unit(ins: int, outs: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, norm: str = "none", act=True):
@@ -157,7 +161,7 @@ class Decoder(nn.Module):
         self, code: int, *, width: int = 16, units: int = 4, mlp_width: int = 512, slices: str = "channels"
     ) -> None:
         super().__init__()
-        check_choice("slices", slices, SLICES)
+        check_choice("slices", slices, CHOICES["slices"])
         if code % (BANDS * units):
             raise ValueError(f"a code of {code} numbers in {BANDS} bands cannot be cut into {units} slices")
         channels, self.slices = 8 * width, slices
@@ -273,7 +277,8 @@ class DGNet(nn.Module):
         teacher: a network from ImageNet-normalised images to logits, or to a tuple whose last entry they are (an
             `Embedder`), trained on the same identities; copied and frozen, no part of the state. It has batch
             statistics, as published.
-        preset: "smoke", "course" or "paper"; sets the arguments that are None.
+        preset: "smoke", "course" or "paper", a row of `PRESETS`, which holds what is not given (or None).
+        switches: anything that `PAPER` names, with its published value:
         image_size: (height, width) of the training images.
         width, units, dilations, mlp_width, discriminator_width, slices, enlarge_up_to: of the networks, see there.
         feed_generated: L_prim and L_fine; False is the paper's "without feed".
@@ -314,60 +319,21 @@ class DGNet(nn.Module):
     """
 
     def __init__(
-        self,
-        encoder: nn.Module,
-        teacher: nn.Module | None = None,
-        *,
-        preset: str = "course",
-        image_size: tuple[int, int] | None = None,
-        width: int | None = None,
-        units: int | None = None,
-        dilations: tuple[int, int, int] | None = None,
-        mlp_width: int | None = None,
-        discriminator_width: int | None = None,
-        slices: str = "channels",
-        enlarge_up_to: int | None = None,
-        feed_generated: bool = True,
-        use_id: bool = True,
-        use_prim: bool = True,
-        use_fine: bool = True,
-        use_cycle: bool = True,
-        teacher_style: str = "average",
-        teacher_dropout: bool = False,
-        code_gradient: bool = False,
-        re_encoding: str = "either",
-        gan_loss: str = "least_squares",
-        lambda_img: float = 5.0,
-        lambda_id: float = 0.5,
-        alpha: float = 0.2,
-        lambda_penalty: float = 0.01,
-        lambda_code: float = 1.0,
-        lambda_cyc: float = 2.0,
-        lambda_teacher: float = 2.0,
-        warm_up: float = 0.3,
-        ramp: float = 0.02,
-        milestones: tuple[float, ...] = (0.6, 0.9),
-        foreground_weight: float | None = None,
-        lr: float | None = None,
-        lr_encoder: float = 0.002,
-        steps: int | None = None,
+        self, encoder: nn.Module, teacher: nn.Module | None = None, *, preset: str = "course", **switches: Any
     ) -> None:
         chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
+        blocks.check_choices(CHOICES, chosen)
         self._teacher = None if teacher is None else Frozen(teacher)  # no part of the state
         self.settings = chosen | {"teacher": "none" if teacher is None else f"weights {weights_digest(teacher)}"}
-        check_choice("teacher_style", teacher_style, TEACHER_STYLES)
-        check_choice("re_encoding", re_encoding, RE_ENCODINGS)
-        check_choice("gan_loss", gan_loss, GAN_LOSSES)
         self.deviations = blocks.deviations(self.settings, PAPER)
         w, units = chosen["width"], chosen["units"]
         self.E_s = StructureEncoder(w, units, tuple(chosen["dilations"]))
         self.E_s.check_size(chosen["image_size"])
         self.E_a = AppearanceEncoder(copy.deepcopy(encoder), chosen["enlarge_up_to"])
         code, heads = self._look(self.E_a)
-        self.G = Decoder(code.shape[1], width=w, units=units, mlp_width=chosen["mlp_width"], slices=slices)
+        self.G = Decoder(code.shape[1], width=w, units=units, mlp_width=chosen["mlp_width"], slices=chosen["slices"])
         self.D = MultiScaleDiscriminator(chosen["discriminator_width"], units)
-        self._teacher = None if teacher is None else Frozen(teacher)  # no part of the state
         self.n_classes = heads[0].logits.shape[1]
         self._check_teacher()
 
@@ -377,31 +343,25 @@ class DGNet(nn.Module):
             return network(torch.zeros(1, 3, *self.settings["image_size"], device=device_of(network)))
 
     def _check_teacher(self) -> None:
-        chosen = self.settings
-        needed = chosen["feed_generated"] and chosen["use_prim"]
+        style, used = self.settings["teacher_style"], self.settings["feed_generated"] and self.settings["use_prim"]
         if self._teacher is None:
-            if needed and chosen["teacher_style"] in ("average", "argmax", "two_labels"):
-                raise ValueError(
-                    f"teacher_style={chosen['teacher_style']!r} needs a teacher; give one, or a style without one "
-                    "('appearance', 'uniform'), or use_prim=False"
-                )
+            if used and style not in ALONE:
+                others = f"a style without one {ALONE}, or use_prim=False"
+                raise ValueError(f"teacher_style={style!r} needs a teacher; give one, or {others}")
             return
         found = blocks.logits_of(self._look(self._teacher.on(device_of(self)))).shape[1]
         if found != self.n_classes:
-            raise ValueError(
-                f"the teacher tells {found} identities apart and E_a {self.n_classes}: one label set for both"
-            )
+            raise ValueError(f"the teacher tells {found} identities apart and E_a {self.n_classes}: they must agree")
 
     def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "D" and for "G" (with E_s), SGD for "E_a"."""
-        lr, options = self.settings["lr"], dict(betas=(0.0, 0.999), weight_decay=5e-4)
-        made = {"D": blocks.adam(self.D, lr, self.schedule, **options)}
-        made["G"] = blocks.adam((self.E_s, self.G), lr, self.schedule, **options)
+        options = dict(betas=(0.0, 0.999), weight_decay=5e-4)
+        adam = partial(blocks.adam, lr=self.settings["lr"], schedule=self.schedule, **options)
         network, rate = self.E_a.network, self.settings["lr_encoder"]
-        groups = [{"params": [p for p in network.backbone.parameters() if p.requires_grad]},
-                  {"params": [p for p in network.heads.parameters() if p.requires_grad], "lr": 10 * rate}]  # fmt: skip
+        old, new = ([p for p in part.parameters() if p.requires_grad] for part in (network.backbone, network.heads))
+        groups = [{"params": old}, {"params": new, "lr": 10 * rate}]
         sgd = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        return made | {"E_a": ([p for group in groups for p in group["params"]], sgd, self.schedule)}
+        return {"D": adam(self.D), "G": adam((self.E_s, self.G)), "E_a": (old + new, sgd, self.schedule)}
 
     def schedule(self, step: int) -> float:
         """Return the factor of all learning rates at a step, from 0."""
@@ -433,7 +393,7 @@ class DGNet(nn.Module):
                 know, or without masks where `foreground_weight` needs them.
         """
         seen, chosen = self._read(batch), self.settings
-        (w_r, w_c, w_t), (code, cycle, feed) = self.weights(step), self.weights(step - 1)
+        (w_r, w_c, w_t), before = self.weights(step), self.weights(step - 1)
         with torch.no_grad():  # batch statistics of each alone
             f_a, f_b, f_a_positive, f_b_positive = (self.E_a(images)[0] for images in seen.clean)
         structure = self.E_s(grey(seen.real))  # of a, then of b
@@ -445,13 +405,13 @@ class DGNet(nn.Module):
         update("D", terms["D"])
         terms["L_img1"], terms["L_img2"] = (seen.difference(pictures) for pictures in (own, positive))
         terms["L_adv"] = self._adversarial(swapped)
-        terms |= self._encode_again(seen, swapped, structure, torch.cat([f_a, f_b]), code > 0, cycle > 0)
+        terms |= self._encode_again(seen, swapped, structure, torch.cat([f_a, f_b]), any(before))
         weights = {"L_img1": chosen["lambda_img"], "L_img2": chosen["lambda_img"], "L_adv": 1.0, "L_code1": w_r,
                    "L_code2": w_r, "L_cyc": w_c, "L_id^c": chosen["lambda_id"]}  # fmt: skip
         terms["G"] = sum(weights[name] * terms[name] for name in weights if name in terms)
         update("G", terms["G"])
-        terms |= self._identify(seen, feed * chosen["alpha"])
-        if feed > 0 and chosen["feed_generated"]:
+        terms |= self._identify(seen, before[2] * chosen["alpha"])
+        if before[2] > 0 and chosen["feed_generated"]:
             terms |= self._feed(seen, swapped.detach())
         weights = {"L_id^s": 1.0, "L_id^s positives": 1.0, "L_prim": w_t, "L_fine": w_t * chosen["alpha"]}
         terms["E_a"] = sum(weights[name] * terms[name] for name in weights if name in terms)
@@ -459,7 +419,7 @@ class DGNet(nn.Module):
         return terms
 
     def _read(self, batch: Mapping[str, Tensor]) -> "_Seen":
-        wanted = [*(prefix + "images" for prefix in PREFIXES[4]), "labels", "other_labels"]
+        wanted = [*(f"{name}images" for name in NAMES), "labels", "other_labels"]
         if missing := [name for name in wanted if name not in batch]:
             raise ValueError(
                 f"DG-Net trains on batches of two pairs (see two_pair_batches) with {', '.join(wanted)}, got "
@@ -469,15 +429,13 @@ class DGNet(nn.Module):
         if tuple(size) != tuple(self.settings["image_size"]) or n < 2:
             accepted = f"two rows and more of {self.settings['image_size']} (height, width)"
             raise ValueError(f"DG-Net trains here on {accepted}, the batch has {n} of {tuple(size)}")
-        names = [prefix for sides in zip(*SIDES, strict=True) for prefix in sides]  # a, b, a+, b+
-        clean = [normalise(batch.get(f"{name}clean_images", batch[f"{name}images"])) for name in names]
-        holes = [normalise(batch[f"{name}images"]) for name in names]
+        clean = [normalise(batch.get(f"{name}clean_images", batch[f"{name}images"])) for name in NAMES]
+        holes = [normalise(batch[f"{name}images"]) for name in NAMES]
         real = torch.cat(clean[:2])
         weight = torch.ones_like(real[:, :1])
         if (extra := self.settings["foreground_weight"] - 1) > 0:
-            masks = [
-                blocks.annotation(batch, f"{name}masks", "a batch", "foreground_weight above 1") for name in names[:2]
-            ]
+            role = "foreground_weight above 1"
+            masks = [blocks.annotation(batch, f"{name}masks", "a batch", role) for name in NAMES[:2]]
             weight = weight + extra * torch.cat(masks)[:, None].float() / 255
         return _Seen(clean, holes, real, weight, [batch["labels"], batch["other_labels"]])
 
@@ -501,29 +459,26 @@ class DGNet(nn.Module):
         return 2 * factor * sum(adversarial_loss(scores, True, kind) for scores in self.D(swapped))
 
     def _encode_again(
-        self, seen: "_Seen", swapped: Tensor, structure: Tensor, codes: Tensor, code: bool, cycle: bool
+        self, seen: "_Seen", swapped: Tensor, structure: Tensor, codes: Tensor, late: bool
     ) -> dict[str, Tensor]:
-        """Return L_id^c, and the code and cycle terms where they take part."""
+        """Return L_id^c, and once they have weights the code and cycle terms."""
         terms, chosen = {}, self.settings
-        cycle = cycle and chosen["use_cycle"]
-        if chosen["use_id"] or code or cycle:
-            looks = [blocks.as_frozen_copy(self.E_a, pictures) for pictures in swapped.chunk(2)]
-            again = torch.cat([found for found, _ in looks])  # f' of a, of b
+        looks = [blocks.as_frozen_copy(self.E_a, pictures) for pictures in swapped.chunk(2)]
         if chosen["use_id"]:
             pairs = zip(looks, seen.labels, strict=True)
             terms["L_id^c"] = sum(cross_entropy(heads[0].logits, labels) for (_, heads), labels in pairs)
-        if code or cycle:
+        if late:
+            again = torch.cat([found for found, _ in looks])  # f' of a, of b
             pictures = torch.cat([*reversed(swapped.chunk(2))])  # with the structure of a, then of b
-            either = chosen["re_encoding"] == "either" and torch.rand(()) < 0.5
-            if either or chosen["re_encoding"] == "frozen":
+            kind = chosen["re_encoding"]
+            if kind == "frozen" or (kind == "either" and torch.rand(()) < 0.5):
                 structure_again = blocks.as_frozen_copy(self.E_s, grey(pictures))
             else:
                 structure_again = self.E_s(grey(pictures.detach()))
-        if code:
             terms["L_code1"] = 2 * F.l1_loss(again if chosen["code_gradient"] else again.detach(), codes)
             terms["L_code2"] = 2 * F.l1_loss(structure_again.float(), structure.detach().float())
-        if cycle:
-            terms["L_cyc"] = seen.difference(self._draw(structure_again, again.detach()))
+            if chosen["use_cycle"]:
+                terms["L_cyc"] = seen.difference(self._draw(structure_again, again.detach()))
         return terms
 
     def _identify(self, seen: "_Seen", weight: float) -> dict[str, Tensor]:
@@ -541,9 +496,9 @@ class DGNet(nn.Module):
             first, second = self.E_a(pictures)[1]
             if self.settings["use_prim"]:
                 prim.append(distillation_loss(first.logits, self.teacher_label(pictures, appearance, structure)))
-            fine.append(cross_entropy(second.logits, structure))
-        used = {"L_prim": self.settings["use_prim"], "L_fine": self.settings["use_fine"]}
-        return {name: sum(values) for name, values in (("L_prim", prim), ("L_fine", fine)) if used[name]}
+            if self.settings["use_fine"]:
+                fine.append(cross_entropy(second.logits, structure))
+        return {name: sum(values) for name, values in (("L_prim", prim), ("L_fine", fine)) if values}
 
     @torch.no_grad()
     def teacher_label(self, pictures: Tensor, appearance: Tensor, structure: Tensor) -> Tensor:
@@ -593,9 +548,7 @@ class DGNet(nn.Module):
         found = list(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
         if found != list(first.shape) or first.shape != second.shape:
             shapes = f"{list(first.shape)} and {list(second.shape)}"
-            raise ValueError(
-                f"one structure image for each appearance image is needed, of its size {shapes}, got {found}"
-            )
+            raise ValueError(f"one structure image for each appearance image {shapes} is needed, got {found}")
         self.E_s.check_size(first.shape[2:])
         with evaluating(self):
             code = self.E_a(signed_to_imagenet(first))[0]
@@ -672,7 +625,6 @@ def fuse(features: Tensor, weight: float = 0.5) -> Tensor:
     return torch.cat([prim, weight**0.5 * fine], dim=1)
 
 
-BATCH = {"smoke": 4, "course": 8, "paper": 8}
 augment_pairs = compose(flip, partial(pad_crop, edge=True), partial(erase, keep_clean=True), joint=False)
 
 
@@ -691,7 +643,7 @@ def train_dg_net(
     Args:
         images: the training set; generated images without a label take no part.
         encoder, teacher: see `DGNet`; both classify the set's identities, numbered in sorted order.
-        batch_size: rows in a batch; default the preset's (8; smoke 4).
+        batch_size: rows in a batch; default 8, as published (smoke 4).
         distinct: the two anchors of a row show two persons; the released code does not see to it.
         augment: each image by a draw of its own; default flip, shifted crop with its border repeated, and erasing whose
             clean images are kept.
@@ -701,15 +653,13 @@ def train_dg_net(
     Raises:
         ValueError: an encoder of another number of identities; see `DGNet` and `two_pair_batches`.
     """
-    switches = {name: options.pop(name) for name in list(options) if name in SWITCHES}
-    preset = switches.get("preset", "course")
-    check_choice("preset", preset, PRESETS)
-    batch_size = batch_size or BATCH[preset]
-
+    preset = options.pop("preset", "course")
+    switches = {name: options.pop(name) for name in list(options) if name in PAPER}
+    batch_size = batch_size or (4 if preset == "smoke" else 8)
     identities = len(images.pids[images.pids >= 0].unique())
 
     def build(steps: int) -> DGNet:
-        method = DGNet(encoder, teacher, steps=steps, **switches)
+        method = DGNet(encoder, teacher, preset=preset, steps=steps, **switches)
         if method.n_classes != identities:
             raise ValueError(f"the set shows {identities} identities, E_a tells {method.n_classes} apart")
         return method
@@ -717,6 +667,3 @@ def train_dg_net(
     facts = {"batch_size": batch_size, "distinct": distinct, "preset": preset, **switches}
     sampler = two_pair_batches(images.pids, batch_size, distinct=distinct)
     return train_generator(build, images, sampler, augment=augment, **{"settings": facts} | options)
-
-
-SWITCHES = frozenset(inspect.signature(DGNet).parameters) - {"encoder", "teacher", "steps"}

@@ -169,9 +169,8 @@ def reliability(threshold: Threshold, found: Verification, *, bins: int = 10, pr
     genuine, impostor = _weights(found, prior)
     place = np.minimum((p * bins).astype(int), bins - 1)
     total, came, said = (np.bincount(place, w, bins) for w in (genuine + impostor, genuine, (genuine + impostor) * p))
-    held = total > 0
-    table = pd.DataFrame({"predicted": said[held] / total[held], "observed": came[held] / total[held],
-                          "weight": total[held]})  # fmt: skip
+    table = pd.DataFrame({"predicted": said, "observed": came}).div(total, axis=0).assign(weight=total)
+    table = table[total > 0].reset_index(drop=True)
     table.attrs["brier"] = float((genuine * (1 - p) ** 2 + impostor * p**2).sum())
     return table
 
@@ -189,13 +188,11 @@ def _calibrate(found: Verification) -> tuple[float, float]:
     genuine, impostor = _weights(found, 0.5)
     finite = np.isfinite(found.distances)
     d, genuine, impostor = (x[finite].astype(np.float64) for x in (found.distances, genuine, impostor))
-    sure = (found.n_genuine + 1) / (found.n_genuine + 2), 1 / (found.n_impostor + 2)  # Platt's targets
+    yes = genuine * (found.n_genuine + 1) / (found.n_genuine + 2) + impostor / (found.n_impostor + 2)  # Platt's targets
     mean, scale = d.mean(), max(d.std(), 1e-12)
-    weights = [sum(w * t for w, t in zip((genuine, impostor), targets, strict=True))
-               for targets in (sure, [1 - t for t in sure])]  # fmt: skip
     x = np.tile((d - mean) / scale, 2)[:, None]
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
-    model.fit(x, np.repeat([1, 0], len(d)), sample_weight=np.concatenate(weights) * len(d))
+    model.fit(x, np.repeat([1, 0], len(d)), sample_weight=np.concatenate([yes, genuine + impostor - yes]) * len(d))
     slope = -float(model.coef_[0, 0]) / scale
     return float(model.intercept_[0]) + slope * mean, slope
 

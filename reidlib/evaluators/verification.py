@@ -21,7 +21,7 @@ LEAST_PEOPLE = 5  # for intervals
 _EXACT = 1 << 22  # up to so many pairs every distance is kept
 _SAMPLE = 1 << 20  # distances that thresholds are chosen from
 _CUTS = 2048  # thresholds beyond that, chosen by impostor distances; half as many by genuine ones
-_COARSE = 8  # bits: 256 thresholds at most where gallery images are counted by person
+_COARSE = 8  # bits: 256 thresholds at most where pairs are counted by person
 _SHIFT = 12  # bits dropped of a float32 to find its place among the thresholds: 11 of the mantissa stay
 _BINS = 1 << 32 - _SHIFT
 _PIECE = 1 << 18  # distances counted at once at least: few enough for the cache
@@ -132,46 +132,46 @@ class Verification:
 
     def as_dict(self, fars: tuple[float, ...] = FARS) -> dict[str, float]:
         """Return EER, TAR and DIR by name, ready for results.json, without rates too small to be measured here."""
-        pairs, queries = (tuple(f for f in fars if f >= 1 / n) for n in (self.n_impostor, len(self.nearest)))
+        once = np.ones((1, len(self.nearest)))
+        return {
+            name: float(value[0]) for name, value in self._rates(self.far[None], self.tar[None], once, fars).items()
+        }
+
+    def _rates(self, far: np.ndarray, tar: np.ndarray, weights: np.ndarray, fars: tuple[float, ...]) -> dict:
+        """Return `as_dict`'s values, each [repeats], of curves [repeats, T] and weights of the queries [repeats, Q]."""
         rule = "" if self.camera_rule == "cross_camera" else f" ({self.camera_rule.replace('_', ' ')})"
-        values = {f"EER{rule}": self.eer} | {f"TAR at FAR {far:g}{rule}": self.tar_at(far) for far in pairs}
-        return values | {f"DIR at FAR {far:g}{rule}": self.dir_at(far) for far in queries}
+        pairs, queries = ([f for f in fars if _measurable(f, n)] for n in (self.n_impostor, len(self.nearest)))
+        rates = {f"EER{rule}": _equal_error(far, tar)}
+        rates |= {f"TAR at FAR {f:g}{rule}": _tar_at(far, tar, f) for f in pairs}
+        return rates | {f"DIR at FAR {f:g}{rule}": _dir_at(self.nearest, weights, f) for f in queries}
 
     def intervals(
-        self, fars: tuple[float, ...] = FARS, *, level: float = 0.95, repeats: int = 1000, seed: int = 0
+        self, fars: tuple[float, ...] = FARS, *, repeats: int = 1000, seed: int = 0
     ) -> dict[str, tuple[float, float]]:
-        r"""Return (low, high) of each of `as_dict`'s values, by a bootstrap over identities.
+        r"""Return the 95 % interval (low, high) of each of `as_dict`'s values, by a bootstrap over identities.
 
         Pairs of one person are not independent, so people are drawn, not pairs: with person i drawn $w_i$ times, a pair
         of i and j counts $w_i w_j$ times, taken to first order, $w_i + w_j - 1$; a genuine pair and a query count $w_i$
-        times, a distractor once; for DIR the gallery stays as it is. The interval holds the middle share `level` of the
-        repeats, which know 256 thresholds at most and are moved by what this changes in the value itself. Bolle, Ratha
-        and Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap", 2004.
+        times, a distractor once; for DIR the gallery stays as it is. The repeats know 256 thresholds at most and are
+        moved by what this changes in the value itself. Bolle, Ratha and Pankanti, "Error analysis of pattern
+        recognition systems: the subsets bootstrap", 2004.
 
         Raises:
-            ValueError: a level outside (0, 1), repeats below 1, fewer than five people.
+            ValueError: repeats below 1, fewer than five people.
         """
-        if not 0 < level < 1 or repeats < 1 or not self.can_draw:
-            given = f"level={level}, repeats={repeats}, {self.n_people} people"
-            raise ValueError(f"{given}: accepted are a level in (0, 1), repeats from 1, people from {LEAST_PEOPLE}")
-        values, people = self.as_dict(fars), self._by_person
-        rows = {}
-        for name, weights in (("coarse", people.drawn(None)), ("drawn", people.drawn(repeats, seed))):
-            far, tar = people.rates(weights)
-            drawn = [_equal_error(far, tar)]
-            drawn += [_tar_at(far, tar, f) for f in fars if f >= 1 / self.n_impostor]
-            of_query = weights[:, people.of_query]
-            drawn += [_dir_at(self.nearest, of_query, f) for f in fars if f >= 1 / len(self.nearest)]
-            rows[name] = np.stack(drawn)  # [values, repeats]
-        moved = rows["drawn"] + np.array(list(values.values()))[:, None] - rows["coarse"]
-        return dict(zip(values, _percentiles(moved, level), strict=True))
+        if repeats < 1 or not self.can_draw:
+            given = f"repeats={repeats}, {self.n_people} people"
+            raise ValueError(f"{given}: accepted are repeats from 1, people from {LEAST_PEOPLE}")
+        people, values = self._by_person, self.as_dict(fars)
+        weights = people.drawn(repeats, seed)
+        drawn = self._rates(*people.rates(weights), weights[:, people.of_query], fars)
+        return {name: _interval(values[name], drawn[name]) for name in values}
 
     def far_interval(self, threshold: float, *, repeats: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Return the 95 % interval (low, high) of a threshold's FAR, by the bootstrap of `intervals`."""
         people = self._by_person
         place = int(np.searchsorted(people.cuts, np.float32(threshold)))  # the first cut that is not below
-        coarse, drawn = (people.rates(people.drawn(n, seed))[0][:, place] for n in (None, repeats))
-        return _percentiles((drawn + self.at(threshold)[0] - coarse)[None], 0.95)[0]
+        return _interval(self.at(threshold)[0], people.rates(people.drawn(repeats, seed))[0][:, place])
 
     def __str__(self) -> str:
         values = ", ".join(f"{name} {100 * value:.2f} %" for name, value in self.as_dict().items())
@@ -180,9 +180,7 @@ class Verification:
         return f"{values} [{rule}, {self.distance} distance, {pairs} of {self.n_people:,} people]"
 
     def _check(self, far: float, n: int, kind: str) -> None:
-        if not 0 < far < 1:
-            raise ValueError(f"far={far}: accepted are rates between 0 and 1")
-        if far < 1 / n:
+        if not _measurable(far, n):
             raise ValueError(f"far={far:g} is less than one of the {n:,} {kind}: it cannot be measured here")
 
 
@@ -258,12 +256,11 @@ class _ByPerson:
     impostor: np.ndarray
     twice: np.ndarray
 
-    def drawn(self, repeats: int | None, seed: int = 0) -> np.ndarray:
-        """Draw how often each person counts: float64 [repeats, P]; None: once each, [1, P]."""
+    def drawn(self, repeats: int, seed: int) -> np.ndarray:
+        """Draw how often each person counts: float64 [1 + repeats, P]; in the first row once each."""
         n = len(self.genuine)
-        if repeats is None:
-            return np.ones((1, n))
-        return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), repeats).astype(np.float64)
+        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), repeats)
+        return np.concatenate([np.ones((1, n)), drawn])
 
     def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return FAR and TAR at each cut, [repeats, B], of weighted people [repeats, P]."""
@@ -273,14 +270,13 @@ class _ByPerson:
 
 
 class _Counter:
-    """Counts the pairs of blocks of distances by person: as the query at every cut, in the gallery at every few."""
+    """Counts the pairs of blocks of distances at every cut, and by person (query and gallery image) at every few."""
 
     def __init__(self, query: Labels, gallery: Labels, camera_rule: str) -> None:
         self.query, self.gallery, self.camera_rule = query, gallery, camera_rule
         self.people = np.unique(np.concatenate([query.pids, gallery.pids[gallery.pids >= 0]]))
-        self.of_query = np.searchsorted(self.people, query.pids)
-        known = np.searchsorted(self.people, gallery.pids)
-        self.of_gallery = np.where(gallery.pids < 0, len(self.people), known).astype(np.int32)  # distractors: last
+        self.of_query, known = (np.searchsorted(self.people, x.pids).astype(np.int32) for x in (query, gallery))
+        self.of_gallery = np.where(gallery.pids < 0, np.int32(len(self.people)), known)  # distractors: last
         self.nearest = np.full((len(query.pids), 2), np.inf, np.float32)
         self.genuine: list[tuple[np.ndarray, np.ndarray]] = []  # rows of queries, distances
         self.impostors: list[np.ndarray] | None = [] if len(query.pids) * len(gallery.pids) <= _EXACT else None
@@ -297,7 +293,7 @@ class _Counter:
         if self.table is None:
             sample = block[:: -(-block.size // _SAMPLE)] + 0.0
             self._choose_cuts(np.bincount(_bins(sample).ravel()), _bins(values))
-        step = -(-max(_PIECE, len(self.as_gallery)) // block.shape[1])
+        step = -(-max(_PIECE, self.sides.shape[1]) // block.shape[1])
         for i in range(0, len(block), step):
             self._add_impostors(start + i, block[i : i + step] + 0.0, own[i : i + step])
 
@@ -308,36 +304,33 @@ class _Counter:
         among = np.linspace(0, len(genuine) - 1, min(len(genuine), _CUTS // 2)).astype(int)
         self.cuts = np.unique([*np.searchsorted(cumulative, ranks), *np.sort(genuine)[among], _BINS - 1])
         self.table = np.repeat(np.arange(1, len(self.cuts) + 1, dtype=np.int32), np.diff(self.cuts, prepend=-1))
-        self.width = len(self.cuts) + 1
-        self.shift = max(0, self.width.bit_length() - _COARSE)
-        self.coarse = ((self.width - 1) >> self.shift) + 2
-        self.as_query = np.zeros((len(self.people), self.width), np.int64)
-        self.as_gallery = np.zeros((len(self.people) + 1) * self.coarse, np.int64)
+        self.table[_bins(np.array([np.nan], np.float32))[0] :] = 0
+        self.shift = max(0, (len(self.cuts) + 1).bit_length() - _COARSE)
+        self.coarse = (len(self.cuts) >> self.shift) + 2
+        self.counts = np.zeros(len(self.cuts) + 1, np.int64)  # by place
+        # as query and as gallery image, by person (the last are distractors) and place among the few
+        self.sides = np.zeros((2, (len(self.people) + 1) * self.coarse), np.int64)
 
     def _add_impostors(self, start: int, values: np.ndarray, own: np.ndarray) -> None:
         rows = np.arange(start, start + len(values))
         at = np.nonzero(own >= 0)
-        out = [(at[0], own[at])]
+        values[at[0], own[at]] = np.nan  # no impostor pair: place 0
         if self.camera_rule == "separate_views":
-            out.append(np.nonzero(self.query.camids[rows, None] == self.gallery.camids))
-        places = _blank(self.table.take(_bins(values)), out, 0)  # among the cuts, from 1; 0: no impostor pair
-        self.nearest[rows, 1] = _blank(values, out, np.inf).min(1)
+            values[self.query.camids[rows, None] == self.gallery.camids] = np.nan
+        self.nearest[rows, 1] = np.fmin.reduce(values, 1, initial=np.inf)
+        places = self.table.take(_bins(values))  # among the cuts, from 1
         if self.impostors is not None:
             self.impostors.append(values[places > 0])
-        of_rows = _count(
-            places + np.arange(len(rows), dtype=np.int32)[:, None] * np.int32(self.width), len(rows) * self.width
-        )
-        for person, counts in zip(self.of_query[rows], of_rows.reshape(len(rows), self.width), strict=True):
-            self.as_query[person] += counts
+        self.counts += _count(places, len(self.counts))
         places += (1 << self.shift) - 1
         places >>= self.shift
-        places += self.of_gallery * np.int32(self.coarse)
-        self.as_gallery += _count(places, len(self.as_gallery))
+        for counts, people in zip(self.sides, (self.of_query[rows, None], self.of_gallery), strict=True):
+            counts += _count(places + people * np.int32(self.coarse), len(counts))
 
     def result(self, distance: str) -> Verification:
         """Put the counts together."""
         rows, genuine = (np.concatenate(parts) for parts in zip(*self.genuine, strict=True))
-        n_impostor = int(self.as_query[:, 1:].sum())
+        n_impostor = int(self.counts[1:].sum())
         if not len(genuine) or not n_impostor:
             raise ValueError(
                 f"{len(genuine)} genuine and {n_impostor} impostor pairs among {len(self.query.pids)} queries and "
@@ -345,15 +338,15 @@ class _Counter:
             )
         cuts = _ends(self.cuts)
         if self.impostors is None:
-            thresholds, false = cuts, self.as_query[:, 1:].sum(0).cumsum()
+            thresholds, false = cuts, self.counts[1:].cumsum()
         else:
             impostors = np.sort(np.concatenate(self.impostors))
             thresholds = np.unique(np.concatenate([impostors, genuine]))
             false = np.searchsorted(impostors, thresholds, side="right")
-        few = np.minimum(np.arange(1, self.coarse) << self.shift, len(cuts)) - 1  # where gallery images are counted
-        of_person = np.zeros_like(self.as_query)
-        np.add.at(of_person, (self.of_query[rows], self.table[_bins(genuine)]), 1)
-        as_gallery = self.as_gallery.reshape(-1, self.coarse)[:-1, 1:].cumsum(1)  # without distractors
+        cuts = cuts[np.minimum(np.arange(1, self.coarse) << self.shift, len(cuts)) - 1]  # the few
+        of_person = np.zeros((len(self.people), len(cuts)), np.int64)
+        np.add.at(of_person, (self.of_query[rows], np.searchsorted(cuts, genuine)), 1)
+        as_query, as_gallery = self.sides.reshape(2, -1, self.coarse)[:, :-1, 1:].cumsum(2)
         return Verification(
             distances=thresholds,
             true_accepts=np.searchsorted(np.sort(genuine), thresholds, side="right").astype(np.int64),
@@ -364,11 +357,7 @@ class _Counter:
             exact=self.impostors is not None,
             n_people=len(self.people),
             _by_person=_ByPerson(
-                cuts=cuts[few],
-                of_query=self.of_query,
-                genuine=of_person[:, 1:].cumsum(1)[:, few],
-                impostor=self.as_query[:, 1:].cumsum(1)[:, few] + as_gallery,
-                twice=as_gallery.sum(0),
+                cuts, self.of_query, of_person.cumsum(1), as_query + as_gallery, twice=as_gallery.sum(0)
             ),
         )
 
@@ -376,7 +365,7 @@ class _Counter:
 def _bins(distances: np.ndarray) -> np.ndarray:
     """Return the numbers of the bins of float32 distances: their first bits, in the order of the distances."""
     bits = distances.view(np.int32)
-    if distances.min(initial=0) < 0:
+    if np.fmin.reduce(distances, None, initial=0) < 0:
         bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative numbers upside down
     return np.add(bits >> _SHIFT, _BINS // 2, dtype=np.int64)
 
@@ -391,13 +380,6 @@ def _ends(bins: np.ndarray) -> np.ndarray:
 def _count(numbers: np.ndarray, least: int = 0) -> np.ndarray:
     """Count how often 0, 1, ... stand in an array."""
     return torch.bincount(torch.from_numpy(numbers).flatten(), minlength=least).numpy()  # twice as fast as numpy's
-
-
-def _blank(array: np.ndarray, out: list[tuple[np.ndarray, np.ndarray]], value: float) -> np.ndarray:
-    """Overwrite what is not an impostor pair, in place."""
-    for at in out:
-        array[at] = value
-    return array
 
 
 def _equal_error(far: np.ndarray, tar: np.ndarray) -> np.ndarray:
@@ -427,7 +409,14 @@ def _dir_at(nearest: np.ndarray, weights: np.ndarray, far: float) -> np.ndarray:
     return found / np.maximum(weights[:, known].sum(1), 1)
 
 
-def _percentiles(values: np.ndarray, level: float) -> list[tuple[float, float]]:
-    """Return (low, high) of each row of rates [n, repeats]."""
-    low, high = np.quantile(values.clip(0, 1), [(1 - level) / 2, (1 + level) / 2], axis=1)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+def _measurable(far: float, n: int) -> bool:
+    """Say whether a rate is at least one of n; raise ValueError where it is none."""
+    if not 0 < far < 1:
+        raise ValueError(f"far={far}: accepted are rates between 0 and 1")
+    return far >= 1 / n
+
+
+def _interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
+    """Return (low, high) around a rate, from what the thresholds of the bootstrap make of it and of its repeats."""
+    low, high = np.quantile((drawn[1:] + value - drawn[0]).clip(0, 1), [0.025, 0.975])
+    return float(low), float(high)

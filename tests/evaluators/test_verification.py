@@ -160,7 +160,7 @@ def test_drawn_people_weigh_their_pairs(rng, many, monkeypatch):
     found = verify(*features, **who)
     people = found._by_person
     weights = people.drawn(3, seed=1)
-    assert weights.shape == (3, 10) and (weights.sum(1) == 10).all()
+    assert weights.shape == (4, 10) and (weights.sum(1) == 10).all() and (weights[0] == 1).all()
     far, tar = people.rates(weights)
     pairs = all_pairs((features[0][:, None] - features[1]).norm(dim=2), who)
     for w, f, t in zip(weights, far, tar, strict=True):

@@ -24,7 +24,7 @@ from tiny_notebooks import PARAMETERS, write_notebook
 
 from reidlib.__main__ import COMMANDS, main
 from reidlib.checks import WrongInput
-from reidlib.course import jobs, runner, runs
+from reidlib.course import export, jobs, runner, runs
 from reidlib.course.index import format_value, write_index
 from reidlib.course.settings import Parameter, ParameterError, Settings, check_value, read_parameters, read_value
 from reidlib.evaluators import average_over_splits
@@ -432,7 +432,7 @@ def no_kernels(monkeypatch):
         job.executed.write_text("{}")
 
     monkeypatch.setattr(runner, "_papermill", papermill)
-    monkeypatch.setattr(runner, "_to_html", lambda executed: None)
+    monkeypatch.setattr(export, "to_html", lambda executed: "")
     monkeypatch.setattr(jobs, "REPOSITORY", Path(__file__).parent)  # whose sources nobody edits meanwhile
     return ran
 
@@ -567,11 +567,12 @@ def test_an_export_that_fails_is_marked_and_its_numbers_stay(tmp_path: Path, no_
     for name in ("00_toy", "01_next"):
         write_notebook(tmp_path / "books" / f"{name}.ipynb")
 
-    def to_html(executed: Path) -> None:
+    def to_html(executed: Path) -> str:
         if executed.stem == "00_toy":
             raise RuntimeError("no template")
+        return ""
 
-    monkeypatch.setattr(runner, "_to_html", to_html)
+    monkeypatch.setattr(export, "to_html", to_html)
     assert call(tmp_path, "--profile", "smoke") == 0
     assert "00_toy.ipynb cannot be shown as HTML: RuntimeError: no template" in capsys.readouterr().out
     page = (tmp_path / "runs" / "index.html").read_text()
@@ -672,9 +673,10 @@ def test_a_fault_of_the_program_keeps_its_traceback(tmp_path: Path, monkeypatch,
 
 
 def test_claims_are_printed_from_the_recorded_tables(capsys):
-    assert main(["claims", "pn_gan"]) == 0
+    assert main(["claims", "camera_transfer"]) == 0
     said = capsys.readouterr().out
-    assert "pn_gan (recorded in 04_pn_gan): " in said and "reproduced" in said and "ct01" not in said
+    assert "camera_transfer (recorded in 03_camera_transfer): " in said and "ct01" in said and "pn01" not in said
+    assert "claims tested" in said and "chance alone" in said
     assert main(["claims"]) == 0 and "camera_transfer (recorded in 03_camera_transfer)" in capsys.readouterr().out
     assert main(["claims", "san"]) == 2 and "paper must be one of 'camera_transfer'" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import pytest
 from tiny_notebooks import write_notebook
 
 from reidlib.__main__ import main
-from reidlib.course import jobs, runner, sweeps
+from reidlib.course import export, jobs, runner, sweeps
 
 STUDY = {"about": "two rates, two seeds", "base": {"profile": "smoke"}, "sets": [{"rate": 0.5}, {"rate": 1}],
          "grid": {"seed": [0, 1]}}  # fmt: skip
@@ -45,7 +45,7 @@ def no_kernels(monkeypatch):
         job.executed.write_text("{}")
 
     monkeypatch.setattr(runner, "_papermill", papermill)
-    monkeypatch.setattr(runner, "_to_html", lambda executed: None)
+    monkeypatch.setattr(export, "to_html", lambda executed: "")
     monkeypatch.setattr(jobs, "REPOSITORY", Path(__file__).parent)  # whose sources nobody edits meanwhile
     return ran
 

@@ -48,6 +48,18 @@ def test_each_update_names_its_own_loss():
     assert losses["G"].item() == pytest.approx(0.693147, abs=1e-5)
 
 
+def test_the_discriminators_loss_does_not_reach_the_generator():
+    method = DCGAN(preset="smoke", image_size=(16, 8))
+
+    def update(name, loss):
+        method.zero_grad()
+        loss.backward(retain_graph=True)
+        reached = {part for part in ("D", "G") if getattr(method, part)[0].weight.grad is not None}
+        assert reached == ({"D"} if name == "D" else {"D", "G"})
+
+    method.training_step(blots().batch(range(4)), 0, update)
+
+
 def test_it_learns_the_two_kinds_of_image():
     torch.manual_seed(0)
     method = DCGAN(image_size=(16, 8), width=8, lr=1e-3)

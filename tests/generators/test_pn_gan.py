@@ -394,6 +394,15 @@ def test_9_members_of_the_training_set_distinct_and_repeatable():
     assert torch.equal(found.pictures, poses.skeleton_images(found.keypoints, (64, 32)))
     again = canonical_poses(train, 3, seed=1)
     assert torch.equal(again.rows, found.rows) and torch.equal(again.clusters, found.clusters)
+    places = torch.rand(60, 18, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([31, 63])
+    anyhow = PersonImages(
+        torch.zeros(60, 3, 64, 32, dtype=torch.uint8),
+        [1] * 60,
+        [1] * 60,
+        keypoints=torch.cat([places, torch.ones(60, 18, 1)], dim=-1),
+    )  # no groups: where k-means starts decides
+    drawn = [canonical_poses(anyhow, 8, seed=seed).clusters for seed in (0, 1, 1)]
+    assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[0], drawn[1])
 
 
 @pytest.mark.parametrize("mode", ["medoid", "joint_mean", "pixel_mean"])
@@ -429,6 +438,8 @@ def test_joint_and_pixel_means_by_hand():
     assert torch.allclose(joint.keypoints[0, 5, :2], (keypoints[0, 5, :2] + keypoints[2, 5, :2]) / 2)
     assert torch.allclose(joint.keypoints[0, 0, :2], keypoints[:3, 0, :2].mean(0))
     assert torch.equal(joint.pictures, poses.skeleton_images(joint.keypoints, (64, 32)))
+    two = canonical_poses(three.select(indices=[1, 2]), 1, mode="joint_mean").keypoints[0]
+    assert torch.equal(two[4], keypoints[2, 4]) and torch.equal(two[5], keypoints[2, 5])  # half of them is enough
     expected = poses.skeleton_images(keypoints[:3], (64, 32)).float().mean(0).round()
     assert torch.equal(pixel.pictures[0].float(), expected) and torch.equal(pixel.keypoints, joint.keypoints)
 

@@ -9,11 +9,13 @@ of `make test`. A section of `mutations.txt` is
     factor: float = 0.5 => factor: float = 1.0
     x.square() => x.abs() ## equal here, because ...
 
-The text on the left must stand exactly once in the file (`\n` is a line's end), else the entry is reported as stale. A
-reason after "##" explains a change that no test can or should notice. Tests that fail without any change are left out.
+The text on the left must stand exactly once in the file (`\n` is a line's end), and the change must leave Python that
+parses, else the entry is reported as stale. A reason after "##" explains a change that no test can or should notice.
+Tests that fail without any change are left out.
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
 import os
@@ -65,6 +67,14 @@ def read(path: Path = LISTED) -> list[Mutation]:
             old, new = (text.replace("\\n", "\n") for text in (old, "" if new == "(nothing)" else new))
             found.append(Mutation(file, tests, old, new, reason))
     return found
+
+
+def parses(text: str) -> bool:
+    """Say whether this is Python: a file that cannot be imported proves nothing about its tests."""
+    with contextlib.suppress(SyntaxError):
+        ast.parse(text)
+        return True
+    return False
 
 
 def copy_tree(place: Path) -> None:
@@ -136,9 +146,11 @@ def main() -> int:
         for mutation in chosen:
             path = place / mutation.file
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            if text.count(mutation.old) != 1:
+            changed, times = text.replace(mutation.old, mutation.new), text.count(mutation.old)
+            if times != 1 or not parses(changed):
                 stale.append(mutation)
-                print(f"STALE     {mutation.file}: {text.count(mutation.old)} times: {mutation.old!r}", flush=True)
+                said = f"{times} times" if times != 1 else "no Python afterwards"
+                print(f"STALE     {mutation.file}: {said}: {mutation.old!r}", flush=True)
                 continue
             if arguments.list:
                 continue
@@ -153,7 +165,7 @@ def main() -> int:
                 print(f"STALE     {mutation.file}: its tests cannot run:\n{broken}", flush=True)
                 continue
             start = time.perf_counter()
-            path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+            path.write_text(changed, encoding="utf-8")
             code, _ = run_tests(place, tests, "-x", *options)
             path.write_text(text, encoding="utf-8")
             killed += code != 0

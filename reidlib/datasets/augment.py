@@ -234,6 +234,30 @@ def erase_boxes(
     return torch.stack([top, left, h, w], dim=1).long() * (chosen & fits.any(dim=1))[:, None]
 
 
+def random_rectangle(
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    area: tuple[float, float] = (0.64, 1.0),
+    aspect: tuple[float, float] = (2.0, 3.0),
+) -> Batch:
+    """Cut a random rectangle out of each image and enlarge it to the old size: CamStyle's crop, before its flip.
+
+    Area (a share of the image) and height / width are uniform; where no rectangle fits, the image stays whole. Key
+    points, masks and parsing, which would have to follow, are left out of the result.
+    """
+    n, height, width = _size(batch)
+    boxes = erase_boxes(n, (height, width), generator, p=1.0, area=area, aspect=aspect).tolist()
+    out = {name: tensor for name, tensor in batch.items() if not name.endswith(("keypoints", "masks", "parsing"))}
+    for name in _spatial(out):
+        out[name] = out[name].clone()
+        for image, (t, f, h, w) in zip(out[name], boxes, strict=True):
+            if h:
+                window = image[None, :, t : t + h, f : f + w].float()
+                image[:] = F.interpolate(window, (height, width), mode="bilinear")[0].round().to(torch.uint8)
+    return out
+
+
 def _size(batch: Batch) -> tuple[int, int, int]:
     images = batch["images"]
     if images.dtype != torch.uint8 or images.dim() != 4:

@@ -128,6 +128,8 @@ def decode(
 def _key(files: Mapping[str, Files], folder: Path, image_size: tuple[int, int]) -> str:
     digest = hashlib.sha256(f"{VERSION} {image_size[0]} {image_size[1]}\n".encode())
     digest.update(os.fsencode(folder.resolve()))
+    scales = {repr(part.listing.keypoint_scale) for part in files.values()} - {"1", "1.0"}
+    digest.update("".join(scales).encode())
     for subset in sorted(files):
         names = "\n".join([f"{files[subset].listing.columns}", *files[subset].names, ""])
         digest.update(names.encode("utf-8", "surrogateescape"))
@@ -271,6 +273,9 @@ def _read_keypoints(
     if len(without) == len(names):
         return None
     points = np.stack([rows.get(name, np.full((18, 3), MISSING, np.float32)) for name in names])
+    if (scale := files.listing.keypoint_scale) != 1:  # pixel centres lie at whole coordinates, corners half before
+        size, shift = (stored[:, None, [3, 1]], 0) if scale == "relative" else (scale, 0.5)
+        points[..., :2] = np.where(points[..., 2:] > 0, (points[..., :2] + shift) * size - 0.5, points[..., :2])
     messages += _check_joints(points, stored, names, subset)
     if files.listing.columns is not None:
         points[..., 0] -= stored[:, 2:3]
@@ -306,7 +311,7 @@ def _check_joints(points: np.ndarray, stored: np.ndarray, names: list[str], subs
         raise ValueError(
             f"{subset}: the key points of {len(wrong)} images do not fit, e.g. {names[i]}: x {x0:g} to {x1:g}, "
             f"y {y0:g} to {y1:g}; accepted are pixels of the stored picture, x 0 to {size[i, 0, 0] - 1:g} and y 0 to "
-            f"{size[i, 0, 1] - 1:g}, -1: missing"
+            f"{size[i, 0, 1] - 1:g}, -1: missing; others need keypoint_scale="
         )
     reach = (np.where(seen[..., None], points[..., :2], 0) / np.maximum(size, 1)).max((0, 1))
     if seen.any(1).sum() >= 8 and (reach < 0.6).all():

@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +32,7 @@ def load(
     network: str = "market1501",
     difficulty: float = 1.0,
     split: int | None = None,
+    keypoint_scale: float | str = 1.0,
     cache: str | os.PathLike | None = None,
     progress: bool = True,
     **options: Any,
@@ -49,6 +51,8 @@ def load(
             `"reserved2"`, which no table uses, in Market-1501's.
         difficulty: strength of cameras, clothing collisions and occlusion.
         split: which of CUHK03's 20 or CUHK01's 10 splits, counted from 0; the others have none.
+        keypoint_scale: what key points were made on: pictures so many times smaller than the stored ones (2.0: of half
+            their height), or "relative" for shares of width and height, 0 to 1.
         cache: where decoded images are kept; default `data/.cache`.
         progress: show a progress bar while rendering and decoding.
         options: of one reader: `boxes`, `protocol` (cuhk03), `query_view`, `split_seed` (cuhk01), `version`,
@@ -59,13 +63,15 @@ def load(
     is left out with a warning that names it.
 
     Raises:
-        ValueError: unknown name; a split of a data set that has none; empty subset; an identity in both the training
-            and the test set.
+        ValueError: unknown name; a scale that is no positive number; a split of a data set that has none; empty subset;
+            an identity in both the training and the test set.
         TypeError: an option that the data set's reader does not take.
         FileNotFoundError: no such data set in `root`.
     """
     height, width = check_size(image_size)
     check_choice("name", name, ("procedural", *readers.NAMES))
+    if keypoint_scale != "relative" and not (isinstance(keypoint_scale, (int, float)) and 0 < keypoint_scale < 1e6):
+        raise ValueError(f"keypoint_scale={keypoint_scale!r}: accepted are a positive number and 'relative'")
     layout = name
     if name == "procedural":
         from reidlib.datasets import procedural
@@ -83,7 +89,7 @@ def load(
         options["split"] = split
     if unknown := sorted(set(options) - set(accepted)):
         raise TypeError(f"{name} takes no option {', '.join(unknown)}; it takes {', '.join(accepted) or 'none'}")
-    listing = read(root, **options)
+    listing = replace(read(root, **options), keypoint_scale=keypoint_scale)
     subsets = _decode(listing, name, (height, width), cache, progress)
     subsets = subsets if listing.views is None else listing.views(subsets)
     return Benchmark(name=name, folder=listing.folder, protocol=listing.protocol, **subsets)

@@ -133,6 +133,23 @@ def test_key_points_of_another_picture_are_refused(tree, caches, point, said):
     assert folders(caches) == []
 
 
+def test_key_points_of_another_picture_fit_where_the_user_says_so(tree, caches):
+    places = [(30, 60), (2, 3), (63, 127), (12.5, 80), (40, 9), (7, 100)]
+    joints(tree, places)
+    expected = read(tree, caches, (128, 64)).train.keypoints
+    options = dict(cache=caches, progress=False)
+    for scale, made_on in ((0.5, lambda v, n: 2 * v + 0.5), (4, lambda v, n: (v + 0.5) / 4 - 0.5),
+                           ("relative", lambda v, n: (v + 0.5) / n)):  # fmt: skip
+        joints(tree, [(made_on(x, 64), made_on(y, 128)) for x, y in places])
+        found = load("market1501", tree.folder, (128, 64), keypoint_scale=scale, **options).train.keypoints
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="others need keypoint_scale="):
+        read(tree, caches, (128, 64))  # the same files without a scale are no cache of theirs
+    for wrong in (0, -2.0, float("nan"), "half"):
+        with pytest.raises(ValueError, match="accepted are a positive number and 'relative'"):
+            load("market1501", tree.folder, keypoint_scale=wrong, **options)
+
+
 def test_key_points_on_the_border_are_accepted(tree, caches):
     joints(tree, [(0, 5), (63, 127), (64, 128), (63.5, 127.4), (0, 127), (30, 60)])
     points = read(tree, caches, (128, 64)).train.keypoints[:, 3]

@@ -47,6 +47,7 @@ class Listing:
         container: the one file that holds all images.
         columns: keep the columns from the first to before the last of all pictures that are wide enough for that.
         views: makes the subsets of the decoded tables, where several subsets share one.
+        keypoint_scale: see `load`.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Listing:
     container: Path | None = None
     columns: tuple[int, int] | None = None
     views: Callable[[Subsets], Subsets] | None = None
+    keypoint_scale: float | str = 1.0
 
 
 def find_folder(root: str | os.PathLike, names: Sequence[str], markers: Sequence[str], title: str) -> Path:

@@ -292,7 +292,7 @@ class _Counter:
         self.genuine.append((start + at[0], values))
         if self.table is None:
             sample = block[:: -(-block.size // _SAMPLE)] + 0.0
-            self._choose_cuts(np.bincount(_bins(sample).ravel()), _bins(values))
+            self._choose_cuts(np.bincount(_bins(sample, True).ravel()), _bins(values, True))
         step = -(-max(_PIECE, self.sides.shape[1]) // block.shape[1])
         for i in range(0, len(block), step):
             self._add_impostors(start + i, block[i : i + step] + 0.0, own[i : i + step])
@@ -304,7 +304,7 @@ class _Counter:
         among = np.linspace(0, len(genuine) - 1, min(len(genuine), _CUTS // 2)).astype(int)
         self.cuts = np.unique([*np.searchsorted(cumulative, ranks), *np.sort(genuine)[among], _BINS - 1])
         self.table = np.repeat(np.arange(1, len(self.cuts) + 1, dtype=np.int32), np.diff(self.cuts, prepend=-1))
-        self.table[_bins(np.array([np.nan], np.float32))[0] :] = 0
+        self.table[_bins(np.array([np.nan], np.float32), False)[0] :] = 0
         self.shift = max(0, (len(self.cuts) + 1).bit_length() - _COARSE)
         self.coarse = (len(self.cuts) >> self.shift) + 2
         self.counts = np.zeros(len(self.cuts) + 1, np.int64)  # by place
@@ -314,11 +314,15 @@ class _Counter:
     def _add_impostors(self, start: int, values: np.ndarray, own: np.ndarray) -> None:
         rows = np.arange(start, start + len(values))
         at = np.nonzero(own >= 0)
-        values[at[0], own[at]] = np.nan  # no impostor pair: place 0
+        left_out = [(at[0], own[at])]
         if self.camera_rule == "separate_views":
-            values[self.query.camids[rows, None] == self.gallery.camids] = np.nan
-        self.nearest[rows, 1] = np.fmin.reduce(values, 1, initial=np.inf)
-        places = self.table.take(_bins(values))  # among the cuts, from 1
+            left_out.append(np.nonzero(self.query.camids[rows, None] == self.gallery.camids))
+        for pairs in left_out:
+            values[pairs] = np.inf
+        self.nearest[rows, 1] = nearest = values.min(1)
+        for pairs in left_out:
+            values[pairs] = np.nan  # place 0
+        places = self.table.take(_bins(values, nearest.min() < 0))  # among the cuts, from 1
         if self.impostors is not None:
             self.impostors.append(values[places > 0])
         self.counts += _count(places, len(self.counts))
@@ -362,10 +366,10 @@ class _Counter:
         )
 
 
-def _bins(distances: np.ndarray) -> np.ndarray:
+def _bins(distances: np.ndarray, negative: bool) -> np.ndarray:
     """Return the numbers of the bins of float32 distances: their first bits, in the order of the distances."""
     bits = distances.view(np.int32)
-    if np.fmin.reduce(distances, None, initial=0) < 0:
+    if negative:  # some of them, at least
         bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative numbers upside down
     return np.add(bits >> _SHIFT, _BINS // 2, dtype=np.int64)
 

@@ -19,18 +19,19 @@ from reidlib.networks import normalise as normalise_pixels
 PASSES = ("separate", "joint")
 FAKES = (None, "lsr", "vanilla")
 SMOOTHING = 0.1  # of labels
-WEIGHTS = {"centre": 5e-4}  # of terms, elsewhere 1
+CENTRE = 5e-4  # weight of the centre loss
 
 
 class Baseline(nn.Module):
     r"""An embedder trained to tell identities apart, by a published recipe or the course's.
 
-    $$L = L_\text{id} + L_\text{triplet} + L_\text{quartet} + 5 \cdot 10^{-4} L_\text{centre}$$
+    $$L = L_\text{id} + w (L_\text{triplet} + L_\text{quartet}) + 5 \cdot 10^{-4} L_\text{centre}$$
 
     with the terms that `loss` names, joined by "+": "softmax" or "lsr" (label smoothing 0.1) for $L_\text{id}$
     (softmax where neither is named), "triplet" (batch-hard, margin 0.3), "quartet" (improved, hinge), "centre".
-    Triplet and centre loss see the feature before the neck, the quartet loss the same scaled to length 1. Images
-    without a label (pid -2) aim at the uniform distribution in $L_\text{id}$ (LSRO) and take no part in the others.
+    $w$ is the recipe's `metric_weight`: 1 in published ones, 0.2 in the course's. Triplet and centre loss see the
+    feature before the neck, the quartet loss the same scaled to length 1. Images without a label (pid -2) aim at the
+    uniform distribution in $L_\text{id}$ (LSRO) and take no part in the others.
 
     Two forms are other papers' networks. "pn_gan" (Qian et al. 2018): the last stage's blocks merged into one feature,
     trained in two steps, first the new layers on a frozen backbone, then everything, each with an optimizer of its own.
@@ -164,7 +165,9 @@ class Baseline(nn.Module):
             terms["quartet"] = self.quartet(compared, labels, torch.Generator().manual_seed(seed))
         if self.centre is not None:
             terms["centre"] = self.centre(compared, labels)
-        loss = sum(WEIGHTS.get(name, 1.0) * value for name, value in terms.items())
+        metric = self.recipe.metric_weight
+        weights = {"triplet": metric, "quartet": metric, "centre": CENTRE}
+        loss = sum(weights.get(name, 1.0) * value for name, value in terms.items())
         update("new layers" if frozen else "E", loss)
         if self.centre is not None:  # the gradient divided by the term's weight is that of the term itself
             update("centres", self.centre(compared.detach(), labels))

@@ -28,7 +28,7 @@ class Recipe:
         decay_at: units from which on the rate is a tenth (again).  warmup: units of linear warm-up.
         curve: "steps" (decay_at) or "cosine" (to zero at the end, after the warm-up).
         loss, last_stride, bnneck, dropout, normalise, flip, frozen_share: what `Baseline` takes where nothing else is
-            given.
+            given.  metric_weight: of the triplet and the quartet term.
         batch: images in a batch, or (P, K).  augmentation: name for `datasets.augment.reid_augmentation`.
         image_size: (height, width) of the paper; None: as the data come.
 
@@ -48,6 +48,7 @@ class Recipe:
     warmup: int = 0
     curve: str = "steps"
     loss: str = "softmax"
+    metric_weight: float = 1.0
     last_stride: int = 2
     bnneck: bool = False
     dropout: float = 0.0
@@ -85,10 +86,11 @@ class Recipe:
 
 
 # ours: a small network on small images in some thousand steps from the recorded start, a unit is a thousandth of the
-# run; test features are averaged over the image and its mirror, which the papers' recipes do not do
+# run; test features are averaged over the image and its mirror, which the papers' recipes do not do; rate and weight of
+# metric losses were chosen on validation people
 COURSE = Recipe(
-    "course", "adam", 1e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax", bnneck=True,
-    normalise=True, flip=True, batch=32, augmentation="flip", image_size=None,
+    "course", "adam", 1e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax", metric_weight=0.2,
+    bnneck=True, normalise=True, flip=True, batch=32, augmentation="flip", image_size=None,
 )  # fmt: skip
 
 RECIPES = {
@@ -109,7 +111,7 @@ RECIPES = {
             last_stride=1, bnneck=True, normalise=True, batch=(16, 4), augmentation="bag_of_tricks",
         ),
         COURSE,
-        replace(COURSE, name="scratch", lr=3e-3),  # the same from random weights
+        replace(COURSE, name="scratch", lr=3e-3, metric_weight=1.0),  # from random weights
         # PN-GAN's networks: the paper gives rate and batch, the rest is this library's choice. The first fifth trains
         # the new layers alone: 10 of 50 epochs, then a tenth of the rate after 25 of the other 40
         Recipe(

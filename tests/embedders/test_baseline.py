@@ -69,12 +69,13 @@ def recorded(method, batch):
     return terms, losses
 
 
-def test_terms_and_weights():
+@pytest.mark.parametrize(("recipe", "weight"), [("scratch", 1), ("course", 0.2), ("bag_of_tricks", 1)])
+def test_terms_and_weights(recipe, weight):
     torch.manual_seed(0)
-    method = Baseline(6, preset="smoke", loss="lsr+triplet+quartet+centre")
+    method = Baseline(6, preset="smoke", recipe=recipe, loss="lsr+triplet+quartet+centre")
     batch = people().batch(range(36))
     terms, losses = recorded(method, batch | {"labels": batch["pids"] - 1})
-    parts = [terms["identity"], terms["triplet"], terms["quartet"], 5e-4 * terms["centre"]]
+    parts = [terms["identity"], weight * terms["triplet"], weight * terms["quartet"], 5e-4 * terms["centre"]]
     assert min(parts) > 1e-3 * sum(parts)  # a part that is left out, or taken twice, shows
     torch.testing.assert_close(losses["E"], sum(parts), rtol=1e-6, atol=0)
     torch.testing.assert_close(losses["centres"], terms["centre"])

@@ -5,8 +5,8 @@ the course's re-ID network on them, measures it untrained on other people of the
 with `starts.results.json` to `notebooks/weights`.
 
 Chosen on validation people (mAP of camera 5 alone, and with pasted people of camera 6): 96 people a network, each
-network in one scene, 60,000 images. Of both scenes, and of 480 people, a network learns less in that time, because
-every (person, camera) is a class and each image is seen too few times.
+network in one scene, 60,000 images. Of both scenes, and of 480 people, a network learnt less in that time, probably
+because every (person, camera) is a class and each image is seen too few times; longer trainings were not compared.
 """
 
 import argparse

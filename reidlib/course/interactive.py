@@ -1,0 +1,98 @@
+"""A figure with controls where a reader sits at the notebook; where nobody can move them, the figure as it begins."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+from IPython import get_ipython
+from matplotlib.figure import Figure
+
+from reidlib.machine import is_interactive
+
+
+def interactive(draw: Callable[..., Figure], **controls: Any) -> Figure:
+    """Show `draw(**values)` with one control for each of its arguments, and draw again when a control is moved.
+
+    In a notebook that somebody has open the controls stand above the figure. In a notebook that runs from a command,
+    and outside notebooks, the figure is drawn once. Either way the figure of the first values is returned, so that the
+    notebook can save it:
+
+        def draw(rank=3, rule="plain"):
+            figure, axis = plt.subplots()
+            ...
+            return figure
+
+        run.figure(interactive(draw, rank=(1, 10, 1), rule=["plain", "trapezoid"]), "rank_and_rule");
+
+    Args:
+        draw: makes a new figure from the controls' values, which come as keyword arguments. A ValueError that it raises
+            is shown in place of the figure, for what a reader may type.
+        controls: by the name of an argument: a list is a menu, (lowest, highest, step) a slider (whole numbers where
+            all three are), True or False a box to tick, a text a line to type in. The first value is the argument's
+            default in `draw`; without one it is the list's first, the lowest, or the text or truth value itself.
+
+    Raises:
+        ValueError: for a control of another kind, and for a first value that its control cannot take.
+
+    >>> def draw(rank, rule="trapezoid"):
+    ...     figure, axis = plt.subplots()
+    ...     axis.set_title(f"{rule}, {rank}")
+    ...     return figure
+    >>> interactive(draw, rank=(1, 10, 1), rule=["plain", "trapezoid"]).axes[0].get_title()
+    'trapezoid, 1'
+    """
+    first = {name: _first_value(draw, name, control) for name, control in controls.items()}
+    begun = draw(**first)
+    if not (hasattr(get_ipython(), "kernel") and is_interactive()):
+        return begun
+    import ipywidgets
+    from IPython.display import display
+
+    plt.close(begun)  # or the notebook shows it a second time, below the cell
+
+    def show(**values: Any) -> None:
+        try:
+            figure = begun if values == first else draw(**values)
+        except ValueError as error:
+            print(error)
+            return
+        plt.close(figure)
+        display(figure)
+
+    widgets = {name: _widget(name, control, first[name]) for name, control in controls.items()}
+    display(ipywidgets.VBox([ipywidgets.HBox([*widgets.values()]), ipywidgets.interactive_output(show, widgets)]))
+    return begun
+
+
+def _first_value(draw: Callable[..., Figure], name: str, control: Any) -> Any:
+    default = inspect.signature(draw).parameters[name].default
+    given = default is not inspect.Parameter.empty
+    match control:
+        case bool() | str():
+            first, fits = control, isinstance(default, type(control))
+        case [first, *_] if isinstance(control, list):
+            fits = default in control
+        case (int() | float() as first, int() | float() as highest, int() | float()):
+            fits = isinstance(default, int | float) and first <= default <= highest
+        case _:
+            raise ValueError(f"control {name}={control!r}: give a list, (lowest, highest, step), True, False or a text")
+    if given and not fits:
+        raise ValueError(f"control {name}={control!r} cannot begin at {default!r}, the default of draw")
+    return default if given else first
+
+
+def _widget(name: str, control: Any, value: Any) -> Any:
+    import ipywidgets
+
+    common = {"description": name.replace("_", " "), "value": value, "style": {"description_width": "initial"}}
+    match control:
+        case bool():
+            return ipywidgets.Checkbox(**common)
+        case str():
+            return ipywidgets.Text(**common, continuous_update=False)
+        case list():
+            return ipywidgets.Dropdown(**common, options=control)
+    kind = ipywidgets.IntSlider if all(isinstance(number, int) for number in control) else ipywidgets.FloatSlider
+    low, high, step = control
+    return kind(**common, min=low, max=high, step=step, continuous_update=False)

@@ -5,6 +5,7 @@ person, *impostor* otherwise. Junk and, by the camera rule, images of the query'
 are impostors for everybody. Pairs are never listed: distances go through in blocks and are counted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -227,14 +228,18 @@ def verify(
     pair = as_pair(query_features, gallery_features, distance, sizes)[:2]
     blocks = blocks_of(*pair, distance, sizes[1], kept)
     counter = _Counter(query, gallery.take(kept), camera_rule)
+    norms = (pair[0] ** 2).sum(1, keepdim=True) if distance == "euclidean" else None
+
+    def finish(block: Tensor, rows: slice | np.ndarray) -> np.ndarray:
+        """Return the distances of what `blocks` gives: a new array without -0.0."""
+        if distance == "euclidean":
+            block = torch.add(block, norms[rows]).clamp_(min=0).sqrt_()
+        else:
+            block = torch.add(block, 1).clamp_(min=0) if distance == "cosine" else block + 0.0
+        return block.cpu().float().numpy()
+
     for start, stop in row_chunks(*sizes):
-        block = blocks(start, stop)
-        if distance == "cosine":
-            block = block.add_(1).clamp_(min=0)
-        elif distance == "euclidean":
-            own = (pair[0][start:stop] ** 2).sum(1, keepdim=True)
-            block = block.add_(own).clamp_(min=0).sqrt_()
-        counter.add(start, block)
+        counter.add(start, blocks(start, stop), finish)
     return counter.result(distance if isinstance(distance, str) else "custom")
 
 
@@ -282,20 +287,22 @@ class _Counter:
         self.impostors: list[np.ndarray] | None = [] if len(query.pids) * len(gallery.pids) <= _EXACT else None
         self.table: np.ndarray | None = None  # bin -> place among the cuts, from 1
 
-    def add(self, start: int, block: Tensor) -> None:
-        """Count the distances [q, G] of the queries from row `start` on."""
-        block = block.cpu().float().numpy()
-        own, is_match = own_images(self.query.take(slice(start, start + len(block))), self.gallery, self.camera_rule)
+    def add(self, start: int, block: Tensor, finish: Callable[[Tensor, slice | np.ndarray], np.ndarray]) -> None:
+        """Count the distances [q, G] of the queries from row `start` on, finished in pieces that fit the cache."""
+        rows = slice(start, start + len(block))
+        own, is_match = own_images(self.query.take(rows), self.gallery, self.camera_rule)
         at = np.nonzero(is_match)
-        values = block[at[0], own[at]] + 0.0  # no -0.0
+        values = finish(block[at[0], own[at]][:, None], start + at[0])[:, 0]
         np.minimum.at(self.nearest[:, 0], start + at[0], values)
         self.genuine.append((start + at[0], values))
         if self.table is None:
-            sample = block[:: -(-block.size // _SAMPLE)] + 0.0
+            each = -(-block.numel() // _SAMPLE)
+            sample = finish(block[::each], slice(start, rows.stop, each))
             self._choose_cuts(np.bincount(_bins(sample, True).ravel()), _bins(values, True))
-        step = -(-max(_PIECE, self.sides.shape[1]) // block.shape[1])
+        step = max(1, max(_PIECE, self.sides[1].size) // max(block.shape[1], len(self.counts)))
         for i in range(0, len(block), step):
-            self._add_impostors(start + i, block[i : i + step] + 0.0, own[i : i + step])
+            piece = slice(start + i, min(start + i + step, rows.stop))
+            self._add_impostors(piece.start, finish(block[i : i + step], piece), own[i : i + step])
 
     def _choose_cuts(self, counts: np.ndarray, genuine: np.ndarray) -> None:
         """Cut distances where FAR in a sample grows by a factor, and evenly in TAR; the last cut is inf."""
@@ -305,11 +312,11 @@ class _Counter:
         self.cuts = np.unique([*np.searchsorted(cumulative, ranks), *np.sort(genuine)[among], _BINS - 1])
         self.table = np.repeat(np.arange(1, len(self.cuts) + 1, dtype=np.int32), np.diff(self.cuts, prepend=-1))
         self.table[_bins(np.array([np.nan], np.float32), False)[0] :] = 0
-        self.shift = max(0, (len(self.cuts) + 1).bit_length() - _COARSE)
-        self.coarse = (len(self.cuts) >> self.shift) + 2
         self.counts = np.zeros(len(self.cuts) + 1, np.int64)  # by place
+        self.shift = max(0, len(self.counts).bit_length() - _COARSE)
+        self.few = np.append(0, np.arange(1, len(self.counts), 1 << self.shift))  # where each of the few places begins
         # as query and as gallery image, by person (the last are distractors) and place among the few
-        self.sides = np.zeros((2, (len(self.people) + 1) * self.coarse), np.int64)
+        self.sides = np.zeros((2, len(self.people) + 1, len(self.few)), np.int64)
 
     def _add_impostors(self, start: int, values: np.ndarray, own: np.ndarray) -> None:
         rows = np.arange(start, start + len(values))
@@ -325,11 +332,14 @@ class _Counter:
         places = self.table.take(_bins(values, nearest.min() < 0))  # among the cuts, from 1
         if self.impostors is not None:
             self.impostors.append(values[places > 0])
-        self.counts += _count(places, len(self.counts))
+        n = len(self.counts)
+        by_row = _count(places + (rows - start)[:, None].astype(np.int32) * np.int32(n), len(rows) * n).reshape(-1, n)
+        self.counts += by_row.sum(0)
+        np.add.at(self.sides[0], self.of_query[rows], np.add.reduceat(by_row, self.few, 1))
         places += (1 << self.shift) - 1
         places >>= self.shift
-        for counts, people in zip(self.sides, (self.of_query[rows, None], self.of_gallery), strict=True):
-            counts += _count(places + people * np.int32(self.coarse), len(counts))
+        places += self.of_gallery * np.int32(len(self.few))
+        self.sides[1] += _count(places, self.sides[1].size).reshape(self.sides[1].shape)
 
     def result(self, distance: str) -> Verification:
         """Put the counts together."""
@@ -347,10 +357,10 @@ class _Counter:
             impostors = np.sort(np.concatenate(self.impostors))
             thresholds = np.unique(np.concatenate([impostors, genuine]))
             false = np.searchsorted(impostors, thresholds, side="right")
-        cuts = cuts[np.minimum(np.arange(1, self.coarse) << self.shift, len(cuts)) - 1]  # the few
+        cuts = cuts[np.minimum(np.arange(1, len(self.few)) << self.shift, len(cuts)) - 1]  # the few
         of_person = np.zeros((len(self.people), len(cuts)), np.int64)
         np.add.at(of_person, (self.of_query[rows], np.searchsorted(cuts, genuine)), 1)
-        as_query, as_gallery = self.sides.reshape(2, -1, self.coarse)[:, :-1, 1:].cumsum(2)
+        as_query, as_gallery = self.sides[:, :-1, 1:].cumsum(2)
         return Verification(
             distances=thresholds,
             true_accepts=np.searchsorted(np.sort(genuine), thresholds, side="right").astype(np.int64),

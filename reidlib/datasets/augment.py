@@ -64,13 +64,14 @@ def reid_augmentation(recipe: str = "bag_of_tricks", *, joint: bool = True) -> s
     - `"flip_crop"`: flip, pad by 10 of 256 and crop.
     - `"softmax"`: torchreid's, with which the thesis trained: enlarge and crop (p = 0.5), flip.
     - `"bag_of_tricks"`: flip, pad by 10 of 256 and crop, random erasing (p = 0.5).
+    - `"camstyle"`: CamStyle's random rectangle, enlarged, then flip.
 
     >>> batch = {"images": torch.zeros(4, 3, 64, 32, dtype=torch.uint8)}
     >>> reid_augmentation("bag_of_tricks")(batch, torch.Generator().manual_seed(0))["images"].shape
     torch.Size([4, 3, 64, 32])
     """
     recipes = {"none": (), "flip": (flip,), "flip_crop": (flip, pad_crop), "softmax": (enlarge_crop, flip)}
-    recipes["bag_of_tricks"] = (flip, pad_crop, erase)
+    recipes |= {"bag_of_tricks": (flip, pad_crop, erase), "camstyle": (random_rectangle, flip)}
     check_choice("recipe", recipe, recipes)
     return compose(*recipes[recipe], joint=joint)
 

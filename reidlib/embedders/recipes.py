@@ -125,7 +125,7 @@ RECIPES = {
         # CamStyle: 50 epochs with a tenth of the rate after 40
         Recipe(
             "camstyle", "nesterov", 0.01, 5e-4, 50, new_layers=10.0, decay_at=(41,), dropout=0.5, normalise=True,
-            batch=128, augmentation="flip",
+            batch=128, augmentation="camstyle",
         ),
         # DG-Net's teacher, trained beforehand by the authors' public baseline
         Recipe(

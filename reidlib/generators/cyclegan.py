@@ -335,14 +335,25 @@ class SPGAN(CycleGAN):
         return (positive + 0.5 * made) / 4 if for_generators else (positive + 2 * real) / 3
 
 
+def camstyle_gan(cameras: tuple[int, int], **options: Any) -> CycleGAN:
+    """Return CamStyle's CycleGAN of two cameras: dropout 0.5 in the units and 3/5 of the run at a constant rate.
+
+    `options` are `CycleGAN`'s and go before CamStyle's: `dropout=0.0` is CycleGAN's own generator.
+
+    >>> gan = camstyle_gan((5, 6), preset="smoke")
+    >>> gan.settings["dropout"], gan.settings["constant"], gan.cameras
+    (0.5, 0.6, (5, 6))
+    """
+    return CycleGAN(**CAMSTYLE | options, cameras=cameras)
+
+
 def camstyle_images(
     gans: Sequence[CycleGAN], train: PersonImages, *, folder: str | os.PathLike | None = None, **options: Any
 ) -> PersonImages:
     """Move every training image to every other camera: CamStyle's fakes, L-1 for each image of L cameras.
 
-    They keep their pid and carry the camera they were moved to. The published GANs are
-    `CycleGAN(preset="paper", **CAMSTYLE, cameras=(a, b))`. Train a re-ID network with
-    `experiments.train_baseline(extend(train, fakes), form="camstyle")`.
+    They keep their pid and carry the camera they were moved to. `camstyle_gan` makes a GAN of each pair of cameras.
+    Train a re-ID network with `experiments.train_baseline(extend(train, fakes), form="camstyle")`.
 
     Args:
         gans: one trained `CycleGAN` with its `cameras` for each unordered pair of the set's cameras.

@@ -308,7 +308,7 @@ def test_erase_fills_the_box_with_the_mean_and_nothing_else():
     assert (white == 255).all(1).flatten(1).sum(1).min() >= 30
 
 
-@pytest.mark.parametrize("recipe", ["none", "flip", "softmax", "bag_of_tricks"])
+@pytest.mark.parametrize("recipe", ["none", "flip", "flip_crop", "softmax", "bag_of_tricks", "camstyle"])
 def test_recipes_are_seeded_draw_per_image_and_leave_the_input_alone(recipe):
     before = random_batch(32)
     before["images"][:] = before["images"][:1]  # one picture 32 times
@@ -327,7 +327,7 @@ def test_recipes_are_seeded_draw_per_image_and_leave_the_input_alone(recipe):
 
 
 def test_unknown_recipe_lists_the_known():
-    known = "'none', 'flip', 'flip_crop', 'softmax', 'bag_of_tricks'"
+    known = "'none', 'flip', 'flip_crop', 'softmax', 'bag_of_tricks', 'camstyle'"
     with pytest.raises(ValueError, match=f"must be one of {known}; got 'best'"):
         A.reid_augmentation("best")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from reidlib.evaluators.thresholds import Threshold, reliability
 from reidlib.evaluators.verification import verify
@@ -83,6 +84,30 @@ def test_brier_score_by_hand(fitted):
     assert table.attrs["brier"] == pytest.approx(0.5 * 0.25**2 + 0.5 * 0.75**2)
     with pytest.raises(ValueError, match="cosine"):
         reliability(replace(fitted, distance="cosine"), made(1))
+
+
+def test_reliability_at_another_prior_by_hand(fitted):
+    even = replace(fitted, slope=0.0, intercept=0.0)  # always the prior
+    table = reliability(even, made(1), prior=0.2)
+    assert table.iloc[0].tolist() == pytest.approx([0.2, 0.2, 1.0])
+    assert table.attrs["brier"] == pytest.approx(0.2 * 0.8)
+
+
+def test_the_calibration_is_logistic_regression_on_platts_targets():
+    """Against a search for the least loss, written out; few pairs, so that the targets are far from 0 and 1."""
+    found = made(3, 6, (1.0, 0.1), (1.6, 0.3))
+    fitted = Threshold.fit(found, 0.1, fitted_on="", network="")
+    counts = [np.diff(x, prepend=0) for x in (found.true_accepts, found.false_accepts)]
+    d, targets = found.distances.astype(float), ((24 + 1) / (24 + 2), 1 / (6 * 20 + 2))
+    assert [c.sum() for c in counts] == [24, 6 * 20]
+
+    def loss(parameters):
+        odds = parameters[0] - parameters[1] * d
+        terms = [t * np.logaddexp(0, -odds) + (1 - t) * np.logaddexp(0, odds) for t in targets]
+        return sum((c / c.sum() * term).sum() for c, term in zip(counts, terms, strict=True))
+
+    best = minimize(loss, [0.0, 1.0], method="Nelder-Mead", options=dict(xatol=1e-9, fatol=1e-13, maxiter=10_000)).x
+    assert [fitted.intercept, fitted.slope] == pytest.approx(best, rel=1e-4)
 
 
 def test_a_file_gives_it_back(fitted, tmp_path):

@@ -118,6 +118,27 @@ def test_many_pairs_are_counted_as_few_are(rng, monkeypatch):
             assert found.as_dict()[name] == pytest.approx(value, abs=0.01), name
 
 
+def test_negative_distances_are_in_order(rng, monkeypatch):
+    """As a callable may give them: minus a similarity."""
+    (query, gallery), who = crowd(rng, n_people=40)
+    minus = -(query @ gallery.T)
+    exact = verify(None, None, **who, distance=lambda rows: minus[rows])
+    monkeypatch.setattr(verification, "_EXACT", 0)
+    found = verify(None, None, **who, distance=lambda rows: minus[rows])
+    assert found.distances[0] < -1 and len(found.distances) > 100 and (np.diff(found.distances) > 0).all()
+    for threshold, far, tar in zip(found.distances, found.far, found.tar, strict=True):
+        assert (far, tar) == exact.at(threshold)
+
+
+def test_small_rates_are_read_close_to_what_was_asked_for(rng, monkeypatch):
+    """Of many pairs the thresholds lie closest where FAR is smallest."""
+    features, who = crowd(rng, n_people=200)
+    monkeypatch.setattr(verification, "_EXACT", 0)
+    found = verify(*features, **who)
+    for far in (1e-1, 1e-2, 1e-3, 1e-4):
+        assert 0.95 * far - 1 / found.n_impostor < found.at(found.threshold_at(far))[0] <= far
+
+
 def test_infinite_distances_are_never_accepted(rng):
     """As re-ranking gives them to junk, and a user to what must not match."""
     _, who = crowd(rng)
@@ -144,6 +165,15 @@ def test_open_set_identification_by_hand():
     near[1, 1] = 3.5  # beyond the second alarm
     found = verify(None, None, **who, distance=lambda rows: torch.tensor(near[rows.numpy()]))
     assert found.dir_at(0.25) == pytest.approx(1 / 3) and found.dir_at(0.5) == pytest.approx(2 / 3)
+
+
+def test_a_tie_with_an_impostor_is_no_identification():
+    distances = torch.tensor([[2.0, 2.0, 5.0], [9.0, 9.0, 3.0], [4.0, 1.0, 9.0]])
+    who = dict(query_pids=np.array([0, 2, 1]), query_camids=np.ones(3, int))
+    who |= dict(gallery_pids=np.array([0, 1, 2]), gallery_camids=np.full(3, 2))
+    found = verify(None, None, **who, distance=lambda rows: distances[rows])
+    assert found.nearest.tolist() == [[2, 2], [3, 9], [1, 4]]
+    assert found.dir_at(0.9) == pytest.approx(2 / 3)  # all but the first query, whose impostor is as near
 
 
 def test_open_set_identification_with_every_alarm_allowed_is_rank_one(rng):
@@ -196,6 +226,13 @@ def test_intervals_hold_their_value_and_follow_the_seed(rng):
     threshold = found.threshold_at(0.1)
     low, high = found.far_interval(threshold)
     assert 0 < low < found.at(threshold)[0] < high < 0.3
+
+
+def test_an_interval_worked_by_hand():
+    """Repeats 0 ... 40 hundredths, moved by what their thresholds change in the value: 10 of them more."""
+    drawn = np.array([0.20, *np.arange(41) / 100])  # the first one: everybody once
+    assert verification._interval(0.30, drawn) == pytest.approx((0.11, 0.49))  # 2.5 % of 40 steps is one step
+    assert verification._interval(0.90, drawn) == pytest.approx((0.71, 1.0))  # rates end at 1
 
 
 def test_rates_too_small_to_be_measured():

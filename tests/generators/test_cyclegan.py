@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Batches, pair_batches
 from reidlib.generators.blocks import linear_decay
-from reidlib.generators.cyclegan import CAMSTYLE, SPGAN, CycleGAN, SiameseNet, camstyle_images, contrastive_loss
+from reidlib.generators.cyclegan import (
+    CAMSTYLE,
+    SPGAN,
+    CycleGAN,
+    SiameseNet,
+    camstyle_gan,
+    camstyle_images,
+    contrastive_loss,
+)
 from reidlib.generators.synthesis import stream, synthesise
 from reidlib.networks import evaluating
 from reidlib.training import fit
@@ -268,15 +276,22 @@ def test_camstyle_moves_every_image_to_every_other_camera(tmp_path):
         camstyle_images(gans[:2], people)
 
 
-def camstyle_gan(**options):
+def small_camstyle_gan(**options):
     torch.manual_seed(0)
-    return CycleGAN(preset="smoke", image_size=(24, 24), **{"cameras": (1, 2)} | CAMSTYLE | options)
+    return camstyle_gan(**{"cameras": (1, 2), "preset": "smoke", "image_size": (24, 24)} | options)
+
+
+def test_what_is_given_goes_before_camstyles_settings():
+    gan = small_camstyle_gan()
+    assert CAMSTYLE.items() <= gan.deviations.items() and gan.settings["dropout"] == 0.5
+    plain = small_camstyle_gan(dropout=0.0)
+    assert (plain.settings["dropout"], plain.settings["constant"], plain.cameras) == (0.0, 0.6, (1, 2))
 
 
 def test_camstyles_dropout_is_on_when_generating_in_every_mode():
     """Published: the release's scripts neither switch it off in training nor call the evaluation mode."""
     images = torch.rand(2, 3, 24, 24) * 2 - 1
-    gan = camstyle_gan()
+    gan = small_camstyle_gan()
     plain = CycleGAN(preset="smoke", image_size=(24, 24))
     for mode in (gan.train(), gan.eval()):
         for direction in ("a_to_b", "b_to_a"):
@@ -293,13 +308,13 @@ def test_camstyles_dropout_is_on_when_generating_in_every_mode():
     siamese = SPGAN(preset="smoke", image_size=(24, 24), dropout=0.5).eval()
     assert not siamese.siamese.training and not torch.equal(siamese.generate(images), siamese.generate(images))
     with pytest.raises(ValueError, match="dropout probability"):
-        camstyle_gan(dropout=1.5)
+        small_camstyle_gan(dropout=1.5)
 
 
 def test_camstyles_dropout_takes_part_in_training():
     losses = []
     for seed in (1, 1, 2):
-        gan = camstyle_gan()
+        gan = small_camstyle_gan()
         torch.manual_seed(seed)
         losses.append(gan.training_step(pair_batch(2, (24, 24)), 0, lambda *_: None)["cycle_A"].item())
     assert losses[0] == losses[1] != losses[2]
@@ -307,7 +322,7 @@ def test_camstyles_dropout_takes_part_in_training():
 
 def test_generated_noise_follows_the_seed(tmp_path):
     people = toy_people().select(camids=[1, 2])
-    gan = camstyle_gan()
+    gan = small_camstyle_gan()
     state = torch.random.get_rng_state()
     first = synthesise(gan, people, batch_size=3)
     assert torch.equal(torch.random.get_rng_state(), state)  # the caller's chance is left alone

@@ -10,7 +10,7 @@ from torch import nn
 from reidlib.datasets import poses
 from reidlib.generators.blocks import ImagePool, PatchDiscriminator, ResidualGenerator, linear_decay
 from reidlib.generators.camera_transfer import EPOCHS, TRAINING, CameraTransfer, load_pairs, transfer_pairs
-from reidlib.generators.cyclegan import CAMSTYLE, SPGAN, CycleGAN, SiameseNet, contrastive_loss
+from reidlib.generators.cyclegan import CAMSTYLE, SPGAN, CycleGAN, SiameseNet, camstyle_gan, contrastive_loss
 from reidlib.generators.dcgan import DCGAN, NOISE
 from reidlib.generators.guided_pose import GuidedPose
 from reidlib.generators.pn_gan import PNGAN, canonical_poses, lr_factor
@@ -110,7 +110,7 @@ def test_cyclegan_has_six_units_below_256_pixels():
 
 def test_camstyles_gans_are_cyclegans_with_dropout_in_the_generators_units():
     with torch.device("meta"):
-        gan, plain = CycleGAN(preset="paper", **CAMSTYLE, cameras=(5, 6)), CycleGAN(preset="paper")
+        gan, plain = camstyle_gan((5, 6), preset="paper"), CycleGAN(preset="paper")
     assert gan.settings == PAPER[CycleGAN] | dict(constant=0.6, dropout=0.5, cameras=(5, 6))  # 30 of 50 epochs
     for network in (gan.G_A, gan.G_B):
         assert [m.p for m in layers(network, nn.Dropout)] == [0.5] * 9

@@ -58,6 +58,7 @@ CHOICES = {
     "re_encoding": ("either", "detached", "frozen"),
     "slices": ("channels", "bands"),
     "gan_loss": GAN_LOSSES,
+    "background": ("drawn", "kept"),
 }
 ALONE = ("appearance", "uniform")  # styles that ask no teacher
 PAPER = dict(
@@ -65,8 +66,8 @@ PAPER = dict(
     slices="channels", enlarge_up_to=128, gan_loss="least_squares", feed_generated=True, use_id=True, use_prim=True,
     use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
     re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0,
-    alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), foreground_weight=1.0, lr=1e-4,
-    lr_encoder=0.002, steps=100_000,
+    alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), foreground_weight=1.0,
+    background="drawn", lr=1e-4, lr_encoder=0.002, steps=100_000,
 )  # fmt: skip
 # 64x32 images have structure codes of 16x8, too small for a dilation of 9; at 3 of them a side nothing needs enlarging
 _COURSE = PAPER | dict(image_size=(64, 32), dilations=(1, 2, 3), enlarge_up_to=0, foreground_weight=4.0, lr=4e-4)
@@ -298,6 +299,9 @@ class DGNet(nn.Module):
         milestones: shares of the run at which all learning rates fall to a tenth.
         foreground_weight: 1 as published; above 1 the person's pixels count so many times in L_img1, L_img2 and L_cyc
             (needs masks).
+        background: "drawn" as published: G draws the whole picture. "kept": what lies outside the person's mask in the
+            structure image is put behind what G draws, in training and in `generate`, so that no code has to hold the
+            scene's colours (needs masks).
         lr: of the Adams of D, and of G and E_s, with betas (0, 0.999) and L2 5e-4.
         lr_encoder: of E_a's SGD (Nesterov 0.9, L2 5e-4); its heads have ten times as much.
         steps: length of the run, which the shares refer to.
@@ -397,10 +401,12 @@ class DGNet(nn.Module):
         with torch.no_grad():  # batch statistics of each alone
             f_a, f_b, f_a_positive, f_b_positive = (self.E_a(images)[0] for images in seen.clean)
         structure = self.E_s(grey(seen.real))  # of a, then of b
-        swapped, own, positive = self._draw(
-            torch.cat([*reversed(structure.chunk(2)), structure, structure]),
-            torch.cat([f_a, f_b, f_a, f_b, f_a_positive, f_b_positive]),
-        ).chunk(3)  # x_ba, x_ab | x_aa, x_bb | x_aa+, x_bb+
+        shapes, scenes = (
+            None if each is None else torch.cat([*reversed(each.chunk(2)), each, each])
+            for each in (structure, seen.scene)
+        )
+        codes = torch.cat([f_a, f_b, f_a, f_b, f_a_positive, f_b_positive])
+        swapped, own, positive = self._draw(shapes, codes, scenes).chunk(3)  # x_ba, x_ab | x_aa, x_bb | x_aa+, x_bb+
         terms = self._discriminate(seen.real, swapped.detach())
         update("D", terms["D"])
         terms["L_img1"], terms["L_img2"] = (seen.difference(pictures) for pictures in (own, positive))
@@ -432,15 +438,19 @@ class DGNet(nn.Module):
         clean = [normalise(batch.get(f"{name}clean_images", batch[f"{name}images"])) for name in NAMES]
         holes = [normalise(batch[f"{name}images"]) for name in NAMES]
         real = torch.cat(clean[:2])
-        weight = torch.ones_like(real[:, :1])
-        if (extra := self.settings["foreground_weight"] - 1) > 0:
-            role = "foreground_weight above 1"
+        weight, scene = torch.ones_like(real[:, :1]), None
+        extra, kept = self.settings["foreground_weight"] - 1, self.settings["background"] == "kept"
+        if extra > 0 or kept:
+            role = "foreground_weight above 1" if extra > 0 else "background='kept'"
             masks = [blocks.annotation(batch, f"{name}masks", "a batch", role) for name in NAMES[:2]]
-            weight = weight + extra * torch.cat(masks)[:, None].float() / 255
-        return _Seen(clean, holes, real, weight, [batch["labels"], batch["other_labels"]])
+            mask = torch.cat(masks)[:, None].float() / 255
+            weight, scene = weight + extra * mask, torch.cat([real, mask], 1) if kept else None
+        return _Seen(clean, holes, real, weight, scene, [batch["labels"], batch["other_labels"]])
 
-    def _draw(self, structure: Tensor, code: Tensor) -> Tensor:
-        return self.G(structure, code).float()
+    def _draw(self, structure: Tensor, code: Tensor, scene: Tensor | None = None) -> Tensor:
+        """Draw; `scene` [B,4,H,W] is the structure image with its mask where the background is kept."""
+        pictures = self.G(structure, code).float()
+        return pictures if scene is None else torch.lerp(scene[:, :3], pictures, scene[:, 3:])
 
     def _discriminate(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return D's loss, both sides together, with its penalty, in float32."""
@@ -478,7 +488,7 @@ class DGNet(nn.Module):
             terms["L_code1"] = 2 * F.l1_loss(again if chosen["code_gradient"] else again.detach(), codes)
             terms["L_code2"] = 2 * F.l1_loss(structure_again.float(), structure.detach().float())
             if chosen["use_cycle"]:
-                terms["L_cyc"] = seen.difference(self._draw(structure_again, again.detach()))
+                terms["L_cyc"] = seen.difference(self._draw(structure_again, again.detach(), seen.scene))
         return terms
 
     def _identify(self, seen: "_Seen", weight: float) -> dict[str, Tensor]:
@@ -525,11 +535,20 @@ class DGNet(nn.Module):
         return average
 
     def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return the images whose structure is wanted, float [B,3,H,W] in [-1, 1]."""
-        return normalise(blocks.annotation(targets, "images", "targets", "DG-Net"), "signed")
+        """Return the images whose structure is wanted, float [B,3,H,W] in [-1, 1].
+
+        Where the background is kept their masks, in [0, 1], are a fourth channel.
+        """
+        images = normalise(blocks.annotation(targets, "images", "targets", "DG-Net"), "signed")
+        if self.settings["background"] == "drawn":
+            return images
+        masks = blocks.annotation(targets, "masks", "targets", "DG-Net with background='kept'")
+        return torch.cat([images, masks[:, None].float() / 255], 1)
 
     def generate(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the people of `images` (their appearance) in the structure of `condition`; both [B,3,H,W] in [-1, 1].
+
+        `condition` is what the method of that name gives.
 
         Raises:
             ValueError: another number or size of images than of structures, or one that E_s cannot take.
@@ -542,19 +561,24 @@ class DGNet(nn.Module):
 
         Args:
             first, second: images that give the appearances, float [B,3,H,W] in [-1, 1].
-            condition: images that give the structure, likewise.
+            condition: images that give the structure, see `condition`.
             share: $t$, 0 for the first and 1 for the second.
         """
         found = list(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
-        if found != list(first.shape) or first.shape != second.shape:
+        kept = self.settings["background"] == "kept"
+        wanted = [len(first), 3 + kept, *first.shape[2:]]
+        if found != wanted or first.shape != second.shape:
             shapes = f"{list(first.shape)} and {list(second.shape)}"
-            raise ValueError(f"one structure image for each appearance image {shapes} is needed, got {found}")
+            image = "structure image with its mask [B,4,H,W]" if kept else "structure image"
+            raise ValueError(f"one {image} for each appearance image {shapes} is needed, got {found}")
         self.E_s.check_size(first.shape[2:])
+        structure = signed_to_imagenet(condition[:, :3])
+        scene = torch.cat([structure, condition[:, 3:]], 1) if kept else None
         with evaluating(self):
             code = self.E_a(signed_to_imagenet(first))[0]
             if share != 0:
                 code = torch.lerp(code, self.E_a(signed_to_imagenet(second))[0], share)
-            return imagenet_to_signed(self._draw(self.E_s(grey(signed_to_imagenet(condition))), code))
+            return imagenet_to_signed(self._draw(self.E_s(grey(structure)), code, scene))
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -577,6 +601,7 @@ class _Seen(NamedTuple):
     holes: list[Tensor]  # with random erasing
     real: Tensor  # a, then b
     weight: Tensor  # of their pixels
+    scene: Tensor | None  # [2B,4,H,W]: real and masks, where the background is kept
     labels: list[Tensor]  # of a, of b
 
     def difference(self, pictures: Tensor) -> Tensor:

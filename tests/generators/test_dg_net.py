@@ -552,6 +552,36 @@ def test_the_persons_pixels_may_count_more():
         method.training_step(batch, 0, lambda name, loss: None)
 
 
+def test_a_kept_background_is_the_structure_images():
+    """Outside its mask a picture is the structure image, in training and in `generate`; no loss sees the rest of G."""
+    method, batch = smoke(background="kept", re_encoding="frozen"), quadruples()
+    reals = [normalise(batch[f"{side}images"]) for side in ("", "other_")]
+    masks = [batch[f"{side}masks"][:, None].float() / 255 for side in ("", "other_")]
+    seen = []
+    method.D.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    terms, _ = step_of(method, batch)
+    codes, (s_a, s_b) = [method.E_a(x)[0] for x in reals], [method.E_s(grey(x)) for x in reals]
+    drawn = [method.G(s_b, codes[0]), method.G(s_a, codes[1])]  # x_ba, x_ab: the structure is the other's
+    wanted = torch.cat([m * x + (1 - m) * r for x, m, r in zip(drawn, masks[::-1], reals[::-1], strict=True)])
+    assert torch.allclose(seen[1], wanted, atol=1e-5)
+    own = [(method.G(s, f) - r).abs() * m for s, f, r, m in zip((s_a, s_b), codes, reals, masks, strict=True)]
+    assert terms["L_img1"].item() == pytest.approx(2 * torch.cat(own).mean().item(), rel=1e-4)
+    part = people(2).batch([0, 1]) | {"masks": torch.stack([torch.zeros(64, 32), torch.full((64, 32), 255)]).byte()}
+    condition, appearance = method.condition(part), torch.rand(2, 3, 64, 32) * 2 - 1
+    assert condition.shape == (2, 4, 64, 32)
+    whole = copy.deepcopy(method)
+    whole.settings["background"] = "drawn"
+    made, free = method.generate(appearance, condition), whole.generate(appearance, condition[:, :3])
+    assert torch.allclose(made[0], condition[0, :3], atol=1e-5) and torch.allclose(made[1], free[1], atol=1e-5)
+    assert method.deviations["background"] == "kept"
+    with pytest.raises(ValueError, match=r"with its mask \[B,4,H,W\] for each .* got \[2, 3, 64, 32\]"):
+        method.generate(appearance, condition[:, :3])
+    for refused in (lambda: method.condition({"images": part["images"]}), lambda: step_of(method, batch)):
+        batch.pop("other_masks", None)
+        with pytest.raises(ValueError, match="background='kept' needs"):
+            refused()
+
+
 def test_images_go_in_and_out_in_the_range_of_generators():
     method, seen = smoke(), []
     x, y = torch.rand(2, 2, 3, 64, 32) * 2 - 1

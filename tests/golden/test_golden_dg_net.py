@@ -146,7 +146,7 @@ def test_a_full_step_and_the_gradients_of_every_loss(method, monkeypatch):
     decoded by fours, so that the gradient of one four costs no more than that.
     """
 
-    def draw(s: Tensor, f: Tensor):
+    def draw(s: Tensor, f: Tensor, scene: None):
         pairs = [
             torch.cat([*map(method.G, x.split(4), y.split(4))]) for x, y in zip(s.split(8), f.split(8), strict=True)
         ]

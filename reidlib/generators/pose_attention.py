@@ -54,16 +54,17 @@ WEIGHTS = {"L_I": "lambda_gan", "L_P": "lambda_gan", "L_R": "lambda_reconstructi
 PAIRS_PER_EPOCH = 4000  # of the relatives, drawn anew each epoch
 PAPER = dict(
     image_size=(128, 64), encoder_size=(256, 128), width=64, n_blocks=4, paan="pyramid", adain="pose_style", f0="pose",
-    mask_relu=False, pad="reflect", discriminator_width=64, score="map", pool_size=0, use_appearance_discriminator=True,
-    use_pose_discriminator=True, lambda_gan=5.0, lambda_reconstruction=10.0, lambda_semantic=10.0, lambda_quartet=1.0,
-    lambda_id=1.0, lambda_guide=0.0, mode="joint", train_E_on_LS=False, semantic_feature="pooled", embedding=128,
-    quartet={}, normalise=True, steps=800 * PAIRS_PER_EPOCH // 32, epochs=800, lr=2e-4, lr_E=2e-4,
-    foreground_weight=1.0,
+    mask_relu=False, pad="reflect", kernel=7, discriminator_width=64, score="map", pool_size=0,
+    use_appearance_discriminator=True, use_pose_discriminator=True, lambda_gan=5.0, lambda_reconstruction=10.0,
+    lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, lambda_guide=0.0, mode="joint", train_E_on_LS=False,
+    semantic_feature="pooled", embedding=128, quartet={}, normalise=True, steps=800 * PAIRS_PER_EPOCH // 32, epochs=800,
+    lr=2e-4, lr_E=2e-4, foreground_weight=1.0,
 )  # fmt: skip
 _DEFAULTS = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
-# two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU
+# two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU, and half of
+# the generator's own time goes into such layers; 3x3 of 64x32 is about the same part of a person as 7x7 of 128x64
 _COURSE = _DEFAULTS | dict(
-    image_size=(64, 32), encoder_size=(64, 32), score="patchgan", lr=1e-3, foreground_weight=4.0
+    image_size=(64, 32), encoder_size=(64, 32), kernel=3, score="patchgan", lr=1e-3, foreground_weight=4.0
 )  # fmt: skip
 PRESETS = {
     "smoke": _COURSE | dict(width=8, n_blocks=3, discriminator_width=8, steps=30),
@@ -156,15 +157,16 @@ class PAAN(nn.Module):
         width: of the encoders' first layer.
         halve: in every block, from full size ("pyramid"), else twice in the encoders.
         pad, mask_relu: see `PAANBlock`.
+        kernel: side of the encoders' first convolution.
     """
 
-    def __init__(self, channels: list[int], width: int, *, halve: bool, pad: str, mask_relu: bool) -> None:
+    def __init__(self, channels: list[int], width: int, *, halve: bool, pad: str, mask_relu: bool, kernel: int) -> None:
         super().__init__()
 
         def encoder(ins: int) -> nn.Module:
             halvings = [blocks.convolution(c, 2 * c, stride=2) for c in (width, 2 * width)]
             then = [blocks.convolution(width, width)] if halve else halvings
-            return nn.Sequential(blocks.convolution(ins, width, 7, pad="reflect"), *then)
+            return nn.Sequential(blocks.convolution(ins, width, kernel, pad="reflect"), *then)
 
         self.E_A, self.E_P = encoder(3), encoder(JOINTS)
         options = dict(halve=halve, pad=pad, mask_relu=mask_relu)
@@ -198,9 +200,10 @@ class Generator(nn.Module):
         adain, mask_relu: see the blocks.
         f0: what the first PAGN block starts from: the target "pose" alone, or with the "appearance" $f_N^I$.
         pad: "reflect", or "zero", which lets the smallest map be one pixel wide.
+        kernel: side of the convolutions at full size at both ends: the encoders' first, the last block's, the head.
 
     Raises:
-        ValueError: for names that are not known, and fewer blocks than there must be.
+        ValueError: for an even kernel, names that are not known, and fewer blocks than there must be.
 
     >>> poses = torch.zeros(2, 18, 64, 32)
     >>> made = Generator(width=8)(torch.zeros(2, 3, 64, 32), poses, poses)
@@ -218,8 +221,11 @@ class Generator(nn.Module):
         f0: str = "pose",
         mask_relu: bool = False,
         pad: str = "reflect",
+        kernel: int = 7,
     ) -> None:
         super().__init__()
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"an odd kernel is accepted (7 as published in the relatives), got kernel={kernel}")
         blocks.check_choices(CHOICES, dict(paan=paan, adain=adain, f0=f0, pad=pad))
         pyramid, n = paan == "pyramid", n_blocks
         if n < (1 if pyramid else 2):
@@ -227,7 +233,7 @@ class Generator(nn.Module):
         self.n_blocks, self.pad, self.f0 = n, pad, f0
         self.halvings = n if pyramid else 2
         channels = [min(width * 2**k, 8 * width) for k in range(n + 1)] if pyramid else [4 * width] * (n + 1)
-        self.paan = PAAN(channels, width, halve=pyramid, pad=PADDINGS[pad], mask_relu=mask_relu)
+        self.paan = PAAN(channels, width, halve=pyramid, pad=PADDINGS[pad], mask_relu=mask_relu, kernel=kernel)
         doubles = [pyramid or j >= n - 2 for j in range(n)]
         outs = [min(width * 2 ** sum(doubles[j + 1 :]), 8 * width) for j in range(n)]
         options = dict(adain=adain, mask_relu=mask_relu)
@@ -236,11 +242,11 @@ class Generator(nn.Module):
             if any(doubles[j + 1 : j + 2]):  # the picture has the size of the next block
                 picture = blocks.doubling(before + out, out)
             else:
-                picture = blocks.convolution(before + out, out, 3 if j < n - 1 else 7, pad="reflect", slope=0.2)
+                picture = blocks.convolution(before + out, out, 3 if j < n - 1 else kernel, pad="reflect", slope=0.2)
             features = before if j or f0 == "pose" else channels[-1]
             self.pagn.append(PAGNBlock(features + JOINTS, channels[-1], out, picture, double=doubles[j], **options))
             before = out
-        head = nn.Conv2d(2 * width, 3, 7, padding=3, padding_mode="reflect")
+        head = nn.Conv2d(2 * width, 3, kernel, padding=kernel // 2, padding_mode="reflect")
         self.head = nn.Sequential(head, nn.Tanh())
 
     def check_size(self, image_size: tuple[int, int]) -> None:
@@ -289,7 +295,7 @@ class PoseAttention(nn.Module):
         guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` (8) times `perceptual_loss`.
             It is copied, frozen, and no part of the state; train it on the generator's own training identities.
         switches: anything that `PAPER` names, with its published value:
-        n_blocks, paan, adain, f0, mask_relu, pad, width: see `Generator`.
+        n_blocks, paan, adain, f0, mask_relu, pad, kernel, width: see `Generator`.
         score: of the discriminators: "map" or "features", see `ResidualDiscriminator`; or "patchgan".
         pool_size: past generated images that each discriminator is shown; 50 in the relatives.
         discriminator_width: channels of their first layer, 64.
@@ -339,7 +345,7 @@ class PoseAttention(nn.Module):
         chosen["lr_E"] = chosen["lr"] if chosen["lr_E"] is None else chosen["lr_E"]
         self.settings, self.deviations = chosen, blocks.deviations(chosen, PAPER)
         self._check(encoder)
-        names = ("width", "n_blocks", "paan", "adain", "f0", "mask_relu", "pad")
+        names = ("width", "n_blocks", "paan", "adain", "f0", "mask_relu", "pad", "kernel")
         self.G = Generator(**{name: chosen[name] for name in names})
         self.G.check_size(chosen["image_size"])
         self.D_I = self._discriminator(3 + 3) if chosen["use_appearance_discriminator"] else None

@@ -618,7 +618,7 @@ def test_presets_and_deviations():
         image_size=(128, 64), encoder_size=(256, 128), width=64, n_blocks=4, discriminator_width=64, lr=2e-4, lr_E=2e-4,
         lambda_gan=5.0, lambda_reconstruction=10.0, lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, epochs=800,
         steps=100_000, foreground_weight=1.0, embedding=128, pool_size=0, mode="joint", paan="pyramid", f0="pose",
-        adain="pose_style", mask_relu=False, pad="reflect", score="map", use_appearance_discriminator=True,
+        adain="pose_style", mask_relu=False, pad="reflect", kernel=7, score="map", use_appearance_discriminator=True,
         use_pose_discriminator=True, train_E_on_LS=False, semantic_feature="pooled", quartet={}, normalise=True,
         lambda_guide=0.0, preset="paper",
     )  # fmt: skip
@@ -633,6 +633,21 @@ def test_presets_and_deviations():
     assert {name: bare[name] for name in ("lambda_semantic", "lambda_quartet", "lambda_id")} == dict.fromkeys(
         ("lambda_semantic", "lambda_quartet", "lambda_id"), 0.0
     )
+
+
+def test_kernel_is_that_of_the_convolutions_at_full_size():
+    def sides(kernel):
+        layers = Generator(width=4, n_blocks=3, kernel=kernel).modules()
+        return [m.kernel_size[0] for m in layers if isinstance(m, nn.Conv2d) and m.in_channels in (3, 18, 12, 8)
+                and m.out_channels in (3, 4) and m.stride == (1, 1)]  # fmt: skip
+
+    assert sides(7) == [7] * 4 and sides(3) == [3] * 4  # E_A, E_P, the last block's picture, the head
+    assert Generator(width=4, paan="isotropic", kernel=7).pagn[0].picture[0].kernel_size == (3, 3)  # not at full size
+    poses_of = pose_pair()
+    assert Generator(width=4, kernel=5)(images_of(), *poses_of).images.shape == images_of().shape
+    for kernel in (4, 0):
+        with pytest.raises(ValueError, match=f"odd kernel is accepted .* got kernel={kernel}"):
+            Generator(width=4, kernel=kernel)
 
 
 def test_optimizers_and_first_weights():

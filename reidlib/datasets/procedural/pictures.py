@@ -15,6 +15,7 @@ from .people import SCENES, describe, people
 from .shots import mutedness, shots
 
 BATCH = 64
+POSE = ("yaw", "phase", "walking", "head", "nod", "lean", "splay", "arms", "fill", "x", "y", "aspect")  # with the crop
 
 
 class Pictures(NamedTuple):
@@ -214,3 +215,54 @@ def same_frame(
     }
     options = (scene, difficulty, network, seed, image_size, "scene", True, device)
     return _draw(pids, shot, *options), _draw(pids, other, *options)
+
+
+def in_pose(
+    people: pd.DataFrame,
+    poses: pd.DataFrame,
+    *,
+    image_size: tuple[int, int] = (128, 64),
+    seed: int = 0,
+    scene: str = "retrieval",
+    network: str = "market1501",
+    difficulty: float = 1.0,
+    device: str = "cpu",
+) -> Pictures:
+    r"""Render the people of some images of a rendered set in the poses of others, one for each row of the two tables.
+
+    Person, camera, light and track are those of `people`; direction, gait, head, arms and crop are those of `poses`;
+    nothing stands in front. It is the true answer to "this person in that pose", which no photograph gives, and so an
+    upper bound for a generator.
+
+    Args:
+        people, poses: `PersonImages.table()` of images that `load("procedural", ...)` gave, of N rows each.
+        image_size, seed, scene, network, difficulty: those of that set.
+        device: where it is computed.
+
+    Raises:
+        ValueError: tables of different length, or without what the renderer writes down (other sets lack it).
+
+    >>> rows = pd.DataFrame(dict(pid=[3, 5], camid=1, sequence=1, frame=[400, 900], box="detected", yaw=[0.0, 90.0],
+    ...                          gait_phase=0.5))
+    >>> in_pose(rows, rows.iloc[::-1], image_size=(64, 32)).info["yaw"].round().tolist()
+    [90.0, 0.0]
+    """
+    if len(people) != len(poses):
+        raise ValueError(f"one pose for each person is needed, got {len(people)} people and {len(poses)} poses")
+    needed = ("pid", "camid", "sequence", "frame", "box", "yaw", "gait_phase")
+    missing = [name for name in needed if name not in people or name not in poses]
+    if missing:
+        raise ValueError(f"the tables lack {', '.join(missing)}, which images of the procedural set have")
+
+    def shots_of(table: pd.DataFrame) -> dict[str, Tensor]:
+        rows = {name: table[name].tolist() for name in needed[:5]} | {"step": [0] * len(table)}
+        shot = shots(rows, network=network_named(network), seed=seed, scene=scene, difficulty=difficulty)
+        known = {"yaw": np.deg2rad(table["yaw"]), "phase": table["gait_phase"]}
+        return shot | {name: torch.tensor(column.to_numpy(np.float32)) for name, column in known.items()}
+
+    pids = people["pid"].tolist()
+    _check(pids, people["camid"].tolist(), len(network_named(network).cameras), image_size, scene)
+    shot, wanted = shots_of(people), shots_of(poses)
+    nobody = torch.zeros_like(shot["occluder"])
+    shot |= {name: wanted[name] for name in POSE} | {"occluder": nobody, "stranger": nobody, "cut": nobody}
+    return _draw(pids, shot, scene, difficulty, network, seed, image_size, "scene", True, device)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from reidlib.datasets.procedural import render, same_frame
+from reidlib.datasets import load
+from reidlib.datasets.procedural import in_pose, render, same_frame
 from reidlib.datasets.procedural.compose import draw_shots
 from reidlib.datasets.procedural.networks import network_named
 from reidlib.datasets.procedural.occluders import OCCLUDERS
@@ -184,6 +185,30 @@ def test_same_frame_shows_the_same_body_in_two_cameras():
         assert torch.equal(getattr(a, name), getattr(b, name))
     assert (a.images.float() - b.images.float()).abs().mean() > 12
     assert a.camids.tolist() == [1] * 4 and b.camids.tolist() == [6] * 4
+
+
+def test_in_pose_gives_a_set_s_own_images_back_and_moves_people_into_other_poses(tmp_path):
+    bench = load("procedural", tmp_path, (64, 32), size="smoke", scene="generation", cache=tmp_path, progress=False)
+    info = bench.train.info
+    clear = (info["occluder"] == "none") & (info["cut"] == 0)
+    images = bench.train.select(indices=torch.tensor(clear.to_numpy()))
+    options = dict(image_size=(64, 32), scene="generation")
+    again = in_pose(images.table(), images.table(), **options)
+    masks = [made.batch(range(len(images)))["masks"] > 127 if made is images else made.masks > 127
+             for made in (images, again)]  # fmt: skip
+    overlap = (masks[0] & masks[1]).sum((1, 2)) / (masks[0] | masks[1]).sum((1, 2))
+    assert overlap.mean() > 0.95  # but for the strangers and the rounding of what is written down
+    order = torch.arange(len(images)).roll(7)
+    moved = in_pose(images.table(), images.select(indices=order).table(), **options)
+    assert torch.equal(moved.pids, images.pids) and torch.equal(moved.camids, images.camids)
+    both = (moved.keypoints[..., 2] > 0) & (images.keypoints[order][..., 2] > 0)
+    apart = (moved.keypoints - images.keypoints[order])[..., :2].norm(dim=2)
+    own = (moved.keypoints - images.keypoints)[..., :2].norm(dim=2)
+    assert both.float().mean() > 0.6 and apart[both].median() < 1.5 < own[both].median()
+    with pytest.raises(ValueError, match="2 people and 1 poses"):
+        in_pose(images.table()[:2], images.table()[:1])
+    with pytest.raises(ValueError, match="lack frame, box"):
+        in_pose(*[images.table()[:2].drop(columns=["frame", "box"])] * 2)
 
 
 def test_the_person_is_the_same_with_and_without_a_background():

@@ -32,7 +32,7 @@ from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, seeded
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise, train_generator
-from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss, right_answers
 from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, static_losses, variable_losses
 from reidlib.networks import evaluating, normal_init
 from reidlib.training import History
@@ -227,7 +227,7 @@ class CameraTransfer(nn.Module):
         """Take D's step, then G's, on a batch of pairs: `images`, `target_images`, and their masks where needed.
 
         Returns:
-            "D", "G_GAN" and, unweighted, "L1" (models 1-3) or "L_fg" and "L_bg" (model 4).
+            "D", "G_GAN" and, unweighted, "L1" (models 1-3) or "L_fg" and "L_bg" (model 4); `right_answers` of D.
 
         Raises:
             ValueError: a batch that is not of pairs, lacks masks, or has another image size.
@@ -239,13 +239,13 @@ class CameraTransfer(nn.Module):
         fake = self.G(torch.cat(seen, dim=1)).float()
         static = self.model == 4 and self.settings["variant"] == "static"
         context = masked_condition(x, m_in, m_out, self.settings["condition_mask"]) if static else torch.cat(seen, 1)
-        scores = (self.D(torch.cat([context, candidate], dim=1)) for candidate in (y, fake.detach()))
+        scores = [self.D(torch.cat([context, candidate], dim=1)) for candidate in (y, fake.detach())]
         d_loss = discriminator_loss(*scores)
         update("D", d_loss)
         terms = {"G_GAN": adversarial_loss(self.D(torch.cat([context, fake], dim=1)), True)}
         terms |= self._reconstruction(fake, x, y, m_in, m_out)
         update("G", sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items()))
-        return {"D": d_loss, **terms}
+        return {"D": d_loss, **terms, **right_answers(*scores)}
 
     def condition(
         self, targets: Mapping[str, Tensor] | None = None, sources: Mapping[str, Tensor] | None = None

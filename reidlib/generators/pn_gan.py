@@ -27,7 +27,7 @@ from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import seeded, usable_pairs
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import synthesise
-from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss
+from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss, right_answers
 from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
 from reidlib.networks import Frozen, evaluating, normalise
 
@@ -132,7 +132,7 @@ class PNGAN(nn.Module):
 
         Returns:
             "G adversarial", "L1" (unweighted mean over pixels and channels in [-1, 1], by `foreground_weight`),
-            "perceptual" (with a guide), "G" (their weighted sum) and "D".
+            "perceptual" (with a guide), "G" (their weighted sum) and "D"; `right_answers` of D.
 
         Raises:
             ValueError: a batch without pairs or key points, or without masks where `foreground_weight` needs them.
@@ -149,9 +149,10 @@ class PNGAN(nn.Module):
             loss = loss + self.settings["lambda_guide"] * terms["perceptual"]
         update("G", loss)
         real = target if self.settings["real"] == "target" else source
-        d_loss = discriminator_loss(self.D(real), self.D(fake.detach()), kind, factor=1.0)
+        scores = self.D(real), self.D(fake.detach())
+        d_loss = discriminator_loss(*scores, kind, factor=1.0)
         update("D", d_loss)
-        return {**terms, "G": loss, "D": d_loss}
+        return {**terms, "G": loss, "D": d_loss, **right_answers(*scores, kind)}
 
     def condition(self, targets: Mapping[str, Tensor], sources: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the pose pictures of a batch's key points, float [B,3,H,W] in [-1, 1].

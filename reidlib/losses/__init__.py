@@ -1,6 +1,6 @@
 """Losses: functions first, thin modules around them."""
 
-from reidlib.losses.adversarial import adversarial_loss, discriminator_loss, gradient_penalty
+from reidlib.losses.adversarial import adversarial_loss, discriminator_loss, gradient_penalty, right_answers
 from reidlib.losses.distillation import distillation_loss
 from reidlib.losses.identity import cross_entropy, label_smoothing, lsro, mixed_loss
 from reidlib.losses.metric import CentreLoss, QuartetLoss, batch_hard_triplet, centre_loss, draw_quartets, quartet_loss
@@ -27,6 +27,7 @@ __all__ = [
     "mixed_loss",
     "perceptual_loss",
     "quartet_loss",
+    "right_answers",
     "static_losses",
     "variable_losses",
     "vgg19",

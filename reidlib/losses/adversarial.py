@@ -48,6 +48,21 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor, kind: str = "va
     return factor * (adversarial_loss(real_scores, True, kind) + adversarial_loss(fake_scores, False, kind))
 
 
+def right_answers(real_scores: Tensor, fake_scores: Tensor, kind: str = "vanilla") -> dict[str, Tensor]:
+    """Return the shares of patches that the discriminator judges rightly, "D right, real" and "D right, generated".
+
+    A patch counts as real above the middle of the two answers: 0 for "vanilla" logits, 0.5 for "least_squares". Both
+    shares at 1 mean that it always wins; near 0.5 it guesses.
+
+    >>> [share.item() for share in right_answers(torch.tensor([3.0, -1.0]), torch.tensor([-2.0, -4.0])).values()]
+    [0.5, 1.0]
+    """
+    check_choice("kind", kind, GAN_LOSSES)
+    middle = 0.0 if kind == "vanilla" else 0.5
+    right = {"real": real_scores > middle, "generated": fake_scores < middle}
+    return {f"D right, {name}": patches.float().mean() for name, patches in right.items()}
+
+
 def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
     r"""Return the zero-centred gradient penalty: $\frac1N \sum_n \lVert \nabla_{x_n} \sum D(x) \rVert^2$.
 

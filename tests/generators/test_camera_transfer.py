@@ -134,6 +134,8 @@ def test_a_step_of_models_1_to_3_by_hand(model):
         "D": discriminator_loss(real_scores, fake_scores).item(),
         "G_GAN": adversarial_loss(fake_scores, True).item(),
         "L1": F.l1_loss(fake, y).item(),
+        "D right, real": (real_scores > 0).float().mean().item(),
+        "D right, generated": (fake_scores < 0).float().mean().item(),
     }
     assert losses == pytest.approx(expected, rel=1e-4)
     assert calls == [("D", losses["D"]), ("G", pytest.approx(0.3 * losses["G_GAN"] + 100 * losses["L1"]))]

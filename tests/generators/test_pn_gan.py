@@ -132,14 +132,20 @@ class Constant(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("score", "kind", "d", "adversarial"),
-    [(0.5, "least_squares", 0.5, 0.25), (0.0, "least_squares", 1.0, 1.0), (0.0, "vanilla", 1.386294, 0.693147)],
+    ("score", "kind", "d", "adversarial", "right"),
+    [
+        (0.5, "least_squares", 0.5, 0.25, [0, 0]),
+        (0.0, "least_squares", 1.0, 1.0, [0, 1]),
+        (0.0, "vanilla", 1.386294, 0.693147, [0, 0]),
+        (2.0, "vanilla", 2.253856, 0.126928, [1, 0]),
+    ],
 )
-def test_5_losses_of_a_constant_discriminator(score, kind, d, adversarial):
+def test_5_losses_of_a_constant_discriminator(score, kind, d, adversarial, right):
     method = PNGAN(preset="smoke", gan_loss=kind)
     method.D = Constant(score)
     losses, _ = step_of(method, one_batch())
     assert losses["D"] == pytest.approx(d, abs=1e-6) and losses["G adversarial"] == pytest.approx(adversarial, abs=1e-6)
+    assert [losses[f"D right, {name}"] for name in ("real", "generated")] == right
 
 
 def test_5_weighted_l1_of_a_tenth_everywhere_is_one():

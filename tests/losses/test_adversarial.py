@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reidlib.losses import adversarial_loss, discriminator_loss, gradient_penalty
+from reidlib.losses import adversarial_loss, discriminator_loss, gradient_penalty, right_answers
 
 SCORES = torch.tensor([[3.0, -2.0, 0.5]])
 
@@ -24,6 +24,16 @@ def test_vanilla_is_the_log_of_a_probability(real):
 def test_least_squares_by_hand():
     assert adversarial_loss(SCORES, True, "least_squares").item() == pytest.approx((4 + 9 + 0.25) / 3)
     assert adversarial_loss(SCORES, False, "least_squares").item() == pytest.approx((9 + 4 + 0.25) / 3)
+
+
+@pytest.mark.parametrize(("kind", "real", "generated"), [("vanilla", 0.5, 0.25), ("least_squares", 0.25, 0.5)])
+def test_right_answers_count_patches_on_their_side_of_the_middle(kind, real, generated):
+    scores = torch.tensor([[[[0.3, 0.7]]], [[[-1.0, 0.0]]]]), torch.tensor([[[[0.4, 0.6]]], [[[0.9, -0.1]]]])
+    shares = right_answers(*scores, kind)
+    assert {name: share.item() for name, share in shares.items()} == {
+        "D right, real": real,
+        "D right, generated": generated,
+    }
 
 
 def test_discriminator_wants_real_high_and_generated_low():

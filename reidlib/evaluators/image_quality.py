@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
 import reidlib.torchvision_ops  # noqa: F401 - before torchvision
@@ -114,7 +116,7 @@ def fid(
     return FID(metric.compute().item(), name, probe.shape[1], len(real), len(generated))
 
 
-def ssim(images: Tensor, targets: Tensor) -> Tensor:
+def ssim(images: Tensor, targets: Tensor, *, window: str = "gaussian") -> Tensor:
     r"""Return the structural similarity of each image with its target, float32 [B], at most 1, higher is better.
 
     $$\text{SSIM} = \frac{(2 \mu_x \mu_y + C_1)(2 \sigma_{xy} + C_2)}
@@ -127,6 +129,8 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         images, targets: uint8 [B, 3, H, W], 11 pixels each way and more.
+        window: "gaussian" as above, or "uniform": 7x7 pixels of equal weight, sample covariances, borders of 3 pixels
+            left out, which is the default of scikit-image and so what many papers report.
 
     Raises:
         ValueError: other types or shapes, or images smaller than the window.
@@ -136,12 +140,90 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     [1.0, 1.0]
     """
     _check_pair(images, targets)
+    check_choice("window", window, ("gaussian", "uniform"))
     if min(images.shape[2:]) < 11:
         raise ValueError(f"SSIM's window needs 11 pixels each way, got {images.shape[2]}x{images.shape[3]}")
+    if window == "uniform":
+        x, y = images.double(), targets.double()
+        mx, my, mxx, myy, mxy = (F.avg_pool2d(each, 7, 1) for each in (x, y, x * x, y * y, x * y))
+        vx, vy, vxy = (49 / 48 * each for each in (mxx - mx * mx, myy - my * my, mxy - mx * my))
+        c1, c2 = 2.55**2, 7.65**2
+        places = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+        return places.mean((1, 2, 3)).float()
     _, places = structural_similarity_index_measure(  # in float64: float32 loses the small variances of bright pixels
         images.double(), targets.double(), data_range=255.0, sigma=1.5, reduction="none", return_full_image=True
     )
     return places[..., 5:-5, 5:-5].mean((1, 2, 3)).float()  # torchmetrics' own mean counts mirrored borders too
+
+
+class Diversity(NamedTuple):
+    """Of pairs of one person's images: mean SSIM, mean dissimilarity (1 - SSIM) / 2, and half its range over rounds."""
+
+    ssim: float
+    dissimilarity: float
+    half_range: float
+
+
+def diversity(images: Tensor, pids: Tensor, *, rounds: int = 5, pairs: int = 10, seed: int = 0) -> Diversity:
+    r"""Return how different the images of one person are, $(1 - \text{SSIM}) / 2$, as DG-Net measures its pictures.
+
+    In each round every person gives `pairs` random pairs of two different images; the reported number is the middle
+    between the lowest and the highest round's mean. SSIM is that of `window="uniform"`. In [0, 1], higher is more
+    diverse, and noise is diverse too.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        pids: int64 [N]; who has a single image, and nobody (pid < 0), takes no part.
+        rounds, pairs: see above.
+        seed: of the draw.
+
+    Raises:
+        ValueError: nobody with two images.
+
+    >>> same = torch.full((4, 3, 16, 16), 9, dtype=torch.uint8)
+    >>> diversity(same, torch.tensor([1, 1, 2, 2]))
+    Diversity(ssim=1.0, dissimilarity=0.0, half_range=0.0)
+    """
+    groups = [(pids == pid).nonzero()[:, 0] for pid in pids[pids >= 0].unique()]
+    groups, draw = [rows for rows in groups if len(rows) > 1], torch.Generator().manual_seed(seed)
+    if not groups:
+        raise ValueError(f"nobody has two images to compare: {len(pids)} images of {len(pids.unique())} people")
+    means = []
+    for _ in range(rounds):
+        drawn = [rows[torch.randperm(len(rows), generator=draw)[:2]] for rows in groups for _ in range(pairs)]
+        similar = [ssim(*images[some.T], window="uniform") for some in torch.stack(drawn).split(256)]
+        means.append(torch.cat(similar).double().mean().item())
+    low, high = min(means), max(means)
+    return Diversity(sum(means) / rounds, (1 - (low + high) / 2) / 2, (high - low) / 4)
+
+
+def silhouette_iou(images: Tensor, masks: Tensor, backgrounds: Tensor) -> float:
+    """Return how well the person in each picture covers the wanted mask: mean intersection over union, in [0, 1].
+
+    The person is where a picture differs from a background by more than Otsu's threshold, one for all pictures (the
+    largest difference of the three channels counts). It is a rough cut: compare it with the same number of real images.
+
+    Args:
+        images: uint8 [B, 3, H, W].
+        masks: uint8 [B, H, W] from 0 to 255, where the person should be.
+        backgrounds: uint8 or float (0..255), [B, 3, H, W] or [3, H, W], such as `backgrounds.mean_background`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    >>> picture = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    >>> picture[..., 0, :] = 200
+    >>> silhouette_iou(picture, torch.tensor([[[255, 0], [0, 0]]], dtype=torch.uint8), torch.zeros(3, 2, 2))
+    0.5
+    """
+    _check(images)
+    if masks.shape != (len(images), *images.shape[2:]) or backgrounds.shape[-3:] != images.shape[1:]:
+        shapes = f"{list(images.shape)}, {list(masks.shape)}, {list(backgrounds.shape)}"
+        raise ValueError(f"images [B,3,H,W], masks [B,H,W] and backgrounds of one size are needed, got {shapes}")
+    difference = (images.float() - backgrounds).abs().amax(1)
+    person, wanted = difference > float(threshold_otsu(difference.flatten().numpy())), masks > 127
+    both, either = ((person & wanted).sum((1, 2)), (person | wanted).sum((1, 2)))
+    return (both / either.clamp(min=1)).double().mean().item()
 
 
 def l1(images: Tensor, targets: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torchvision.models import alexnet  # isort: skip
 
 from reidlib.datasets import PersonImages
 from reidlib.evaluators import image_quality
-from reidlib.evaluators.image_quality import fid, l1, lpips, lpips_net, mask_lpips, ssim
+from reidlib.evaluators.image_quality import diversity, fid, l1, lpips, lpips_net, mask_lpips, silhouette_iou, ssim
 
 
 def pictures(n, size=(64, 32), seed=0):
@@ -217,3 +217,45 @@ def test_lpips_needs_the_right_weights(tmp_path, monkeypatch):
         lpips_net(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="squeeze"):
         lpips_net(None, net="squeeze")
+
+
+@pytest.mark.parametrize("noise", [0, 9, 90])
+def test_ssim_of_a_uniform_window_is_scikit_images_default(noise):
+    x = pictures(3)
+    y = (x.float() + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 255).byte()
+    pairs = zip(x.numpy(), y.numpy(), strict=True)
+    wanted = [structural_similarity(a, b, channel_axis=0, data_range=255) for a, b in pairs]
+    assert ssim(x, y, window="uniform").tolist() == pytest.approx(wanted, abs=1e-6)
+    with pytest.raises(ValueError, match="window must be one of 'gaussian', 'uniform'"):
+        ssim(x, y, window="flat")
+
+
+def test_diversity_compares_one_persons_images_only():
+    """Person 1 has two images, so every pair is that one; person 2 has one, and nobody takes no part."""
+    x = pictures(5)
+    found = diversity(x, torch.tensor([1, 1, 2, -1, -1]), rounds=3, pairs=4)
+    similar = structural_similarity(x[0].numpy(), x[1].numpy(), channel_axis=0, data_range=255)
+    assert found == pytest.approx((similar, (1 - similar) / 2, 0), abs=1e-6)
+    x = torch.cat([x[:1], x[:1], x[1:]])
+    pids, ends = torch.tensor([1, 1, 1, 2, -1, -1]), []  # of three pairs of person 1 one is of equal images
+    for a, b in ((0, 1), (0, 2)):
+        ends.append(structural_similarity(x[a].numpy(), x[b].numpy(), channel_axis=0, data_range=255))
+    found = diversity(x, pids, rounds=40, pairs=1)
+    assert found.dissimilarity == pytest.approx((1 - sum(ends) / 2) / 2, abs=1e-6)  # the middle of the rounds' range
+    assert found.half_range == pytest.approx(abs(ends[0] - ends[1]) / 4, abs=1e-6)
+    assert ends[1] < found.ssim < ends[0] and found.ssim != pytest.approx(sum(ends) / 2, abs=1e-3)
+    assert diversity(x, pids, rounds=9, pairs=1, seed=1) != diversity(x, pids, rounds=9, pairs=1, seed=2)
+    with pytest.raises(ValueError, match="nobody has two images"):
+        diversity(x, torch.tensor([1, 2, 3, 4, -1, -1]))
+
+
+def test_silhouette_is_what_differs_from_the_background():
+    scene = pictures(1)[0] // 4
+    images, masks = scene.repeat(2, 1, 1, 1), torch.zeros(2, 64, 32, dtype=torch.uint8)
+    images[0, 1, 10:20, 5:15] += 150  # one channel is enough
+    images[1, :, 40:50, 5:15] += 150
+    masks[0, 10:20, 5:15], masks[1, 40:60, 5:15] = 255, 255  # the second mask is twice as large
+    assert silhouette_iou(images, masks, scene) == silhouette_iou(images, masks, scene.expand(2, -1, -1, -1)) == 0.75
+    assert silhouette_iou(images, masks.roll(1, 0), scene) == 0
+    with pytest.raises(ValueError, match=r"of one size are needed, got \[2, 3, 64, 32\], \[1, 64, 32\]"):
+        silhouette_iou(images, masks[:1], scene)

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -292,6 +292,23 @@ def normal_init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 1.0, 0.02)
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def block_shapes(blocks: Iterable[tuple[str, nn.Module]], x: Tensor) -> list[dict[str, Any]]:
+    """Send x through named blocks one after the other; a row each: "block", "output" (without the batch), "parameters".
+
+    Neighbours of one name share a row. On torch's "meta" device, which knows shapes only, nothing is computed.
+
+    >>> block_shapes([("stem", nn.Conv2d(3, 8, 3, 2, 1)), ("flat", nn.Flatten())], torch.zeros(1, 3, 8, 4))[1]
+    {'block': 'flat', 'output': '64', 'parameters': 0}
+    """
+    rows: list[dict[str, Any]] = []
+    for name, block in blocks:
+        x, count = block(x), sum(p.numel() for p in block.parameters())
+        if rows and rows[-1]["block"] == name:
+            count += rows.pop()["parameters"]
+        rows.append({"block": name, "output": "x".join(map(str, x.shape[1:])), "parameters": count})
+    return rows
 
 
 class SmallResNet(nn.Module):

@@ -11,6 +11,8 @@ from torch import nn
 from reidlib.files import REPOSITORY
 from reidlib.networks import (
     Frozen,
+    SmallResNet,
+    block_shapes,
     device_of,
     evaluating,
     load_state,
@@ -258,3 +260,14 @@ def test_every_part_has_its_own_mode_back_after_an_evaluation():
         assert not any(part.training for part in own.modules())
         raise RuntimeError
     assert [part.training for part in own.modules()] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_blocks_are_listed_with_shapes_and_parameters_and_neighbours_of_a_name_together(device):
+    with torch.device(device):
+        network = SmallResNet(4)
+        blocks = [("stem", network.stem), *(("stages", stage) for stage in network.stages), ("flat", nn.Flatten())]
+        rows = block_shapes(blocks, torch.zeros(2, 3, 64, 32))
+    assert [list(row.values())[:2] for row in rows] == [["stem", "4x32x16"], ["stages", "32x4x2"], ["flat", "256"]]
+    assert rows[0]["parameters"] == 4 * 3 * 9 + 8 and rows[2]["parameters"] == 0
+    assert rows[1]["parameters"] == sum(p.numel() for p in network.stages.parameters())

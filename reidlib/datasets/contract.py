@@ -64,7 +64,7 @@ class Benchmark:
     def validation(self, identities: int = 24, seed: int = 0) -> "Benchmark":
         """Cut train, query and gallery from `train` by identity: for choices, so that the test set stays unseen.
 
-        The seed draws the people among those whom two cameras or more have seen. As in Market-1501, each of them gives
+        The seed draws the people among those seen by two cameras or more. As in Market-1501, each of them gives
         one query a camera, drawn by the seed; the gallery is all their images, in the order of `train`. A query never
         finds itself, because the protocol leaves out the query's own person in its own camera, and every query has a
         match in another camera. The rest of `train` (whoever is not drawn, and images of nobody) trains.

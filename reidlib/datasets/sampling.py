@@ -261,7 +261,7 @@ def mixed_batches(is_generated: Tensor, real_per_batch: int = 128, fake_per_batc
 
 
 def same_identity_pairs(pids: Tensor, usable: Tensor | None = None, *, camids: Tensor | None = None) -> Tensor:
-    """List all ordered pairs (i, j), i != j, of images of one identity; who is nobody (pid < 0) has none.
+    """List all ordered pairs (i, j), i != j, of images of one identity; images without a person (pid < 0) have none.
 
     Args:
         pids: int64 [N].

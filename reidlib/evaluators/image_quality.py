@@ -173,12 +173,12 @@ def diversity(images: Tensor, pids: Tensor, *, rounds: int = 5, pairs: int = 10,
 
     Args:
         images: uint8 [N, 3, H, W].
-        pids: int64 [N]; who has a single image, and nobody (pid < 0), takes no part.
+        pids: int64 [N]; people with a single image, and images without a person (pid < 0), are left out.
         rounds, pairs: see above.
         seed: of the draw.
 
     Raises:
-        ValueError: nobody with two images.
+        ValueError: no person with two images.
 
     >>> same = torch.full((4, 3, 16, 16), 9, dtype=torch.uint8)
     >>> diversity(same, torch.tensor([1, 1, 2, 2]))

@@ -1,6 +1,6 @@
 r"""Did the generator do what was asked? Three judges say: the wanted pose, the same person, the wanted camera.
 
-A judge is a small network that was trained once, on rendered people whom no generator and no re-ID network has met, so
+A judge is a small network that was trained once, on rendered people that no generator and no re-ID network has met, so
 its opinion is nobody's training loss. The recorded ones were trained on both scenes of the procedural `market1501`
 network by `reidlib judges`; how often each is right on real renders of yet other people is in
 `Judges.accuracy`, and no generated image can be expected to score higher. They know the six cameras and the rendered
@@ -287,7 +287,7 @@ def identity_kept(
             not find.
 
     Raises:
-        ValueError: shapes that do not fit, or a person of whom the gallery has no (other) image.
+        ValueError: shapes that do not fit, or a person without an (other) image in the gallery.
     """
     pids = torch.as_tensor(pids).cpu()
     sources = torch.full_like(pids, -1) if source_rows is None else torch.as_tensor(source_rows).cpu()

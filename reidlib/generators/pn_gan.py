@@ -66,7 +66,7 @@ class PNGAN(nn.Module):
         lr: of both Adams, with betas (0.5, 0.999); 2e-4 as published.
         guide: None as published; a trained re-ID backbone with a `stem` and `stages` (`SmallResNet`, `ResNet50`) adds
             `lambda_guide` times `perceptual_loss` to $L_G$. It is copied, frozen, and no part of the state. Train it on
-            the generator's own training identities, or it tells about people whom the generator must not know.
+            the generator's own training identities, or it tells about people that the generator must not know.
         foreground_weight: 1 as published; above 1 it is a deviation: pixels of the target's person count so many times
             as much in the reconstruction, $\sum w |\hat I_j - I_j| / \sum w$ (needs masks).
 

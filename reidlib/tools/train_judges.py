@@ -143,7 +143,7 @@ def train_judges(
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> Judges:
-    """Train the three judges on people whom no generator and no re-ID network will meet.
+    """Train the three judges on people that no generator and no re-ID network will meet.
 
     Args:
         images: with key points, identities (pid > 0; others are left out) and cameras, at the judges' own image size,

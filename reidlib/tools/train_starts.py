@@ -84,7 +84,7 @@ def make_start(
     Args:
         name: of `PLANS`.
         folder: gets `<name>.safetensors`, whose header holds the facts.
-        size: of the rendered people, of whom the test side is what the start is measured on.
+        size: of the rendered people; the start is measured on their test side.
         root: where they are rendered to.
         images_seen: length of the training.
         image_size: instead of the plan's, for a quick test.

@@ -49,7 +49,7 @@ def test_form(notebook):
     assert "run.finish(" in code[-1].source
 
 
-@pytest.mark.parametrize("name", ["03_camera_transfer", "04_pn_gan"])
+@pytest.mark.parametrize("name", ["03_camera_transfer", "04_pn_gan", "05_pose_attention"])
 def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
     cells = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4).cells
     starts = {

@@ -70,11 +70,11 @@ def exercises_of(path: Path) -> dict[str, Exercise]:
     return {value.name: value for value in vars(_module(path)).values() if isinstance(value, Exercise)}
 
 
-def check(exercise: Exercise | Callable, answer: Callable, inputs: Callable | None = None) -> bool:
+def check(exercise: Exercise, answer: Callable) -> bool:
     """Compare `answer` with an exercise's solution on random inputs, print the verdict and return whether all agreed.
 
     An answer that always equals one of the exercise's wrong answers is told its misconception. Every call gets inputs
-    of its own, so an answer may change them. `check(answer, reference, inputs)` compares without a file of solutions.
+    of its own, so an answer may change them.
 
     >>> hits = Exercise("01-1", lambda hits: hits[0], lambda g: (torch.rand(5, generator=g) > 0.5,),
     ...                 wrong={"that is the last rank": lambda hits: hits[-1]})
@@ -93,8 +93,6 @@ def check(exercise: Exercise | Callable, answer: Callable, inputs: Callable | No
     right: rank_one agrees with the solution on 20 random inputs
     True
     """
-    if inputs is not None:
-        exercise, answer = Exercise("", answer, inputs), exercise
     name = getattr(answer, "__name__", "your function")
     expected, got = _outcomes(exercise, exercise.solution), _outcomes(exercise, answer)
     equal = [_close(*pair, exercise.tolerance) for pair in zip(got, expected, strict=True)]

@@ -1,20 +1,24 @@
 """Solutions of the exercises that the library has too: both give the same on the inputs of the check."""
 
 import copy
+import re
 
+import nbformat
 import pytest
 import torch
 
 from reidlib import experiments
 from reidlib.course import exercise
+from reidlib.course.exercises import SOLUTIONS
 from reidlib.datasets import poses
 from reidlib.datasets.backgrounds import fill_person, mean_background, replace_background
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import same_identity_pairs
-from reidlib.evaluators import ignored_images
+from reidlib.evaluators import evaluate_retrieval, ignored_images, pool_queries, verify
 from reidlib.generators import pn_gan
 from reidlib.generators.blocks import ResidualUnit
 from reidlib.networks import normalise
+from reidlib.tools.annotate import to_openpose
 
 
 def answers(name, trials=5):
@@ -39,6 +43,81 @@ def test_tour():
     for (images, masks, rows, mean), found in answers("00-7"):
         scenes = fill_person(images[rows], masks[rows], mean)
         assert (found - replace_background(images, masks, scenes).float()).abs().max() <= 1  # rounded twice
+
+
+LABELS = ("query_pids", "query_camids", "gallery_pids", "gallery_camids")
+
+
+def score(distances, *labels):
+    """The library's scores of distances [Q,G]."""
+    return evaluate_retrieval(
+        None, None, distance=lambda rows: distances[rows], **dict(zip(LABELS, labels, strict=True))
+    )
+
+
+def score_ranking(relevance):
+    """The library's scores of rankings, bool [Q,G]: person 5 is asked for, 7 is another."""
+    queries, gallery = relevance.shape
+    found = [
+        score(
+            torch.arange(1.0, gallery + 1)[None],
+            *[torch.tensor([n]) for n in (5, 1)],
+            7 - 2 * row.long(),
+            2 + 0 * row.long(),
+        )
+        for row in relevance
+    ]
+    return {k: sum(scores.rank(k) for scores in found) / queries for k in range(1, 6)}, found[0].mINP
+
+
+def pairs(genuine, impostor):
+    """The library's error rates of two lists of distances."""
+    pids = torch.tensor([5] * len(genuine) + [7] * len(impostor))
+    labels = dict(zip(LABELS, (torch.tensor([5]), torch.tensor([1]), pids, 0 * pids + 2), strict=True))
+    return verify(torch.zeros(1, 1), torch.cat([genuine, impostor])[:, None], **labels)
+
+
+def test_metrics():
+    for (relevance, k), found in answers("01-1"):
+        assert found.item() == pytest.approx(score_ranking(relevance)[0][k])
+    for (relevance,), found in answers("01-2"):
+        assert found.item() == pytest.approx(score_ranking(relevance[None])[1])
+    for inputs, found in answers("01-3"):
+        torch.testing.assert_close(found, pool_queries(*inputs, mode="mean", normalise=False)[0])
+    for lists, found in answers("01-4", 20):
+        assert found == pytest.approx(pairs(*lists).eer)
+    for (genuine, impostor, budget), (_, share) in answers("01-5", 20):
+        assert share == pytest.approx(pairs(genuine, impostor).tar_at((budget + 0.5) / len(impostor)))
+    for inputs, (rank_one, mean) in answers("01-7"):
+        scores = score(*inputs)
+        assert (rank_one.item(), mean.item()) == pytest.approx((scores.rank(1), scores.mAP))
+
+
+def test_broken_evaluators_say_what_the_notebook_prints():
+    cells = nbformat.read(SOLUTIONS.parent / "01_retrieval_metrics.ipynb", as_version=4).cells
+    (text,) = [cell.source for cell in cells if "Six broken evaluators" in cell.source]
+    printed = re.findall(r"^\| (\d) \| .+ \| (\d) \| (0\.\d{3}|1\.000) \|$", text, re.M)
+    task = exercise("01-8")
+    (evaluators,) = task.inputs(torch.Generator().manual_seed(0))
+    gallery = torch.tensor([[5, 1], [7, 1], [-1, 2], [-3, 3], [5, 2]])  # section 2's
+    said = {}
+    for number, evaluator in zip(task.solution(evaluators).tolist(), evaluators, strict=True):
+        rank_one, ap = evaluator(torch.arange(1.0, 6)[None], torch.tensor([5]), torch.tensor([1]), *gallery.T)
+        said[number] = (f"{rank_one:.0f}", f"{ap:.3f}")
+    assert [(int(number), (rank_one, ap)) for number, rank_one, ap in printed] == sorted(said.items())
+    assert len(said) == 7
+
+
+def test_own_data():
+    for (pictures, limit), found in answers("10-2"):
+        near = (torch.cdist(pictures, pictures) < limit).tril(-1).any(1)  # as section 2 finds them
+        assert torch.equal(found, near)
+    for (features, pids), found in answers("10-3"):
+        own = torch.arange(len(pids))
+        scores = score(torch.cdist(features, features), pids, own, pids, own)
+        assert found.item() == pytest.approx(scores.rank(1))
+    for (points,), found in answers("10-4", 20):
+        torch.testing.assert_close(found.double(), torch.as_tensor(to_openpose(points.numpy())[1]).double())
 
 
 def only(joints):

@@ -27,8 +27,10 @@ from reidlib.evaluators.judges import Judges, judge, pose_pck
 from reidlib.evaluators.metric_learning import KISSME, XQDA
 from reidlib.evaluators.retrieval import evaluate_retrieval, pool_queries
 from reidlib.evaluators.splits import SplitScores, average_over_splits, score_splits
+from reidlib.files import resolve
+from reidlib.generators.recorded import FOLDER, load_generator
 from reidlib.generators.synthesis import check_pairs, stream, synthesise, watched
-from reidlib.networks import device_of
+from reidlib.networks import device_of, read_facts
 from reidlib.training import History, train
 
 IMAGES_PER_IDENTITY = 4  # of a P x K batch, where the recipe names only a batch size
@@ -352,6 +354,15 @@ def _measured(
     if not line:
         raise ValueError("nothing to measure by: give judges, or targets that show the sources' people")
     return line
+
+
+def recorded_dg_net(
+    name: str = "dg_net", *, device: str | torch.device = "cpu", folder: str | Path = FOLDER
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return the recorded DG-Net and the facts of its training, see `load_generator`; it draws, and has no teacher."""
+    facts = read_facts(resolve(folder) / f"{name}.safetensors")
+    encoder = Baseline(facts["identities"], form="dg_net", start="none").embedder
+    return load_generator(name, device, folder, encoder=encoder, feed_generated=False)
 
 
 def judge_swaps(

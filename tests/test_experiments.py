@@ -9,9 +9,20 @@ from PIL import Image
 from torch import nn
 
 from reidlib.datasets import Benchmark, PersonImages, Protocol, load_splits
+from reidlib.embedders import Baseline
 from reidlib.evaluators import image_quality, score_splits
 from reidlib.evaluators.judges import camera_style, identity_kept, load_judges, pose_pck
-from reidlib.experiments import augmented, judge_generator, judge_swaps, score_benchmark, score_features, train_baseline
+from reidlib.experiments import (
+    augmented,
+    judge_generator,
+    judge_swaps,
+    recorded_dg_net,
+    score_benchmark,
+    score_features,
+    train_baseline,
+)
+from reidlib.generators.dg_net import DGNet
+from reidlib.generators.recorded import save_generator
 from reidlib.generators.synthesis import synthesise
 
 
@@ -276,6 +287,20 @@ def test_pictures_of_the_same_person_have_a_truth(judges):
     assert list(posed.columns) == ["PCK@0.1", "PCK@0.05"]
     with pytest.raises(ValueError, match="nothing to measure by"):
         judge_generator(Marked(), people, pairs, targets=nobody)
+
+
+def test_the_recorded_dg_net_draws_as_it_did(tmp_path):
+    torch.manual_seed(0)
+    encoder = Baseline(5, form="dg_net", start="none").embedder
+    method = DGNet(encoder, encoder, preset="smoke", background="kept").eval()
+    save_generator(method, tmp_path / "mine.safetensors", identities=5, images_seen=8)
+    again, facts = recorded_dg_net("mine", folder=tmp_path)
+    assert facts["images_seen"] == 8 and again.settings["background"] == "kept" and not again.training
+    for weight in method.parameters():  # as stored: rounded to half precision
+        weight.data = weight.data.half().float()
+    condition = torch.cat([torch.rand(2, 3, 64, 32) * 2 - 1, torch.rand(2, 1, 64, 32)], 1)
+    images = torch.rand(2, 3, 64, 32) * 2 - 1
+    assert torch.allclose(again.generate(images, condition), method.generate(images, condition), atol=1e-3)
 
 
 class Shade(nn.Module):

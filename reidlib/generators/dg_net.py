@@ -62,7 +62,7 @@ CHOICES = {
 }
 ALONE = ("appearance", "uniform")  # styles that ask no teacher
 PAPER = dict(
-    image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), mlp_width=512, discriminator_width=32,
+    image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), kernel=5, mlp_width=512, discriminator_width=32,
     slices="channels", enlarge_up_to=128, gan_loss="least_squares", feed_generated=True, use_id=True, use_prim=True,
     use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
     re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0,
@@ -70,7 +70,9 @@ PAPER = dict(
     background="drawn", lr=1e-4, lr_encoder=0.002, steps=100_000,
 )  # fmt: skip
 # 64x32 images have structure codes of 16x8, too small for a dilation of 9; at 3 of them a side nothing needs enlarging
-_COURSE = PAPER | dict(image_size=(64, 32), dilations=(1, 2, 3), enlarge_up_to=0, foreground_weight=4.0, lr=4e-4)
+_COURSE = PAPER | dict(
+    image_size=(64, 32), dilations=(1, 2, 3), kernel=3, enlarge_up_to=0, foreground_weight=4.0, lr=4e-4
+)  # fmt: skip
 PRESETS = {
     "smoke": _COURSE | dict(width=4, units=1, mlp_width=16, discriminator_width=8, steps=30),
     "course": _COURSE | dict(width=8, units=2, mlp_width=64, discriminator_width=16, steps=1500),
@@ -150,6 +152,7 @@ class Decoder(nn.Module):
         code: F, length of the appearance code, a multiple of `units`.
         width, units: those of `StructureEncoder`.
         mlp_width: hidden units, 512 as published.
+        kernel: side of the two convolutions behind the doublings, 5 as published; they are most of G's work.
         slices: of the code, which holds the bands of each channel side by side: "channels" cuts it as it lies, so
             that each slice has a part of the channels with all their bands (released code); "bands" puts each band
             first.
@@ -159,7 +162,14 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, code: int, *, width: int = 16, units: int = 4, mlp_width: int = 512, slices: str = "channels"
+        self,
+        code: int,
+        *,
+        width: int = 16,
+        units: int = 4,
+        mlp_width: int = 512,
+        kernel: int = 5,
+        slices: str = "channels",
     ) -> None:
         super().__init__()
         check_choice("slices", slices, CHOICES["slices"])
@@ -174,7 +184,8 @@ class Decoder(nn.Module):
         self.scales, self.shifts = (nn.ModuleList(mlp() for _ in range(units)) for _ in range(2))
         self.first = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
         self.second = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
-        ups = [[nn.Upsample(scale_factor=2), _unit(2 * outs, outs, 5, norm="layer")] for outs in (4 * width, 2 * width)]
+        grown = [_unit(2 * outs, outs, kernel, norm="layer") for outs in (4 * width, 2 * width)]
+        ups = [[nn.Upsample(scale_factor=2), unit] for unit in grown]
         flat = [_unit(2 * width, 2 * width), _unit(2 * width, 2 * width), _unit(2 * width, 3, 1, act=False)]
         self.last = nn.Sequential(*ups[0], *ups[1], *flat)
         self.apply(_kaiming)
@@ -281,7 +292,7 @@ class DGNet(nn.Module):
         preset: "smoke", "course" or "paper", a row of `PRESETS`, which holds what is not given (or None).
         switches: anything that `PAPER` names, with its published value:
         image_size: (height, width) of the training images.
-        width, units, dilations, mlp_width, discriminator_width, slices, enlarge_up_to: of the networks, see there.
+        width, units, dilations, mlp_width, discriminator_width, kernel, slices, enlarge_up_to: of the networks.
         feed_generated: L_prim and L_fine; False is the paper's "without feed".
         use_id: L_id^c ("without id" has neither it nor the feed).
         use_prim, use_fine, use_cycle: L_prim, L_fine, L_cyc.
@@ -336,7 +347,8 @@ class DGNet(nn.Module):
         self.E_s.check_size(chosen["image_size"])
         self.E_a = AppearanceEncoder(copy.deepcopy(encoder), chosen["enlarge_up_to"])
         code, heads = self._look(self.E_a)
-        self.G = Decoder(code.shape[1], width=w, units=units, mlp_width=chosen["mlp_width"], slices=chosen["slices"])
+        of_decoder = {name: chosen[name] for name in ("mlp_width", "kernel", "slices")}
+        self.G = Decoder(code.shape[1], width=w, units=units, **of_decoder)
         self.D = MultiScaleDiscriminator(chosen["discriminator_width"], units)
         self.n_classes = heads[0].logits.shape[1]
         self._check_teacher()

@@ -24,6 +24,7 @@ MODULES = {  # class: its file
     "CameraTransfer": "camera_transfer",
     "PoseAttention": "pose_attention",
     "SAN": "semantic_attention",
+    "DGNet": "dg_net",
 }
 NOT_DRAWING = ("D", "E.", "pool_", "_")  # beginnings of the parts that `generate` does without: discriminators, ...
 
@@ -40,7 +41,7 @@ def save_generator(method: nn.Module, path: str | os.PathLike, **facts: Any) -> 
 
 
 def load_generator(
-    name: str | os.PathLike, device: str | torch.device = "cpu", folder: str | os.PathLike = FOLDER
+    name: str | os.PathLike, device: str | torch.device = "cpu", folder: str | os.PathLike = FOLDER, **parts: Any
 ) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return a recorded generator, ready for `synthesise`, and the facts of its training.
 
@@ -48,6 +49,8 @@ def load_generator(
         name: of a recorded one, such as "pn_gan" or "camera_transfer-4", or a file that `save_generator` wrote.
         device: where it goes.
         folder: where the recorded ones are.
+        parts: what its class takes beside its settings, or instead of one: of DG-Net the network whose weights the file
+            holds, `encoder=`, and `feed_generated=False` where it has no teacher (it is to draw, not to train).
 
     Raises:
         FileNotFoundError: no such file, naming those that are there.
@@ -62,7 +65,7 @@ def load_generator(
     module = import_module(f"reidlib.generators.{MODULES[facts['class']]}")
     made = getattr(module, facts["class"])
     accepted = {*signature(made).parameters, *module.PAPER}  # `PAPER` names what a class takes as `**switches`
-    given = {n: tuple(v) if isinstance(v, list) else v for n, v in facts["settings"].items()}
+    given = {n: tuple(v) if isinstance(v, list) else v for n, v in facts["settings"].items() if n != "teacher"} | parts
     with torch.random.fork_rng(devices=[]):  # first weights are drawn and thrown away
         method = made(**{n: v for n, v in given.items() if n in accepted})
     load_state(method, read_weights(path), str(path), skip=NOT_DRAWING)

@@ -629,6 +629,10 @@ def test_settings_say_what_deviates():
     method = smoke(teacher_style="uniform", use_cycle=False)
     assert method.deviations["dilations"] == (1, 2, 3) and method.deviations["teacher_style"] == "uniform"
     assert method.deviations["use_cycle"] is False and "lambda_img" not in method.deviations
+    assert method.deviations["kernel"] == 3 and method.G.last[1][0].kernel_size == method.G.last[3][0].kernel_size == (
+        3,
+        3,
+    )
     assert (
         method.settings["teacher"].startswith("weights ")
         and smoke(use_prim=False, teacher=None).settings["teacher"] == "none"

@@ -236,6 +236,15 @@ def draw_keypoints(axis: plt.Axes, keypoints: Tensor, limbs: Sequence[tuple[int,
     axis.scatter(points[seen, 0], points[seen, 1], s=size, c=dots, edgecolors="black", linewidths=0.4, zorder=3)
 
 
+def parse_pictures(parsing: Tensor) -> Tensor:
+    """Colour parse maps uint8 [N,H,W] by their LIP classes (`annotations.lip_palette`): uint8 [N,3,H,W].
+
+    >>> parse_pictures(torch.tensor([[[0, 1]]], dtype=torch.uint8))[0, :, 0].T.tolist()
+    [[0, 0, 0], [128, 0, 0]]
+    """
+    return torch.from_numpy(lip_palette())[parsing.cpu().long()].permute(0, 3, 1, 2)
+
+
 def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *, height: float = 1.6) -> Figure:
     """Draw a batch of the data contract in four rows: image, key points, person mask, parsing labels.
 
@@ -243,7 +252,7 @@ def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *,
         batch: `images`, `keypoints`, `masks` and `parsing` of `PersonImages.batch`, the images uint8.
     """
     images, masks, parsing = (batch[name].cpu() for name in ("images", "masks", "parsing"))
-    colours = torch.from_numpy(lip_palette())[parsing.long()].permute(0, 3, 1, 2)
+    colours = parse_pictures(parsing)
     rows = {"image": images, "key points": images, "mask": masks[:, None].expand_as(images), "parsing": colours}
     figure = image_rows(rows, height=height)
     for axis, keypoints in zip(figure.axes[len(images) : 2 * len(images)], batch["keypoints"], strict=True):

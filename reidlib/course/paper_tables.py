@@ -8,9 +8,10 @@ share).
 """
 
 import argparse
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -164,6 +165,31 @@ def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
         if lines[-1]["reason"]:
             lines[-1]["verdict"] = NOT_TESTABLE
     return pd.DataFrame(lines, columns=["id", *BOARD]).set_index("id")
+
+
+def against(
+    ours: pd.DataFrame, base_of: Callable[[str], str], metrics: Iterable[str] = ("rank1", "mAP")
+) -> pd.DataFrame:
+    """Judge each row's gain over a row of ours that it is compared with, where no printed claim names the two.
+
+    Args:
+        ours: long table (see this module's head).
+        base_of: the name of the row that a row is compared with; a row that is its own base is left out.
+
+    Returns:
+        a line a row and metric: n, difference, low, high, verdict, as of `check_claims`.
+
+    >>> lines = [(row, "mAP", seed, 20 + (row == "a") + seed % 2) for row in "ab" for seed in range(6)]
+    >>> against(pd.DataFrame(lines, columns=["row", "metric", "seed", "value"]), lambda row: "b").values.tolist()
+    [[6, 1.0, 1.0, 1.0, 'holds']]
+    """
+    lines = {}
+    for row, metric in itertools.product(ours.row.unique(), metrics):
+        found = _decide(sweeps.one_start(_pairs(ours, (row, base_of(row)), metric)), "a>b")
+        if found and row != base_of(row):
+            ends = {"difference": found.mean, "low": found.low, "high": found.high}
+            lines[row, metric] = {"n": found.n} | ends | {"verdict": found.verdict}
+    return pd.DataFrame(lines).T
 
 
 def _pairs(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:

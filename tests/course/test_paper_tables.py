@@ -237,3 +237,14 @@ def test_side_by_side_of_all_tables_in_their_order():
     table = paper_tables.side_by_side(ours(*lines), "pn_gan")
     assert table.index.get_level_values("table").tolist() == ["T2a", "T2b", "T9", "T10"]
     assert table.empty is False and paper_tables.side_by_side(ours(), "pn_gan").empty
+
+
+def test_gains_over_a_row_that_no_claim_names():
+    """The lost table's rows against "no augmentation": pairs of one seed and start, a base of their own is left out."""
+    lines = [("T2|m|a 2|SAN", m, s, 30 + s + d) for m, d in (("mAP", 2), ("rank1", -3)) for s in range(6)]
+    lines += [("T2|m|a 1|none", m, s, 30 + s) for m in ("mAP", "rank1") for s in range(6)]
+    lines += [("T2|m|a 4|SAN", "mAP", 7, 1.0)]  # no pair
+    found = paper_tables.against(ours(*lines), lambda row: "T2|m|a 1|none")
+    assert list(found.index) == [("T2|m|a 2|SAN", "rank1"), ("T2|m|a 2|SAN", "mAP")]
+    assert found.difference.tolist() == [-3, 2] and found.verdict.tolist() == ["reversed", "holds"]
+    assert found.n.tolist() == [6, 6] and paper_tables.against(ours(), lambda row: row).empty

@@ -23,7 +23,8 @@ VERDICT_COLOURS = {"holds": RIGHT, "reversed": WRONG, "no effect": QUERY, "undec
 
 
 def style() -> None:
-    """Set the look of every figure of a notebook: light grid, readable sizes, high resolution."""
+    """Set the look of a notebook: figures with a light grid and readable sizes, tables with their texts in full."""
+    pd.set_option("display.max_colwidth", None)
     plt.rc("figure", dpi=110)
     plt.rc("savefig", dpi=150, bbox="tight")
     plt.rc("axes", titlesize=11, grid=True)
@@ -185,8 +186,21 @@ def bars(table: pd.DataFrame, *, ylabel: str, title: str = "", errors: pd.DataFr
     for container in [c for c in axis.containers if hasattr(c, "patches")]:
         axis.bar_label(container, fmt="%.1f", fontsize=7, padding=2)
     axis.set(ylabel=ylabel, xlabel="", title=title)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the bars, never on them
     return figure
+
+
+def mean_bars(rows: pd.DataFrame, *, title: str, ylabel: str = "percent", sort: bool = False) -> Figure:
+    """Draw the mean of recorded rows (`label`, `metric`, `value`), with the spread of those that have several.
+
+    Groups are labels, in order of appearance or sorted; colours are metrics.
+
+    >>> rows = pd.DataFrame({"label": ["A", "A", "B"], "metric": "mAP", "value": [1.0, 3.0, 5.0]})
+    >>> [text.get_text() for text in mean_bars(rows, title="").axes[0].texts]
+    ['2.0', '5.0']
+    """
+    mean, spread = (rows.pivot_table("value", "label", "metric", aggfunc=f, sort=sort) for f in ("mean", "std"))
+    return bars(mean, ylabel=ylabel, title=title, errors=spread.reindex_like(mean))
 
 
 def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:

@@ -5,7 +5,7 @@ their facts name, and were trained on 480 people who are in no table.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -70,3 +70,15 @@ def load_generator(
         method = made(**{n: v for n, v in given.items() if n in accepted})
     load_state(method, read_weights(path), str(path), skip=NOT_DRAWING)
     return method.to(device).eval(), facts
+
+
+def load_recorded(
+    names: Iterable[str], device: str | torch.device = "cpu", folder: str | os.PathLike = FOLDER
+) -> dict[str, nn.Module]:
+    """Return those of the named generators that are recorded, each ready for `synthesise`; see `load_generator`.
+
+    >>> load_recorded(["a generator that nobody has trained"])
+    {}
+    """
+    there = [name for name in names if (resolve(folder) / f"{name}.safetensors").is_file()]
+    return {name: load_generator(name, device, folder)[0] for name in there}

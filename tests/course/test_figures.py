@@ -110,3 +110,14 @@ def test_claims_board_shows_every_pair_the_interval_and_the_verdict_or_its_reaso
     intervals = [line.get_xdata() for line in axis.get_lines() if len(line.get_xdata()) == 2]
     assert [1.0, 3.0] in [list(ends) for ends in intervals]
     assert axis.get_ylim()[0] > axis.get_ylim()[1] and 4 < axis.get_xlim()[1] < 5 and axis.get_title() == "made up"
+
+
+@pytest.mark.parametrize(("sort", "labels", "means"), [(False, ["50", "0"], [2.5, 6]), (True, ["0", "50"], [6, 2.5])])
+def test_mean_bars_draw_means_and_spreads_in_the_order_asked_for(sort, labels, means):
+    rows = pd.DataFrame({"label": [50, 50, 0, 50], "metric": ["mAP", "mAP", "mAP", "rank1"], "value": [1.0, 4, 6, 9]})
+    axis = figures.mean_bars(rows, title="", sort=sort).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == labels
+    groups = {group.get_label(): group for group in axis.containers if hasattr(group, "patches")}
+    assert [bar.get_height() for bar in groups["mAP"]] == means
+    ends = [segment[:, 1].tolist() for segment in groups["mAP"].errorbar.lines[2][0].get_segments() if len(segment)]
+    assert [2.5 - 4.5**0.5, 2.5 + 4.5**0.5] in [pytest.approx(end) for end in ends]

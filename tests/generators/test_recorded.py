@@ -7,7 +7,7 @@ from reidlib.generators import recorded
 from reidlib.generators.camera_transfer import CameraTransfer
 from reidlib.generators.dcgan import DCGAN
 from reidlib.generators.pn_gan import PNGAN
-from reidlib.generators.recorded import load_generator, save_generator
+from reidlib.generators.recorded import load_generator, load_recorded, save_generator
 
 METHODS = {
     "pn_gan": (lambda: PNGAN(preset="smoke", width=8, units=3, lambda_1=7.0), 3),
@@ -43,6 +43,13 @@ def test_says_what_is_there_and_what_is_taken(tmp_path):
     with pytest.raises(ValueError, match=r"the class of .*got None"):
         load_generator("judges-pose")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.safetensors"]
+
+
+def test_of_several_names_those_that_are_there_are_loaded(tmp_path):
+    for model in (1, 4):
+        save_generator(CameraTransfer(model=model, preset="smoke"), tmp_path / f"transfer-{model}.safetensors")
+    found = load_recorded([f"transfer-{model}" for model in (4, 3, 1)], folder=tmp_path)
+    assert {name: method.model for name, method in found.items()} == {"transfer-4": 4, "transfer-1": 1}
 
 
 def test_every_class_is_where_the_table_says():

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_form(notebook):
     assert "run.finish(" in code[-1].source
 
 
-@pytest.mark.parametrize("name", ["03_camera_transfer", "04_pn_gan", "05_pose_attention"])
+@pytest.mark.parametrize("name", ["03_camera_transfer", "04_pn_gan", "05_pose_attention", "06_semantic_attention"])
 def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
     cells = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4).cells
     starts = {
@@ -63,6 +64,25 @@ def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
     steps = [s for s in code if "library.training_step(batch" in s and "library.get_parameter(name)" in s]
     assert len(steps) == 1 and cells.index(next(c for c in cells if c.source == steps[0])) < tables
     assert steps[0].count("optimizer.step()") == 2  # D's and G's
+
+
+@pytest.mark.parametrize("name", ["00_data_tour", "01_retrieval_metrics", "10_your_own_data"])
+def test_two_parts_and_predictions(name):
+    """Before a main result the reader is asked for a guess, in the text right above the cell."""
+    cells = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    starts = [
+        next(i for i, cell in enumerate(cells) if re.search(f"^{heading}", cell.source, re.M))
+        for heading in ("# Part 1 · ", "# Part 2 · ", "## What did not match, and why")
+    ]
+    first, second = (
+        [cell.source for cell in cells[start:end] if cell.cell_type == "code"]
+        for start, end in zip([0, starts[1]], starts[1:], strict=True)
+    )
+    assert starts == sorted(starts) and len(first) <= 20 and len(second) <= 10
+    assert sum(len([line for line in source.splitlines() if line.strip()]) for source in first + second) <= 420
+    asked = [i for i, cell in enumerate(cells) if "**Before you run this:**" in cell.source.split("\n\n")[-1]]
+    assert len(asked) >= 4 and all(cells[i + 1].cell_type == "code" for i in asked)
+    assert sum(cell.source.count("**Before you run this:**") for cell in cells) == len(asked)
 
 
 def test_measured_times_are_noted(notebook):
@@ -137,11 +157,72 @@ def run_smoke(notebook: Path, market: Path, workdir: Path, **given: str) -> dict
     return json.loads(path.read_text())
 
 
+def noise(cells: list) -> list[str]:
+    """What of the executed code cells' output no student should see: warnings, traces of progress, raw Python."""
+    found = []
+    for output in [output for cell in cells for output in cell.get("outputs", [])]:
+        text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        page = output.get("data", {}).get("text/html", "")
+        if output.get("name") == "stderr" or output.output_type == "error":
+            found.append(f"stderr: {text}")
+        lines = [line for line in text.splitlines() if not line.startswith("Settings(")]
+        raw = re.compile(r"Empty DataFrame|%\||it/s|\r|\d\.\d{9}|[{\[]'|\btensor\(|^<[a-z_.]+\.[A-Za-z]+ object at")
+        found += [line for line in lines if raw.search(line)]
+        found += re.findall(r"<td>[^<]*\.\.\.</td>", page)  # cut off
+    return found
+
+
+def said_of_00(values):
+    """Which of four descriptions finds strangers of the same camera before the person in another one."""
+    ratio = "other person same camera over same person other camera (mean distance)"
+    nearer = [
+        values[f"{description}/{ratio}"] < 1
+        for description in ("whole image", "background only", "person only", "person only, light evened out")
+        if f"{description}/{ratio}" in values  # a Market-1501 folder has no masks
+    ]
+    assert nearer == [True, True, True, False][: len(nearer)]
+
+
+def said_of_01(values):
+    """What the mistakes do, whom re-ranking helps, and that an offset a query spoils a threshold."""
+    for name in ("histogram", "network"):
+        of = {c: values[f"variants/{c}, {name}/mAP (plain AP)"] for c in ("the protocol, plain AP", *CHANGES)}
+        protocol = of["the protocol, plain AP"]
+        assert of["junk counted as wrong answers"] <= protocol <= of["distractors dropped"]
+        assert values[f"{name}/mAP (trapezoid AP)"] <= values[f"{name}/mAP (plain AP)"] == protocol
+    kept = values["variants/same-camera images kept as right answers, histogram/rank-1 (none)"]
+    assert kept > values["histogram/rank-1"] + 0.5
+    gain = {
+        name: values[f"reranking/{name}, re-ranked, λ = 0.3/mAP (plain AP)"] - values[f"{name}/mAP (plain AP)"]
+        for name in ("histogram", "network")
+    }
+    assert gain["network"] > gain["histogram"]
+    assert values["verification/A/EER"] < values["verification/B/EER"]
+
+
+CHANGES = ("junk counted as wrong answers", "distractors dropped")
+SAID = {"00_data_tour": said_of_00, "01_retrieval_metrics": said_of_01}
+
+
 def test_runs_on_a_market_folder(notebook, market_folder, tmp_path):
     results = run_smoke(notebook, market_folder, tmp_path / "a folder with spaces")
     assert results["notebook"] == notebook.stem
     assert results["parameters"]["dataset"] == "market1501"
     assert results["metrics"] and results["figures"]
+    assert noise(code_cells(tmp_path / "a folder with spaces" / "executed.ipynb")) == []
+    if notebook.stem in SAID:
+        SAID[notebook.stem]({name: metric["value"] for name, metric in results["metrics"].items()})
+
+
+def test_noise_is_found():
+    def told(**output):
+        return noise([{"outputs": [nbformat.v4.new_output(**output)]}])
+
+    assert told(output_type="stream", name="stderr", text="UserWarning: old") == ["stderr: UserWarning: old"]
+    lines = ["{'a': 1}", "['b']", "0.1234567890123", "50%|##   |", "tensor([1])", "Empty DataFrame"]
+    assert told(output_type="stream", name="stdout", text="\n".join(["mAP 3.1 %", *lines])) == lines
+    cut = {"text/html": "<td>detected bo...</td><td>whole</td>", "text/plain": "<Figure size 640x480 with 1 Axes>"}
+    assert told(output_type="display_data", data=cut) == ["<td>detected bo...</td>"]
 
 
 def test_same_seed_same_numbers(market_folder, tmp_path):

@@ -25,6 +25,7 @@ from reidlib.files import atomic_path, resolve
 from reidlib.generators.camera_transfer import train_transfer, transfer
 from reidlib.generators.pn_gan import PNGAN, pn_gan_pairs, some_pairs
 from reidlib.generators.recorded import FOLDER, load_generator, save_generator
+from reidlib.generators.semantic_attention import SAN, san_pairs
 from reidlib.generators.synthesis import train_generator
 from reidlib.machine import pick_device
 from reidlib.training import History
@@ -33,6 +34,7 @@ SEED = 3000
 NETWORK, SCENE = "market1501", "generation"
 CAMERAS = (5, 6)  # of camera transfer
 GUIDE_SEEN = 60_000  # images that the guide of a generator is trained on
+SHORT_GUIDE_SEEN = 15_000  # that of SAN, which starts from the recorded start
 RUNS = "runs/generators"  # where a killed training goes on
 PAIRS = 512  # held-out ones that a generator is judged on
 
@@ -58,6 +60,16 @@ def train_pn_gan(people: PersonImages, images_seen: int, *, seed: int = 0, **opt
     )
 
 
+def train_semantic_attention(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
+    """Train SAN on pairs of one camera, beside a re-ID network of the same people as its guide."""
+    guide, _ = train_baseline(people, images_seen=min(SHORT_GUIDE_SEEN, 4 * images_seen), seed=seed, progress=False)
+    build = partial(SAN, width=10, discriminator_width=8, n_blocks=5, alpha=1.0, lr=1e-3, guide=guide.embedder.backbone)
+    pairs = san_pairs(people, "same_camera")
+    return train_generator(
+        build, people, pairs, images_seen=images_seen, batch_size=16, ema=0.995, seed=seed, **options
+    )
+
+
 def judge_poses(method: nn.Module, people: PersonImages, **options: Any) -> pd.DataFrame:
     """Judge people in the pose of another image of theirs in the same camera."""
     pairs = some_pairs(people, PAIRS, "same_camera")
@@ -80,6 +92,7 @@ def judge_cameras(method: nn.Module, people: PersonImages, **options: Any) -> pd
 
 PLANS = {
     "pn_gan": Plan(train_pn_gan, judge_poses, 160_000),
+    "semantic_attention": Plan(train_semantic_attention, judge_poses, 20_000),
     **{
         f"camera_transfer-{model}": Plan(partial(train_camera_transfer, model=model), judge_cameras, seen)
         for model, seen in {1: 60_000, 2: 60_000, 3: 90_000, 4: 30_000}.items()

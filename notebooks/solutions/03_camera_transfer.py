@@ -256,44 +256,81 @@ field = Exercise(
 )
 
 
-# 03-6 · the foreground by its area
+# 03-6 · overfit four images
 
 
-def foreground_by_area(generated, source, m_in):
-    difference = (generated - source).abs() * m_in
-    return difference.sum() / (m_in.sum() * generated.shape[1])
+def overfit(G, x, y, steps, lr):
+    losses = []
+    for _ in range(steps):
+        loss = (G(x) - y).abs().mean()
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(G.parameters()))
+        with torch.no_grad():
+            for weights, gradient in zip(G.parameters(), gradients, strict=True):
+                weights -= lr * gradient
+    return torch.tensor([*losses, (G(x) - y).abs().mean().item()])
 
 
-def pictures_and_mask(g):
-    n, c, h, w = (whole(g, 2, 5) for _ in range(4))
-    mask = (torch.rand(n, 1, h, w, generator=g) > 0.7).float()
-    mask[:, :, 0, 0] = 1  # nobody's mask is empty
-    return torch.rand(n, c, h, w, generator=g), torch.rand(n, c, h, w, generator=g), mask
+def four_pairs(g):
+    G = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 3, 1))
+    for weights in G.parameters():
+        nn.init.normal_(weights, std=0.3, generator=g)
+    h, w = whole(g, 4, 8), whole(g, 4, 8)
+    x, y = (torch.rand(4, 3, h, w, generator=g) * 2 - 1 for _ in range(2))
+    return G, x, y, whole(g, 3, 6), whole(g, 2, 8) / 10
 
 
-def by_area_of_each(generated, source, m_in):
-    return ((generated - source).abs() * m_in).sum((1, 2, 3)).div(m_in.sum((1, 2, 3)) * generated.shape[1]).mean()
+def gradients_pile_up(G, x, y, steps, lr):
+    losses = []
+    for _ in range(steps):
+        loss = (G(x) - y).abs().mean()
+        losses.append(loss.item())
+        loss.backward()
+        with torch.no_grad():
+            for weights in G.parameters():
+                weights -= lr * weights.grad
+    return torch.tensor([*losses, (G(x) - y).abs().mean().item()])
 
 
-area = Exercise(
+def one_after_the_other(G, x, y, steps, lr):
+    losses = []
+    for _ in range(steps):
+        losses.append((G(x) - y).abs().mean().item())
+        for one in range(len(x)):
+            overfit(G, x[one : one + 1], y[one : one + 1], 1, lr)
+    return torch.tensor([*losses, (G(x) - y).abs().mean().item()])
+
+
+def squared(G, x, y, steps, lr):
+    losses = []
+    for _ in range(steps):
+        loss = (G(x) - y).square().mean()
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(G.parameters()))
+        with torch.no_grad():
+            for weights, gradient in zip(G.parameters(), gradients, strict=True):
+                weights -= lr * gradient
+    return torch.tensor([*losses, (G(x) - y).square().mean().item()])
+
+
+four = Exercise(
     "03-6",
-    foreground_by_area,
-    pictures_and_mask,
+    overfit,
+    four_pairs,
     {
-        "that divides by all elements, so a small person still weighs little": lambda G, x, m: (
-            (G - x).abs() * m
-        ).mean(),
-        "the mask has one channel and the picture several: the area counts once for each": lambda G, x, m: (
-            G.shape[1] * foreground_by_area(G, x, m)
+        "gradients add up from step to step unless they are cleared": gradients_pile_up,
+        "steps + 1 numbers are asked for: the L1 after the last step is missing": lambda G, x, y, steps, lr: overfit(
+            G, x, y, steps, lr
+        )[:-1],
+        "the first number is the L1 before any step": lambda G, x, y, steps, lr: overfit(G, x, y, steps + 1, lr)[1:],
+        "all four pairs are in every step; a step a pair is another training": one_after_the_other,
+        "downhill is against the gradient; this climbs": lambda G, x, y, steps, lr: overfit(G, x, y, steps, -lr),
+        "the weights do not move: nothing is written back into G": lambda G, x, y, steps, lr: overfit(
+            G, x, y, steps, 0.0
         ),
-        "sum over the batch before you divide: the area is that of all people together": by_area_of_each,
-        "both pictures must be masked, or the source's background is counted too": lambda G, x, m: (
-            (G * m - x).abs().sum() / (m.sum() * G.shape[1])
-        ),
-        "that is the background's difference; the person is where the mask is 1": lambda G, x, m: foreground_by_area(
-            G, x, 1 - m
-        ),
+        "the loss is an L1, not a squared difference": squared,
     },
+    tolerance=1e-4,
 )
 
 
@@ -304,6 +341,10 @@ def variable_loss(generated, source, target, m_in, m_out, lambda_fg, lambda_bg):
     foreground = ((generated - target) * m_out).abs().mean()
     background = ((generated - target) * (1 - m_out)).abs().mean()
     return lambda_fg * foreground + lambda_bg * background
+
+
+def mean_over_the_mask(difference, mask):
+    return (difference.abs() * mask).sum() / (mask.sum() * difference.shape[1])
 
 
 def pictures_and_masks(g):
@@ -341,7 +382,7 @@ variable = Exercise(
             variable_loss(G, x, y, m_in, m_out, bg, fg)
         ),
         "both terms are means over all elements, however large the mask": lambda G, x, y, m_in, m_out, fg, bg: (
-            fg * foreground_by_area(G, y, m_out) + bg * foreground_by_area(G, y, 1 - m_out)
+            fg * mean_over_the_mask(G - y, m_out) + bg * mean_over_the_mask(G - y, 1 - m_out)
         ),
     },
 )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets import Benchmark, PersonImages, extend
 from reidlib.datasets.augment import reid_augmentation
-from reidlib.datasets.backgrounds import mean_background
+from reidlib.datasets.backgrounds import fill_person, mean_background
 from reidlib.datasets.sampling import Augment, Sampler, mixed_batches, pk_batches, seeded, target_pairs, uniform_batches
 from reidlib.embedders import Baseline, Recipe, embed_all
 from reidlib.embedders.recipes import choose_form, read_losses
@@ -383,7 +383,8 @@ def judge_swaps(
     Returns:
         the columns "appearance first" and "structure first": the share of pictures whose nearest image among `people`,
         the two source images left out, shows the appearance's, or the structure's, person; "PCK@0.1" and "mask IoU"
-        (`image_quality.silhouette_iou`) against the structure image; "FID" (judges' looks) to `people`.
+        (`image_quality.silhouette_iou`: what differs from the structure image, its person covered by the mean scene of
+        the camera) against the structure image; "FID" (judges' looks) to `people`.
     """
     sources, targets = (people.batch(rows)["images"] for rows in pairs.T)
     wanted, own = people.batch(pairs[:, 1]), pairs[:, 1:].expand(-1, 2)
@@ -394,7 +395,8 @@ def judge_swaps(
     rows = torch.arange(len(people)).split(512)
     gallery = torch.cat([judges.embed(people.batch(some)["images"]) for some in rows])
     cameras, inverse = people.camids[pairs[:, 1]].unique(return_inverse=True)
-    scenes = torch.stack([mean_background(people.select(camids=c)) for c in cameras.tolist()])[inverse]
+    means = torch.stack([mean_background(people.select(camids=c)) for c in cameras.tolist()])[inverse]
+    scenes = fill_person(targets, wanted["masks"], means)
     table = {}
     for name, images in made.items():
         found = nearest_neighbours(judges.embed(images), gallery, min(3, len(people))).indices

@@ -1,6 +1,7 @@
-"""Other ways from camera to camera: CycleGAN, SPGAN, and pose transfer without and with a guide.
+"""Rivals of the papers' generators, each trained by one call.
 
-Notebook 03 shows them where its `experiments` name "neighbours"; `images_seen` says how long each of them trains.
+`draw_rivals`: other ways from camera to camera, CycleGAN, SPGAN, pose transfer without and with a guide (notebook 03
+shows them where its `experiments` name "neighbours"). `train_dcgan`: the unconditional generator of LSRO (notebook 04).
 """
 
 from functools import partial
@@ -12,10 +13,14 @@ from torch import Tensor
 from reidlib.datasets import PersonImages, camera_pair, poses
 from reidlib.datasets.augment import flip
 from reidlib.datasets.camera_pairs import random_targets
+from reidlib.datasets.sampling import uniform_batches
 from reidlib.experiments import train_baseline
 from reidlib.generators.cyclegan import SPGAN, CycleGAN
+from reidlib.generators.dcgan import DCGAN
 from reidlib.generators.guided_pose import GuidedPose
 from reidlib.generators.synthesis import synthesise, train_generator
+from reidlib.training import History
+from reidlib.training import train as train_method
 
 
 def draw_rivals(
@@ -66,3 +71,10 @@ def draw_rivals(
             made = synthesise(method, train.select(indices=rows), camids=b)
         drawn[name] = made.images
     return drawn
+
+
+def train_dcgan(train: PersonImages, *, preset: str = "course", **options: Any) -> tuple[DCGAN, History]:
+    """Train a DCGAN on single images, in batches of 32 with averaged weights; options are those of `training.train`."""
+    sampler = uniform_batches(len(train), min(32, len(train)), drop_last=True)
+    build = partial(DCGAN, preset=preset, image_size=train.image_size)
+    return train_method(lambda steps, classes: build(), train, sampler, ema=0.99, progress=False, **options)

@@ -1,9 +1,9 @@
-"""The thesis's neighbours: each is trained for a step or two and draws the sources that it is given."""
+"""Rivals: each is trained for a step or two and draws what it is asked for."""
 
 import torch
 
 from reidlib.datasets import PersonImages, poses
-from reidlib.tools.rivals import draw_rivals
+from reidlib.tools.rivals import draw_rivals, train_dcgan
 
 
 def people(keypoints: bool) -> PersonImages:
@@ -31,3 +31,11 @@ def test_every_rival_draws_every_source():
 def test_without_key_points_there_are_no_poses():
     drawn = draw_rivals(people(False), (5, 6), torch.tensor([2]), images_seen=16, guide={}, preset="smoke")
     assert list(drawn) == ["source", "CycleGAN", "SPGAN"]
+
+
+def test_a_dcgan_learns_from_single_images():
+    train = people(False)
+    (first, history), (second, _) = (train_dcgan(train, preset="smoke", images_seen=n, seed=3) for n in (64, 16))
+    assert (history.images, history.steps) == (64, 4)  # batches of all 16
+    assert first.sample(2, seed=0).shape == (2, 3, 64, 32)
+    assert not torch.equal(first.sample(2, seed=0), second.sample(2, seed=0))

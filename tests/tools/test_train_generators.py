@@ -8,7 +8,7 @@ from reidlib.generators.recorded import load_generator
 from reidlib.tools.train_generators import PLANS, make_generator
 
 
-@pytest.mark.parametrize("name", ["pn_gan", "camera_transfer-3"])
+@pytest.mark.parametrize("name", ["pn_gan", "camera_transfer-3", "semantic_attention", "pose_attention"])
 def test_makes_weights_and_says_how_good_they_are(name, tmp_path, monkeypatch):
     monkeypatch.setattr("reidlib.tools.train_generators.GUIDE_SEEN", 64)
     monkeypatch.setattr("reidlib.tools.train_generators.RUNS", tmp_path / "runs")

@@ -50,11 +50,12 @@ DATASETS = {  # what is other than for Market-1501
     "deepfashion": dict(image_size=(256, 256), alpha=15.0, beta=1.0, epochs=500, n_decay=200, steps=700 * 500),
 }
 SIZES = {"market1501": (64, 32), "deepfashion": (64, 64)}  # of the course
-# a small re-ID network in VGG's place: all its stages, each relative to its own scale
-_COURSE = dict(layer=None, p=1, relative=True, foreground_weight=4.0, lr=4e-4)
+# a small re-ID network in VGG's place: all its stages, each relative to its own scale; in a short training the
+# published weight of the adversarial loss lets the discriminator lead
+_COURSE = dict(layer=None, p=1, relative=True, foreground_weight=4.0, alpha=1.0, lr=1e-3)
 PRESETS = {
     "smoke": _COURSE | dict(width=4, discriminator_width=4, n_blocks=2, steps=30),
-    "course": _COURSE | dict(width=12, discriminator_width=16, n_blocks=3, steps=1000),
+    "course": _COURSE | dict(width=12, discriminator_width=8, n_blocks=3, steps=1000),
     "paper": {},
 }
 _layers = partial(blocks.convolution, slope=0.2)

@@ -480,9 +480,9 @@ def test_settings_say_what_is_not_as_published():
         paper = SAN(preset="paper", guide=None)
     assert paper.deviations == {"features": None}  # no VGG was given
     course = SAN(preset="course", guide=SmallResNet(4), mask_image=True)
-    changed = {"features", "layer", "relative", "foreground_weight", "image_size", "width", "mask_image"}
+    changed = {"features", "layer", "relative", "foreground_weight", "image_size", "width", "mask_image", "alpha"}
     assert changed <= set(course.deviations)
-    assert "alpha" not in course.deviations and course.settings["dataset"] == "market1501"
+    assert "beta" not in course.deviations and course.settings["dataset"] == "market1501"
     assert smoke().deviations["gamma"] == 0
 
 

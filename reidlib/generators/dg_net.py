@@ -57,14 +57,15 @@ CHOICES = {
     "teacher_style": ("average", "argmax", "appearance", "uniform", "two_labels"),
     "re_encoding": ("either", "detached", "frozen"),
     "slices": ("channels", "bands"),
+    "code_scale": ("raw", "standardised"),
     "gan_loss": GAN_LOSSES,
     "background": ("drawn", "kept"),
 }
 ALONE = ("appearance", "uniform")  # styles that ask no teacher
 PAPER = dict(
     image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), kernel=5, mlp_width=512, discriminator_width=32,
-    slices="channels", enlarge_up_to=128, gan_loss="least_squares", feed_generated=True, use_id=True, use_prim=True,
-    use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
+    slices="channels", code_scale="raw", enlarge_up_to=128, gan_loss="least_squares", feed_generated=True, use_id=True,
+    use_prim=True, use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
     re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0,
     alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), foreground_weight=1.0,
     background="drawn", lr=1e-4, lr_encoder=0.002, steps=100_000,
@@ -153,6 +154,9 @@ class Decoder(nn.Module):
         width, units: those of `StructureEncoder`.
         mlp_width: hidden units, 512 as published.
         kernel: side of the two convolutions behind the doublings, 5 as published; they are most of G's work.
+        code_scale: "raw" as published; "standardised": each number of the code is brought to mean 0 and variance 1 over
+            the codes of a training batch (running statistics afterwards), so that what people differ in is what the
+            networks see.
         slices: of the code, which holds the bands of each channel side by side: "channels" cuts it as it lies, so
             that each slice has a part of the channels with all their bands (released code); "bands" puts each band
             first.
@@ -170,9 +174,11 @@ class Decoder(nn.Module):
         mlp_width: int = 512,
         kernel: int = 5,
         slices: str = "channels",
+        code_scale: str = "raw",
     ) -> None:
         super().__init__()
         check_choice("slices", slices, CHOICES["slices"])
+        check_choice("code_scale", code_scale, CHOICES["code_scale"])
         if code % (BANDS * units):
             raise ValueError(f"a code of {code} numbers in {BANDS} bands cannot be cut into {units} slices")
         channels, self.slices = 8 * width, slices
@@ -181,6 +187,7 @@ class Decoder(nn.Module):
             hidden = [nn.Linear(code // units, mlp_width), nn.LeakyReLU(0.2), nn.Linear(mlp_width, mlp_width)]
             return nn.Sequential(*hidden, nn.LeakyReLU(0.2), nn.Linear(mlp_width, 2 * channels))
 
+        self.standard = nn.BatchNorm1d(code, affine=False) if code_scale == "standardised" else nn.Identity()
         self.scales, self.shifts = (nn.ModuleList(mlp() for _ in range(units)) for _ in range(2))
         self.first = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
         self.second = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
@@ -192,6 +199,7 @@ class Decoder(nn.Module):
 
     def adain_numbers(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Return scales and shifts of all AdaIN layers, one behind the other, each [B, 2 units * 8 width]."""
+        code = self.standard(code)
         if self.slices == "bands":
             code = code.unflatten(1, (-1, BANDS)).transpose(1, 2).flatten(1)
         cut = code.chunk(len(self.scales), dim=1)
@@ -293,6 +301,8 @@ class DGNet(nn.Module):
         switches: anything that `PAPER` names, with its published value:
         image_size: (height, width) of the training images.
         width, units, dilations, mlp_width, discriminator_width, kernel, slices, enlarge_up_to: of the networks.
+        code_scale: "raw" as published; "standardised" gives the decoder standardised codes (see there), and the codes
+            of real images come from E_a as it will be used, with its running statistics, in place of its batch's.
         feed_generated: L_prim and L_fine; False is the paper's "without feed".
         use_id: L_id^c ("without id" has neither it nor the feed).
         use_prim, use_fine, use_cycle: L_prim, L_fine, L_cyc.
@@ -347,7 +357,7 @@ class DGNet(nn.Module):
         self.E_s.check_size(chosen["image_size"])
         self.E_a = AppearanceEncoder(copy.deepcopy(encoder), chosen["enlarge_up_to"])
         code, heads = self._look(self.E_a)
-        of_decoder = {name: chosen[name] for name in ("mlp_width", "kernel", "slices")}
+        of_decoder = {name: chosen[name] for name in ("mlp_width", "kernel", "slices", "code_scale")}
         self.G = Decoder(code.shape[1], width=w, units=units, **of_decoder)
         self.D = MultiScaleDiscriminator(chosen["discriminator_width"], units)
         self.n_classes = heads[0].logits.shape[1]
@@ -410,8 +420,7 @@ class DGNet(nn.Module):
         """
         seen, chosen = self._read(batch), self.settings
         (w_r, w_c, w_t), before = self.weights(step), self.weights(step - 1)
-        with torch.no_grad():  # batch statistics of each alone
-            f_a, f_b, f_a_positive, f_b_positive = (self.E_a(images)[0] for images in seen.clean)
+        f_a, f_b, f_a_positive, f_b_positive = self._codes(seen.clean)
         structure = self.E_s(grey(seen.real))  # of a, then of b
         shapes, scenes = (
             None if each is None else torch.cat([*reversed(each.chunk(2)), each, each])
@@ -458,6 +467,14 @@ class DGNet(nn.Module):
             mask = torch.cat(masks)[:, None].float() / 255
             weight, scene = weight + extra * mask, torch.cat([real, mask], 1) if kept else None
         return _Seen(clean, holes, real, weight, scene, [batch["labels"], batch["other_labels"]])
+
+    @torch.no_grad()
+    def _codes(self, images: list[Tensor]) -> list[Tensor]:
+        """Return the codes of real images, by batch statistics of each list's entry alone or by running statistics."""
+        if self.settings["code_scale"] == "raw":
+            return [self.E_a(each)[0] for each in images]
+        with evaluating(self.E_a):
+            return list(self.E_a(torch.cat(images))[0].chunk(len(images)))
 
     def _draw(self, structure: Tensor, code: Tensor, scene: Tensor | None = None) -> Tensor:
         """Draw; `scene` [B,4,H,W] is the structure image with its mask where the background is kept."""

@@ -552,6 +552,23 @@ def test_the_persons_pixels_may_count_more():
         method.training_step(batch, 0, lambda name, loss: None)
 
 
+def test_standardised_codes():
+    """The decoder sees each number of the batch's 18 codes at mean 0 and variance 1; E_a gives them as it is used."""
+    method, batch, seen = smoke(code_scale="standardised", feed_generated=False), quadruples(), []
+    before = copy.deepcopy(method)
+    method.G.scales[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    step_of(method, batch, step=0)
+    names = ("", "other_", "positive_", "other_positive_")
+    with torch.no_grad():
+        a, b, a_positive, b_positive = (before.eval().E_a(normalise(batch[f"{name}images"]))[0] for name in names)
+    codes = torch.cat([a, b, a, b, a_positive, b_positive])
+    wanted = (codes - codes.mean(0)) / (codes.var(0, unbiased=False) + 1e-5).sqrt()
+    assert len(seen) == 1 and torch.allclose(seen[0], wanted, atol=1e-3)
+    assert method.E_a.network.heads[1].norm.num_batches_tracked.item() == 4  # L_id^s alone
+    assert method.G.standard.running_mean.abs().sum() > 0 and method.deviations["code_scale"] == "standardised"
+    refuse("code_scale must be one of", code_scale="log")
+
+
 def test_a_kept_background_is_the_structure_images():
     """Outside its mask a picture is the structure image, in training and in `generate`; no loss sees the rest of G."""
     method, batch = smoke(background="kept", re_encoding="frozen"), quadruples()

@@ -89,49 +89,60 @@ copies_exercise = Exercise(
 )
 
 
-# 3 · every other photograph
+# 3 · the error of a score, by people
 
 
-def rank_one(features, pids):
-    distances = torch.cdist(features, features).fill_diagonal_(torch.inf)  # no photograph finds itself
-    right = pids[distances.argmin(1)] == pids
-    alone = (pids[:, None] == pids).sum(1) == 1  # nothing to find
-    return right[~alone].double().mean()
+def standard_error(right, pids, drawn):
+    return _averages(right, pids, drawn).std()
 
 
-def an_album(g):
-    pids = torch.cat([torch.tensor([0, 0, 1, 1, 1]), torch.arange(2, whole(g, 4, 6))])  # several with one photograph
-    pids = pids[torch.randperm(len(pids), generator=g)]
-    people = 2 * torch.rand(8, 3, generator=g)
-    return people[pids] + torch.randn(len(pids), 3, generator=g), pids
+def _averages(right, pids, drawn):
+    """The mean over the queries of the people drawn, for each of the R draws."""
+    mine = pids.unique()[:, None] == pids  # [P,Q]
+    hits, queries = (mine & right).sum(1), mine.sum(1)  # of each person
+    return hits[drawn].sum(1) / queries[drawn].sum(1)
 
 
-def _first_answers(features, pids):
-    return pids[torch.cdist(features, features).fill_diagonal_(torch.inf).argmin(1)] == pids
+def answers_and_draws(g):
+    people = whole(g, 4, 7)
+    pids = torch.cat([torch.arange(people), torch.randint(people, (whole(g, 8, 15),), generator=g)]) * 3
+    luck = torch.rand(people, generator=g)[pids // 3]  # some people are easy
+    right = torch.rand(len(pids), generator=g) < luck
+    right[:2] = torch.tensor([True, False])
+    return right, pids, torch.randint(people, (whole(g, 20, 30), people), generator=g)
 
 
-album_exercise = Exercise(
+def _of_each(right, pids):
+    return torch.stack([right[pids == pid].double().mean() for pid in pids.unique().tolist()])
+
+
+error_exercise = Exercise(
     "10-3",
-    rank_one,
-    an_album,
+    standard_error,
+    answers_and_draws,
     wrong={
-        "each photograph finds itself first: put infinity on the diagonal": lambda features, pids: 1.0,
-        "a person with one photograph counts as missed: nothing was there to find": lambda features, pids: (
-            _first_answers(features, pids).double().mean()
+        "each person weighs the same: average over the queries of the people drawn, not over people": (
+            lambda right, pids, drawn: _of_each(right, pids)[drawn].mean(1).std()
         ),
-        "a person with one photograph counts as found": lambda features, pids: (
-            (_first_answers(features, pids) | ((pids[:, None] == pids).sum(1) == 1)).double().mean()
+        "somebody who is drawn twice counts twice": lambda right, pids, drawn: torch.stack(
+            [right[torch.isin(pids, pids.unique()[row])].double().mean() for row in drawn]
+        ).std(),
+        "the people are not drawn: that is the spread over queries, divided by the root of their number": (
+            lambda right, pids, drawn: right.double().std() / len(right) ** 0.5
         ),
-        "the farthest photograph was taken for the answer": lambda features, pids: (
-            (pids[torch.cdist(features, features).argmax(1)] == pids)[(pids[:, None] == pids).sum(1) > 1]
-            .double()
-            .mean()
-        ),
-        "a share of the photographs is asked for, not their number": lambda features, pids: (
-            _first_answers(features, pids).double().sum()
-        ),
+        "that is the variance: take the root": lambda right, pids, drawn: _averages(right, pids, drawn).var(),
+        "that is the mean over the draws; how far they scatter is asked for": lambda right, pids, drawn: _averages(
+            right, pids, drawn
+        ).mean(),
+        "the number of queries changes with the people drawn: divide by it, not by all": lambda right, pids, drawn: (
+            _averages(right, pids, drawn) * _queries(pids, drawn) / len(pids)
+        ).std(),
     },
 )
+
+
+def _queries(pids, drawn):
+    return (pids.unique()[:, None] == pids).sum(1)[drawn].sum(1)
 
 
 # 4 · the neck that COCO does not have

@@ -24,6 +24,7 @@ from reidlib.experiments import judge_generator, train_baseline
 from reidlib.files import atomic_path, resolve
 from reidlib.generators.camera_transfer import train_transfer, transfer
 from reidlib.generators.pn_gan import PNGAN, pn_gan_pairs, some_pairs
+from reidlib.generators.pose_attention import PoseAttention, pose_attention_pairs
 from reidlib.generators.recorded import FOLDER, load_generator, save_generator
 from reidlib.generators.semantic_attention import SAN, san_pairs
 from reidlib.generators.synthesis import train_generator
@@ -34,7 +35,7 @@ SEED = 3000
 NETWORK, SCENE = "market1501", "generation"
 CAMERAS = (5, 6)  # of camera transfer
 GUIDE_SEEN = 60_000  # images that the guide of a generator is trained on
-SHORT_GUIDE_SEEN = 15_000  # that of SAN, which starts from the recorded start
+SHORT_GUIDE_SEEN = 15_000  # those of SAN and of pose attention, which start from the recorded start
 RUNS = "runs/generators"  # where a killed training goes on
 PAIRS = 512  # held-out ones that a generator is judged on
 
@@ -70,6 +71,21 @@ def train_semantic_attention(people: PersonImages, images_seen: int, *, seed: in
     )
 
 
+def train_pose_attention(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
+    """Train pose attention on pairs of one camera, beside a re-ID network of the same people: its E, and its guide."""
+    seen = min(SHORT_GUIDE_SEEN, 4 * images_seen)
+    head = dict(dimensions=128, norm="batch", relu=True, dropout=0.5, feature="layer")
+    options_of_E = dict(loss="softmax+quartet", heads=[head], seed=seed, progress=False)
+    E, _ = train_baseline(people, images_seen=seen, **options_of_E)
+    # three halvings of 64x32 leave 8x4, as the paper's four do of 128x64
+    switches = dict(mode="staged", n_blocks=3, f0="appearance", lambda_gan=0.2, guide=E.embedder.backbone)
+    pairs = pose_attention_pairs(people, "same_camera")
+    build = partial(PoseAttention, E.embedder, **switches)
+    return train_generator(
+        build, people, pairs, images_seen=images_seen, batch_size=16, ema=0.995, seed=seed, **options
+    )
+
+
 def judge_poses(method: nn.Module, people: PersonImages, **options: Any) -> pd.DataFrame:
     """Judge people in the pose of another image of theirs in the same camera."""
     pairs = some_pairs(people, PAIRS, "same_camera")
@@ -92,6 +108,7 @@ def judge_cameras(method: nn.Module, people: PersonImages, **options: Any) -> pd
 
 PLANS = {
     "pn_gan": Plan(train_pn_gan, judge_poses, 160_000),
+    "pose_attention": Plan(train_pose_attention, judge_poses, 20_000),
     "semantic_attention": Plan(train_semantic_attention, judge_poses, 20_000),
     **{
         f"camera_transfer-{model}": Plan(partial(train_camera_transfer, model=model), judge_cameras, seen)

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from torch import nn
 
 from reidlib.checks import check_choice, reading_inputs
 from reidlib.course.runs import Run
 from reidlib.datasets import PersonImages, extend, load
 from reidlib.datasets.procedural import RENDERER_VERSION
+from reidlib.datasets.sampling import seeded, target_pairs
+from reidlib.embedders import Baseline
 from reidlib.evaluators.judges import load_judges
-from reidlib.experiments import judge_generator, train_baseline
+from reidlib.experiments import judge_generator, judge_swaps, recorded_dg_net, train_baseline
 from reidlib.files import atomic_path, resolve
 from reidlib.generators.camera_transfer import train_transfer, transfer
+from reidlib.generators.dg_net import train_dg_net
 from reidlib.generators.pn_gan import PNGAN, pn_gan_pairs, some_pairs
 from reidlib.generators.pose_attention import PoseAttention, pose_attention_pairs
 from reidlib.generators.recorded import FOLDER, load_generator, save_generator
@@ -43,11 +47,15 @@ Trained = tuple[nn.Module, History]
 
 
 class Plan(NamedTuple):
-    """One generator: `train(people, images_seen, **options)`, `judge(method, people, copy=)`, its length in pairs."""
+    """One generator: `train(people, images_seen, **options)`, `judge(method, people, copy=)`, its length in pairs.
+
+    `read(name, folder=)` reads what was stored.
+    """
 
     train: Callable[..., Trained]
     judge: Callable[..., pd.DataFrame]
     images_seen: int
+    read: Callable[..., tuple[nn.Module, Any]] = load_generator
 
 
 def train_pn_gan(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
@@ -93,6 +101,25 @@ def judge_poses(method: nn.Module, people: PersonImages, **options: Any) -> pd.D
     return judge_generator(method, people, pairs, **options)
 
 
+def train_dg(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
+    """Train DG-Net by the course's preset beside a teacher of the same people, which has no part in drawing."""
+    options_of_teacher = dict(form="dg_net_teacher", seed=seed, progress=False)
+    teacher, _ = train_baseline(people, images_seen=min(SHORT_GUIDE_SEEN, 4 * images_seen), **options_of_teacher)
+    encoder = Baseline(len(people.pids.unique()), form="dg_net").embedder
+    options |= dict(ema=0.995, seed=seed, precision="fp32")
+    return train_dg_net(people, encoder, teacher.embedder, images_seen=images_seen, **options)
+
+
+def judge_exchanges(method: nn.Module, people: PersonImages, *, copy: bool = False) -> pd.DataFrame:
+    """Judge swaps between random images of different people, beside reconstructions (and the unchanged images)."""
+    rows = torch.arange(len(people))
+    pairs = target_pairs(rows, rows, seeded(SEED))
+    pairs = pairs[people.pids[pairs[:, 0]] != people.pids[pairs[:, 1]]]
+    pairs = pairs[torch.randperm(len(pairs), generator=seeded(SEED, 1))[:PAIRS]]
+    table = judge_swaps({"trained": method}, people, pairs, judges=load_judges())
+    return table if copy else table.filter(like="trained", axis=0)
+
+
 def train_camera_transfer(people: PersonImages, images_seen: int, model: int, **options: Any) -> Trained:
     """Train one of the thesis's models from the first to the second of `CAMERAS`."""
     return train_transfer(people, *CAMERAS, images_seen=images_seen, model=model, width=18, **options)
@@ -110,6 +137,7 @@ PLANS = {
     "pn_gan": Plan(train_pn_gan, judge_poses, 160_000),
     "pose_attention": Plan(train_pose_attention, judge_poses, 20_000),
     "semantic_attention": Plan(train_semantic_attention, judge_poses, 20_000),
+    "dg_net": Plan(train_dg, judge_exchanges, 20_000, recorded_dg_net),
     **{
         f"camera_transfer-{model}": Plan(partial(train_camera_transfer, model=model), judge_cameras, seen)
         for model, seen in {1: 60_000, 2: 60_000, 3: 90_000, 4: 30_000}.items()
@@ -160,8 +188,9 @@ def make_generator(
     save_generator(method, folder / f"{name}.safetensors", **parameters)
     curve = history.evaluations.drop(columns="evaluation_seconds")
     curve["step"] = (curve["step"] * seen / history.steps).round().astype(int).map("{:,} pairs seen".format)
-    stored, _ = load_generator(name, folder=folder)
-    table = pd.concat([curve.set_index("step"), plan.judge(stored, held, copy=True).rename({"trained": "as stored"})])
+    stored, _ = plan.read(name, folder=folder)
+    judged = plan.judge(stored, held, copy=True).rename(index=lambda row: row.replace("trained", "as stored"))
+    table = pd.concat([curve.set_index("step"), judged])
     _record(folder / f"{name}.results.json", name, parameters, table, history)
     return table
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from reidlib.experiments import recorded_dg_net
 from reidlib.generators.recorded import load_generator
 from reidlib.tools.train_generators import PLANS, make_generator
 
@@ -23,3 +24,16 @@ def test_makes_weights_and_says_how_good_they_are(name, tmp_path, monkeypatch):
     stored = results["metrics"]["as stored/identity kept, rank-1"]["value"]
     assert stored == table.loc["as stored", "identity kept, rank-1"]
     assert (tmp_path / f"{name}.safetensors").stat().st_size < 3e6 and set(PLANS) >= {"pn_gan", "camera_transfer-4"}
+
+
+def test_the_recorded_dg_net_is_judged_by_its_swaps(tmp_path, monkeypatch):
+    monkeypatch.setattr("reidlib.tools.train_generators.RUNS", tmp_path / "runs")
+    options = dict(size="smoke", folder=tmp_path, images_seen=32, identities=9, evaluations=1, progress=False)
+    table = make_generator("dg_net", **options)
+    copies = ["copy of the appearance image", "copy of the structure image"]
+    assert list(table.index) == ["32 pairs seen", *copies, "as stored, reconstruction", "as stored"]
+    assert table.loc[copies[0], "appearance first"] > 0.9 and table.loc[copies[1], "structure first"] > 0.9
+    assert table.loc["as stored", "FID"] == pytest.approx(table.loc["32 pairs seen", "FID"], rel=0.02)
+    method, facts = recorded_dg_net(folder=tmp_path)
+    assert facts["identities"] == method.n_classes == 9 and method.settings["feed_generated"] is False
+    assert (tmp_path / "dg_net.safetensors").stat().st_size < 3e6

@@ -76,9 +76,11 @@ _COURSE = PAPER | dict(
 )  # fmt: skip
 PRESETS = {
     "smoke": _COURSE | dict(width=4, units=1, mlp_width=16, discriminator_width=8, steps=30),
-    "course": _COURSE | dict(width=8, units=2, mlp_width=64, discriminator_width=16, steps=1500),
+    # what makes clothes swap in some hundred steps: the street stays, codes have one scale, larger steps
+    "course": _COURSE | dict(width=8, units=2, mlp_width=64, discriminator_width=16, background="kept",
+                             code_scale="standardised", lr=2e-3, steps=1500),
     "paper": PAPER,
-}
+}  # fmt: skip
 
 
 def _unit(ins: int, outs: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, norm: str = "none", act=True):

@@ -104,7 +104,7 @@ def judge_poses(method: nn.Module, people: PersonImages, **options: Any) -> pd.D
 def train_dg(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
     """Train DG-Net by the course's preset beside a teacher of the same people, which has no part in drawing."""
     options_of_teacher = dict(form="dg_net_teacher", seed=seed, progress=False)
-    teacher, _ = train_baseline(people, images_seen=min(SHORT_GUIDE_SEEN, 4 * images_seen), **options_of_teacher)
+    teacher, _ = train_baseline(people, images_seen=min(6_400, 4 * images_seen), **options_of_teacher)
     encoder = Baseline(len(people.pids.unique()), form="dg_net").embedder
     options |= dict(ema=0.995, seed=seed, precision="fp32")
     return train_dg_net(people, encoder, teacher.embedder, images_seen=images_seen, **options)

@@ -591,6 +591,9 @@ def test_a_kept_background_is_the_structure_images():
     made, free = method.generate(appearance, condition), whole.generate(appearance, condition[:, :3])
     assert torch.allclose(made[0], condition[0, :3], atol=1e-5) and torch.allclose(made[1], free[1], atol=1e-5)
     assert method.deviations["background"] == "kept"
+    nobody = batch | {f"{side}masks": torch.zeros_like(batch[f"{side}masks"]) for side in ("", "other_")}
+    terms, _ = step_of(method, nobody)  # where the masks are empty every picture is its structure image
+    assert all(terms[name].item() == pytest.approx(0, abs=1e-6) for name in ("L_img1", "L_img2", "L_cyc"))
     with pytest.raises(ValueError, match=r"with its mask \[B,4,H,W\] for each .* got \[2, 3, 64, 32\]"):
         method.generate(appearance, condition[:, :3])
     for refused in (lambda: method.condition({"images": part["images"]}), lambda: step_of(method, batch)):

@@ -50,8 +50,8 @@ DATASETS = {  # what is other than for Market-1501
     "deepfashion": dict(image_size=(256, 256), alpha=15.0, beta=1.0, epochs=500, n_decay=200, steps=700 * 500),
 }
 SIZES = {"market1501": (64, 32), "deepfashion": (64, 64)}  # of the course
-# a small re-ID network in VGG's place: all its stages, each relative to its own scale; in a short training the
-# published weight of the adversarial loss lets the discriminator lead
+# a small re-ID network in VGG's place: all its stages, each relative to its own scale; alpha and lr were chosen on
+# validation people after 4,000 pairs
 _COURSE = dict(layer=None, p=1, relative=True, foreground_weight=4.0, alpha=1.0, lr=1e-3)
 PRESETS = {
     "smoke": _COURSE | dict(width=4, discriminator_width=4, n_blocks=2, steps=30),

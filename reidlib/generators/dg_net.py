@@ -60,6 +60,7 @@ CHOICES = {
     "code_scale": ("raw", "standardised"),
     "gan_loss": GAN_LOSSES,
     "background": ("drawn", "kept"),
+    "encoder_optimizer": ("sgd", "adam"),
 }
 ALONE = ("appearance", "uniform")  # styles that ask no teacher
 PAPER = dict(
@@ -68,7 +69,7 @@ PAPER = dict(
     use_prim=True, use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
     re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0,
     alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), foreground_weight=1.0,
-    background="drawn", lr=1e-4, lr_encoder=0.002, steps=100_000,
+    background="drawn", lr=1e-4, encoder_optimizer="sgd", lr_encoder=0.002, steps=100_000,
 )  # fmt: skip
 # 64x32 images have structure codes of 16x8, too small for a dilation of 9; at 3 of them a side nothing needs enlarging
 _COURSE = PAPER | dict(
@@ -76,9 +77,10 @@ _COURSE = PAPER | dict(
 )  # fmt: skip
 PRESETS = {
     "smoke": _COURSE | dict(width=4, units=1, mlp_width=16, discriminator_width=8, steps=30),
-    # what makes clothes swap in some hundred steps: the street stays, codes have one scale, larger steps
+    # what makes clothes swap in some hundred steps: the street stays, codes have one scale, larger steps for longer
     "course": _COURSE | dict(width=8, units=2, mlp_width=64, discriminator_width=16, background="kept",
-                             code_scale="standardised", lr=2e-3, steps=1500),
+                             code_scale="standardised", lr=2e-3, milestones=(0.85, 0.95), encoder_optimizer="adam",
+                             lr_encoder=1e-3, steps=1500),
     "paper": PAPER,
 }  # fmt: skip
 
@@ -326,7 +328,9 @@ class DGNet(nn.Module):
             structure image is put behind what G draws, in training and in `generate`, so that no code has to hold the
             scene's colours (needs masks).
         lr: of the Adams of D, and of G and E_s, with betas (0, 0.999) and L2 5e-4.
-        lr_encoder: of E_a's SGD (Nesterov 0.9, L2 5e-4); its heads have ten times as much.
+        encoder_optimizer: of E_a: "sgd" as published (Nesterov 0.9; the heads have ten times the rate), or "adam", one
+            rate for all of it; L2 5e-4.
+        lr_encoder: its rate.
         steps: length of the run, which the shares refer to.
 
     Attributes:
@@ -382,14 +386,17 @@ class DGNet(nn.Module):
             raise ValueError(f"the teacher tells {found} identities apart and E_a {self.n_classes}: they must agree")
 
     def optimizers(self) -> blocks.Optimizers:
-        """Give Adam for "D" and for "G" (with E_s), SGD for "E_a"."""
+        """Give Adam for "D" and for "G" (with E_s), SGD (or Adam) for "E_a"."""
         options = dict(betas=(0.0, 0.999), weight_decay=5e-4)
         adam = partial(blocks.adam, lr=self.settings["lr"], schedule=self.schedule, **options)
         network, rate = self.E_a.network, self.settings["lr_encoder"]
         old, new = ([p for p in part.parameters() if p.requires_grad] for part in (network.backbone, network.heads))
         groups = [{"params": old}, {"params": new, "lr": 10 * rate}]
-        sgd = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        return {"D": adam(self.D), "G": adam((self.E_s, self.G)), "E_a": (old + new, sgd, self.schedule)}
+        if self.settings["encoder_optimizer"] == "adam":
+            of_encoder = torch.optim.Adam(old + new, rate, weight_decay=5e-4)
+        else:
+            of_encoder = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        return {"D": adam(self.D), "G": adam((self.E_s, self.G)), "E_a": (old + new, of_encoder, self.schedule)}
 
     def schedule(self, step: int) -> float:
         """Return the factor of all learning rates at a step, from 0."""

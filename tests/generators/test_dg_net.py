@@ -359,6 +359,10 @@ def test_12_learning_rates(paper):
     assert (backbone["lr"], heads["lr"]) == (0.002, 0.02)
     assert backbone["nesterov"] and backbone["momentum"] == 0.9 and backbone["weight_decay"] == 5e-4
     assert len(made["G"][0]) == len([*paper.E_s.parameters(), *paper.G.parameters()])
+    parameters, adam, _ = smoke(encoder_optimizer="adam", lr_encoder=1e-3).optimizers()["E_a"]
+    (group,) = adam.param_groups
+    assert isinstance(adam, torch.optim.Adam) and (group["lr"], group["weight_decay"]) == (1e-3, 5e-4)
+    assert len(parameters) == len(group["params"])
 
 
 @pytest.mark.parametrize("style", ["average", "appearance"])

@@ -86,7 +86,7 @@ def train_pose_attention(people: PersonImages, images_seen: int, *, seed: int = 
     options_of_E = dict(loss="softmax+quartet", heads=[head], seed=seed, progress=False)
     E, _ = train_baseline(people, images_seen=seen, **options_of_E)
     # three halvings of 64x32 leave 8x4, as the paper's four do of 128x64
-    switches = dict(mode="staged", n_blocks=3, f0="appearance", lambda_gan=0.2, guide=E.embedder.backbone)
+    switches = dict(mode="staged", n_blocks=3, lambda_gan=0.2, guide=E.embedder.backbone)
     pairs = pose_attention_pairs(people, "same_camera")
     build = partial(PoseAttention, E.embedder, **switches)
     return train_generator(

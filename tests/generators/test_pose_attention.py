@@ -59,7 +59,7 @@ def encoder(n_classes: int = 3, **head) -> Embedder:
 
 def smoke(with_encoder: bool = False, **options) -> PoseAttention:
     torch.manual_seed(0)
-    published = dict(lambda_gan=5.0, f0="pose")  # which the course changes
+    published = dict(lambda_gan=5.0, adain="pose_style")  # which the course changes
     return PoseAttention(encoder() if with_encoder else None, **{"preset": "smoke", "width": 4} | published | options)
 
 

@@ -6,7 +6,6 @@ hour or so of one core, judges it along the way on the 64 test people of that se
 """
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -183,6 +182,7 @@ def make_generator(
         return plan.judge(method, held).loc["trained"].to_dict()
 
     run_dir = resolve(RUNS) / f"{name}-{parameters['identities']}-{seen}"
+    run = Run(name, parameters, run_dir, pick_device())
     options = dict(run_dir=run_dir, evaluate=evaluate, evaluations=evaluations, progress=progress)
     method, history = plan.train(people, seen, **options)
     save_generator(method, folder / f"{name}.safetensors", **parameters)
@@ -191,20 +191,13 @@ def make_generator(
     stored, _ = plan.read(name, folder=folder)
     judged = plan.judge(stored, held, copy=True).rename(index=lambda row: row.replace("trained", "as stored"))
     table = pd.concat([curve.set_index("step"), judged])
-    _record(folder / f"{name}.results.json", name, parameters, table, history)
+    for row, line in table.iterrows():
+        for metric, value in line.dropna().items():
+            run.metric(f"{row}/{metric}", value, f"judges, {PAIRS} pairs or all images of people not trained on")
+    run.metric("seconds of training", history.seconds, "wall time without evaluations")
+    with atomic_path(folder / f"{name}.results.json") as temporary:
+        temporary.write_bytes(run.record().read_bytes())
     return table
-
-
-def _record(path: Path, name: str, parameters: dict, table: pd.DataFrame, history: History) -> None:
-    with tempfile.TemporaryDirectory() as made:
-        run = Run(name, parameters, Path(made), pick_device())
-        for row, line in table.iterrows():
-            for metric, value in line.dropna().items():
-                run.metric(f"{row}/{metric}", value, f"judges, {PAIRS} pairs or all images of people not trained on")
-        run.metric("seconds of training", history.seconds, "wall time without evaluations")
-        results = run.record()
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(results.read_bytes())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

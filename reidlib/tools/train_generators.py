@@ -139,7 +139,7 @@ PLANS = {
     "dg_net": Plan(train_dg, judge_exchanges, 20_000, recorded_dg_net),
     **{
         f"camera_transfer-{model}": Plan(partial(train_camera_transfer, model=model), judge_cameras, seen)
-        for model, seen in {1: 60_000, 2: 60_000, 3: 90_000, 4: 30_000}.items()
+        for model, seen in {1: 45_000, 2: 45_000, 3: 45_000, 4: 30_000}.items()  # 3: fewer people kept after 90,000
     },
 }
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "starts": Command("tools.train_starts", "train what re-ID networks start from", "--only start-1"),
     "judges": Command("tools.train_judges", "train and measure the judges of generated images", "--share 0.1"),
     "generators": Command("tools.train_generators", "train and judge the recorded generators", "pn_gan --size smoke"),
+    "recipe": Command("tools.choose_recipe", "compare recipes on validation people", '"batch 16" --seeds 2'),
     "scaling": Command("tools.scaling", "measure an evaluation's time and memory", "--sizes 1000 10000"),
 }
 

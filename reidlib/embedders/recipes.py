@@ -86,11 +86,11 @@ class Recipe:
 
 
 # ours: a small network on small images in some thousand steps from the recorded start, a unit is a thousandth of the
-# run; test features are averaged over the image and its mirror, which the papers' recipes do not do; rate and weight of
-# metric losses were chosen on validation people
+# run; test features are averaged over the image and its mirror, which the papers' recipes do not do; rate, weight of
+# metric losses, batch, stride and augmentation were chosen on validation people (the last three by `reidlib recipe`)
 COURSE = Recipe(
     "course", "adam", 1e-3, 5e-4, 1000, unit="thousandth", warmup=50, curve="cosine", loss="softmax", metric_weight=0.2,
-    bnneck=True, normalise=True, flip=True, batch=32, augmentation="flip", image_size=None,
+    bnneck=True, normalise=True, flip=True, batch=16, augmentation="flip", image_size=None,
 )  # fmt: skip
 
 RECIPES = {
@@ -111,7 +111,7 @@ RECIPES = {
             last_stride=1, bnneck=True, normalise=True, batch=(16, 4), augmentation="bag_of_tricks",
         ),
         COURSE,
-        replace(COURSE, name="scratch", lr=3e-3, metric_weight=1.0),  # from random weights
+        replace(COURSE, name="scratch", lr=3e-3, metric_weight=1.0, batch=32),  # from random weights
         # PN-GAN's networks: the paper gives rate and batch, the rest is this library's choice. The first fifth trains
         # the new layers alone: 10 of 50 epochs, then a tenth of the rate after 25 of the other 40
         Recipe(

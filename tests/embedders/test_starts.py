@@ -154,7 +154,7 @@ def test_the_start_stands_in_the_rows_rule_and_decides_a_training(recorded, tmp_
     assert rule.endswith(
         "average over those, start recorded (start-1.safetensors), features of image and mirror averaged"
     )
-    assert train_baseline(images, **options)[1].steps == 1  # found again
+    assert train_baseline(images, **options)[1].steps == 2  # found again
     with pytest.raises(ValueError, match="start"):
         train_baseline(images, start="none", **options)
     with pytest.raises(ValueError, match="start"):

@@ -62,7 +62,7 @@ def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
     method, tables, end = starts.values()
     code = [cell.source for cell in cells[:end] if cell.cell_type == "code"]
     assert method < tables < end and len(code) <= 30
-    assert sum(len([line for line in source.splitlines() if line.strip()]) for source in code) <= 420
+    assert sum(len([line for line in source.splitlines() if line.strip()]) for source in code) <= 450
     steps = [s for s in code if "library.training_step(batch" in s and "library.get_parameter(name)" in s]
     assert len(steps) == 1 and cells.index(next(c for c in cells if c.source == steps[0])) < tables
     of_re_id = name == "07_dg_net"  # a third step in a row
@@ -83,7 +83,7 @@ def test_two_parts_and_predictions(number):
         for start, end in zip([0, starts[1]], starts[1:], strict=True)
     )
     assert starts == sorted(starts) and len(first) <= 20 and len(second) <= 10
-    assert sum(len([line for line in source.splitlines() if line.strip()]) for source in first + second) <= 420
+    assert sum(len([line for line in source.splitlines() if line.strip()]) for source in first + second) <= 450
     asked = [i for i, cell in enumerate(cells) if "**Before you run this:**" in cell.source.split("\n\n")[-1]]
     assert len(asked) >= 4 and all(cells[i + 1].cell_type == "code" for i in asked)
     assert sum(cell.source.count("**Before you run this:**") for cell in cells) == len(asked)

@@ -1,0 +1,63 @@
+"""The choice of a recipe: what is trained, by which rows it is remembered, and what is said of it."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from reidlib.__main__ import main
+from reidlib.tools import choose_recipe
+
+TINY = {"every camera": (None, 32), "camera 5": ([5], 16)}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was trained, in place of the trainings; a network's score is its batch size in percent."""
+    calls = []
+
+    def train(images, *, recipe, **options):
+        calls.append(
+            (sorted(images.camids.unique().tolist()), recipe.batch, recipe.lr, options["loss"], options["seed"])
+        )
+        return recipe, None
+
+    monkeypatch.setattr(choose_recipe, "TASKS", TINY)
+    monkeypatch.setattr(choose_recipe, "train_baseline", train)
+    scores = SimpleNamespace
+    monkeypatch.setattr(
+        choose_recipe, "score_benchmark", lambda recipe, _: scores(rank=lambda k: 0.5, mAP=recipe.batch / 100)
+    )
+    return calls
+
+
+def test_rows_are_kept_and_not_run_again(trained, tmp_path):
+    options = dict(tasks=["every camera", "camera 5"], size="smoke", file=tmp_path / "rows.csv")
+    table = choose_recipe.compare(["batch 32", "batch 16"], seeds=[0, 1], **options)
+    cameras = [[1, 2, 3, 4, 5, 6], [5]]
+    wanted = [(c, batch, 1e-3, "lsr", seed) for seed in (0, 1) for batch in (32, 16) for c in cameras]
+    assert trained == wanted
+    assert table.loc[("camera 5", "lsr", "batch 16")].tolist() == [16, -16, 0, "0 of 2"]
+    choose_recipe.compare(["batch 32", "batch 16"], seeds=[0, 1, 2], **options)
+    assert [call[-1] for call in trained[8:]] == [2] * 4
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert len(rows) == 12 and set(rows["rank-1"]) == {50.0} and not rows.isna().any(axis=None)
+
+
+def test_the_command_names_what_it_does_not_know(tmp_path, capsys):
+    file = str(tmp_path / "rows.csv")
+    assert main(["recipe", "batch 12", "--file", file]) == 2
+    assert "variant" in capsys.readouterr().err
+    command = ["recipe", "batch 64", "--seeds", "1", "--task", "camera 9", "--size", "smoke", "--file", file]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "camera 9" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="camera 9"):
+        choose_recipe.compare(tasks=["camera 9"], file=file)
+
+
+def test_the_recorded_choice_is_the_course_recipe():
+    rows = pd.read_csv(choose_recipe.resolve(choose_recipe.FILE))
+    table = choose_recipe.summary(rows, "batch 32").loc[("every camera", "lsr")]
+    most = table[table.won.str.endswith("of 6")].mAP.idxmax()
+    assert most == f"batch {choose_recipe.RECIPES['course'].batch}"

@@ -80,7 +80,7 @@ def test_two_parts_and_predictions(number):
     ]
     first, second = (
         [cell.source for cell in cells[start:end] if cell.cell_type == "code"]
-        for start, end in zip([0, starts[1]], starts[1:], strict=True)
+        for start, end in zip(starts[:2], starts[1:], strict=True)  # after parameters and imports
     )
     assert starts == sorted(starts) and len(first) <= 20 and len(second) <= 10
     assert sum(len([line for line in source.splitlines() if line.strip()]) for source in first + second) <= 450

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from reidlib.checks import check_choice, reading_inputs
+from reidlib.course import figures
 from reidlib.course.runs import Run
-from reidlib.datasets import PersonImages, extend, load
+from reidlib.datasets import PersonImages, extend, load, poses
 from reidlib.datasets.procedural import RENDERER_VERSION
 from reidlib.datasets.sampling import seeded, target_pairs
 from reidlib.embedders import Baseline
@@ -28,9 +30,9 @@ from reidlib.generators.camera_transfer import train_transfer, transfer
 from reidlib.generators.dg_net import train_dg_net
 from reidlib.generators.pn_gan import PNGAN, pn_gan_pairs, some_pairs
 from reidlib.generators.pose_attention import PoseAttention, pose_attention_pairs
-from reidlib.generators.recorded import FOLDER, load_generator, save_generator
+from reidlib.generators.recorded import FOLDER, load_generator, load_recorded, save_generator
 from reidlib.generators.semantic_attention import SAN, san_pairs
-from reidlib.generators.synthesis import train_generator
+from reidlib.generators.synthesis import synthesise, train_generator
 from reidlib.machine import pick_device
 from reidlib.training import History
 
@@ -200,6 +202,44 @@ def make_generator(
     return table
 
 
+def draw_picture(
+    root: str | Path = "data", folder: str | Path = FOLDER, *, size: str = "many", columns: int = 12
+) -> Figure:
+    """Draw people whom no generator was trained on, by every recorded generator that there is: README's first picture.
+
+    A column is one person. Camera transfer moves the photograph to the other camera; the pose generators draw it again
+    in the pose, or by the parse map, of another photograph of that person, which is the last row. The columns are drawn
+    by a fixed seed.
+    """
+    bench = load("procedural", root, (64, 32), size=size, seed=SEED, scene=SCENE, network=NETWORK)
+    held = extend(bench.query, bench.gallery)
+    a, b = CAMERAS
+    seen = held.select(camids=b)
+    row_in_b = {pid: row for row, pid in reversed(list(enumerate(seen.pids.tolist())))}  # the first photograph there
+    people = held.select(indices=(held.pids >= 0) & (held.camids == a) & torch.isin(held.pids, seen.pids))
+    pairs = some_pairs(people, PAIRS, "same_camera")
+    first = {int(people.pids[source]): row for row, source in reversed(list(enumerate(pairs[:, 0].tolist())))}
+    pairs = pairs[sorted(first.values())[:columns]]
+    source, target = (people.batch(column) for column in pairs.T)
+    rows = {f"photograph\n(camera {a})": source["images"]}
+    for method in load_recorded(["camera_transfer-4"], folder=folder).values():
+        drawn = transfer(method, extend(people, seen), a, b, subset=pairs[:, 0], seed=SEED)
+        rows[f"moved to camera {b}\n(camera transfer)"] = drawn.images
+        there = [row_in_b[pid] for pid in source["pids"].tolist()]
+        rows[f"really photographed\nby camera {b}"] = seen.batch(there)["images"]
+    asked = {"pn_gan": "pose", "pose_attention": "pose", "semantic_attention": "parse map"}
+    wanted = {
+        "pose": poses.skeleton_images(target["keypoints"], people.image_size),
+        "parse map": figures.parse_pictures(target["parsing"]),
+    }
+    for name, method in load_recorded(asked, folder=folder).items():
+        rows.setdefault(f"{asked[name]}\nasked for", wanted[asked[name]])
+        title = {"pn_gan": "PN-GAN", "pose_attention": "pose attention", "semantic_attention": "SAN"}[name]
+        rows[f"drawn\n({title})"] = synthesise(method, people, pairs, targets=people).images
+    rows["the photograph\nin that pose"] = target["images"]
+    return figures.image_rows(rows, height=1.15)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib generators`."""
     parser.add_argument("name", nargs="*", help=f"which; default all of {', '.join(PLANS)}")
@@ -208,6 +248,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="many", help="how many people: smoke, course or many (default)")
     parser.add_argument("--images-seen", type=int, help="length of each training in pairs (default: each one's own)")
     parser.add_argument("--identities", type=int, help="train on so many people only (default: all)")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="train nothing: draw README's picture by those that are there"
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -215,6 +258,11 @@ def run(given: argparse.Namespace) -> int:
     with reading_inputs():
         for name in given.name:
             check_choice("name", name, PLANS)
+    if given.picture:
+        with atomic_path(resolve(given.picture)) as temporary:
+            figure = draw_picture(given.root, given.folder, size=given.size)
+            figure.savefig(temporary, format=Path(given.picture).suffix[1:], dpi=90, pil_kwargs={"quality": 88})
+        return 0
     options = {n: getattr(given, n) for n in ("root", "folder", "size", "images_seen", "identities")}
     for name in given.name or PLANS:
         print(f"{name}\n{make_generator(name, **options).round(3).to_string()}", flush=True)

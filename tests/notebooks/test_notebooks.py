@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -80,7 +81,7 @@ def test_two_parts_and_predictions(number):
     ]
     first, second = (
         [cell.source for cell in cells[start:end] if cell.cell_type == "code"]
-        for start, end in zip(starts[:2], starts[1:], strict=True)  # after parameters and imports
+        for start, end in pairwise(starts)  # after parameters and imports
     )
     assert starts == sorted(starts) and len(first) <= 20 and len(second) <= 10
     assert sum(len([line for line in source.splitlines() if line.strip()]) for source in first + second) <= 450

@@ -2,11 +2,12 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import pytest
 
 from reidlib.experiments import recorded_dg_net
 from reidlib.generators.recorded import load_generator
-from reidlib.tools.train_generators import PLANS, make_generator
+from reidlib.tools.train_generators import PLANS, draw_picture, make_generator
 
 
 @pytest.mark.parametrize("name", ["pn_gan", "camera_transfer-3", "semantic_attention", "pose_attention"])
@@ -38,3 +39,15 @@ def test_the_recorded_dg_net_is_judged_by_its_swaps(tmp_path, monkeypatch):
     method, facts = recorded_dg_net(folder=tmp_path)
     assert facts["identities"] == method.n_classes == 9 and method.settings["feed_generated"] is False
     assert (tmp_path / "dg_net.safetensors").stat().st_size < 3e6
+
+
+def test_the_picture_shows_each_person_once_by_every_recorded_generator(tmp_path):
+    figure = draw_picture(size="smoke", columns=3)
+    labels = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    assert len(figure.axes) == 3 * len(labels) and len(set(labels)) == len(labels)
+    assert {"moved to camera 6\n(camera transfer)", "parse map\nasked for", "drawn\n(SAN)"} < set(labels)
+    shown = [axis.images[0].get_array().tobytes() for axis in figure.axes]
+    assert len(set(shown)) == len(shown)
+    plt.close(figure)
+    assert len(draw_picture(size="smoke", columns=3, folder=tmp_path).axes) == 3 * 2  # photographs alone
+    plt.close("all")

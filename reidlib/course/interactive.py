@@ -1,17 +1,20 @@
 """A figure with controls where a reader sits at the notebook; where nobody can move them, the figure as it begins."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 from IPython import get_ipython
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reidlib.machine import is_interactive
 
 
-def interactive(draw: Callable[..., Figure], **controls: Any) -> Figure:
+def interactive(
+    draw: Callable[..., Figure], clicked: Callable[..., Mapping[str, Any]] | None = None, **controls: Any
+) -> Figure:
     """Show `draw(**values)` with one control for each of its arguments, and draw again when a control is moved.
 
     In a notebook that somebody has open the controls stand above the figure. In a notebook that runs from a command,
@@ -28,6 +31,8 @@ def interactive(draw: Callable[..., Figure], **controls: Any) -> Figure:
     Args:
         draw: makes a new figure from the controls' values, which come as keyword arguments. A ValueError that it raises
             is shown in place of the figure, for what a reader may type.
+        clicked: makes the figure itself a control. Called with the axis that was clicked, where a press began and where
+            it ended (in the axis's own coordinates), and the controls' values, it returns those that change.
         controls: by the name of an argument: a list is a menu, (lowest, highest, step) a slider (whole numbers where
             all three are), True or False a box to tick, a text a line to type in. The first value is the argument's
             default in `draw`; without one it is the list's first, the lowest, or the text or truth value itself.
@@ -51,6 +56,9 @@ def interactive(draw: Callable[..., Figure], **controls: Any) -> Figure:
 
     plt.close(begun)  # or the notebook shows it a second time, below the cell
 
+    widgets = {name: _widget(name, control, first[name]) for name, control in controls.items()}
+    picture = None if clicked is None else _clickable(clicked, widgets)
+
     def show(**values: Any) -> None:
         try:
             figure = begun if values == first else draw(**values)
@@ -58,11 +66,23 @@ def interactive(draw: Callable[..., Figure], **controls: Any) -> Figure:
             print(error)
             return
         plt.close(figure)
-        display(figure)
+        display(figure) if picture is None else picture.show(figure)
 
-    widgets = {name: _widget(name, control, first[name]) for name, control in controls.items()}
-    display(ipywidgets.VBox([ipywidgets.HBox([*widgets.values()]), ipywidgets.interactive_output(show, widgets)]))
+    shown = [ipywidgets.HBox([*widgets.values()]), *([] if picture is None else [picture])]
+    display(ipywidgets.VBox([*shown, ipywidgets.interactive_output(show, widgets)]))
     return begun
+
+
+def _clickable(clicked: Callable[..., Mapping[str, Any]], widgets: Mapping[str, Any]) -> Any:
+    """Return the picture whose clicks set the widgets."""
+    from reidlib.course.clickable import ClickablePicture
+
+    def set_values(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+        values = {name: widget.value for name, widget in widgets.items()}
+        for name, value in clicked(axis, start, end, values).items():
+            widgets[name].value = value
+
+    return ClickablePicture(set_values)
 
 
 def _first_value(draw: Callable[..., Figure], name: str, control: Any) -> Any:

@@ -84,3 +84,35 @@ def test_moving_a_control_draws_again(drawn, shown, capsys):
 def test_controls_that_do_not_fit_are_refused(control, default, fault):
     with pytest.raises(ValueError, match=fault):
         interactive(lambda x=default: plt.figure(), **control)
+
+
+def test_a_click_on_the_figure_moves_the_controls(shown):
+    asked = []
+
+    def draw(x=3, y=4):
+        asked.append((x, y))
+        figure = plt.figure(figsize=(4, 2))
+        figure.add_axes((0, 0, 0.5, 1), xlim=(0, 10), ylim=(10, 0), xticks=[], yticks=[], title=" ")
+        return figure
+
+    def clicked(axis, start, end, values):
+        asked.append(values)
+        return {"x": round(start[0]), "y": round(end[1])}
+
+    figure = interactive(draw, clicked, x=(0, 9, 1), y=(0, 9, 1))
+    (box,) = [one for one in shown if isinstance(one, ipywidgets.VBox)]
+    controls, picture, _ = box.children
+    assert figure not in shown and picture.png.startswith(b"\x89PNG") and asked == [(3, 4)]
+    first, tight = picture.png, picture._box
+    left, right, top, bottom = 0, 2, 2, 0  # inches of the axis
+
+    def at(x, y):
+        """Shares of the picture for data coordinates."""
+        inches = left + (right - left) * x / 10, top + (bottom - top) * y / 10
+        return [(inches[0] - tight.x0) / tight.width, (tight.y1 - inches[1]) / tight.height]
+
+    picture.drag = [*at(7, 1), *at(2, 8)]
+    assert [control.value for control in controls.children] == [7, 8]
+    assert asked[1:] == [{"x": 3, "y": 4}, (7, 4), (7, 8)] and picture.png != b""
+    picture.drag = [*at(19, 5), *at(2, 8)]  # beside the axis
+    assert len(asked) == 4 and first.startswith(b"\x89PNG") and not plt.get_fignums()

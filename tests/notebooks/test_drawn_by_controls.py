@@ -127,3 +127,19 @@ def test_a_joint_can_be_moved(weights):
     if weights:
         source = normalise(train.images[[3, 3]], "signed")
         assert torch.equal(shown[3:], denormalise(method.generate(source, normalise(asked, "signed")), "signed"))
+
+
+def test_a_drag_moves_the_joint_that_it_began_at():
+    train = people(5)
+    (drag,) = functions("04", "drag", train=train)
+    x, y = train.keypoints[2, poses.JOINT_NAMES.index("L-hip"), :2].tolist()
+    found = drag(None, (x + 0.01, y - 0.01), (x + 3.2, y - 6.1), {"image": 2, "joint": "nose", "right": 0, "down": 0})
+    assert found == {"joint": "L-hip", "right": 3, "down": -6}
+
+
+def test_a_click_on_the_map_takes_the_nearest_point():
+    (nearest_point,) = functions("02", "nearest_point", points=np.array([[0.0, 0], [4, 0], [4, 5]]))
+    _, (points, photograph) = plt.subplots(1, 2)
+    photograph.imshow(np.zeros((2, 2)))
+    assert nearest_point(points, (9, 9), (3.0, 1.0), {"point": 0}) == {"point": 1}
+    assert nearest_point(photograph, (9, 9), (3.0, 1.0), {"point": 0}) == {}

@@ -135,7 +135,7 @@ def judge_cameras(method: nn.Module, people: PersonImages, **options: Any) -> pd
 
 
 PLANS = {
-    "pn_gan": Plan(train_pn_gan, judge_poses, 160_000),
+    "pn_gan": Plan(train_pn_gan, judge_poses, 80_000),
     "pose_attention": Plan(train_pose_attention, judge_poses, 20_000),
     "semantic_attention": Plan(train_semantic_attention, judge_poses, 20_000),
     "dg_net": Plan(train_dg, judge_exchanges, 20_000, recorded_dg_net),

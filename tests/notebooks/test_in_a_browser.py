@@ -28,7 +28,7 @@ pytestmark = [
 ]
 BOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 WITH_CONTROLS = [book for book in BOOKS if "interactive(" in book.read_text(encoding="utf-8")]
-LONGEST = 240  # seconds a notebook may take in the smoke profile on a busy machine
+LONGEST = 420  # seconds a notebook may take in the smoke profile on a busy machine
 
 
 @pytest.fixture(scope="module")

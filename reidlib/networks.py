@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import reidlib.torchvision_ops  # noqa: F401 - before torchvision
@@ -184,7 +184,7 @@ def save_weights(
         tensors[name] = tensor.detach().to("cpu", torch.float16 if narrow else tensor.dtype, copy=True).contiguous()
     metadata = {"method": type(method).__name__, "facts": json.dumps(dict(facts or {}), default=str, sort_keys=True)}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata))  # save_file would shut others out of the file
     return path
 
 

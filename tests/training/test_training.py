@@ -467,6 +467,8 @@ def test_a_bar_where_somebody_watches(capsys, monkeypatch):
 def test_weights_travel_in_half_precision_and_are_refused_where_they_do_not_fit(tmp_path: Path):
     method = Regressor().to(memory_format=torch.channels_last)
     path = networks.save_weights(method, tmp_path / "a b" / "weights.safetensors", half=True, facts={"rank-1": 0.5})
+    (tmp_path / "plain.txt").touch()
+    assert path.stat().st_mode == (tmp_path / "plain.txt").stat().st_mode  # others may read it, too
     other = Regressor()
     nn.init.zeros_(other.net[0].weight)
     assert networks.load_weights(other, path) == {"rank-1": 0.5}

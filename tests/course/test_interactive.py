@@ -30,16 +30,6 @@ def drawn():
     plt.close("all")
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, as in a notebook that somebody has open."""
-    found = []
-    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=True))
-    monkeypatch.setattr(module, "is_interactive", lambda: True)
-    monkeypatch.setattr("IPython.display.display", found.append)
-    return found
-
-
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(kernel=True)])
 def test_where_nobody_watches_the_figure_is_drawn_once(drawn, shown, shell, monkeypatch):
     monkeypatch.setattr(module, "get_ipython", lambda: shell)

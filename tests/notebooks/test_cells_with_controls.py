@@ -1,28 +1,11 @@
 """Cells with controls, as a reader moves them: what notebook 01 draws of a ranking that was typed in."""
 
-import sys
 from types import SimpleNamespace
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import nbformat
-import pytest
 
-import reidlib.course.interactive  # noqa: F401 (the module; its name is also its function's)
 from reidlib.files import REPOSITORY
-
-WATCHED = sys.modules["reidlib.course.interactive"]
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, as in a notebook that somebody has open."""
-    found = []
-    monkeypatch.setattr(WATCHED, "get_ipython", lambda: SimpleNamespace(kernel=True))
-    monkeypatch.setattr(WATCHED, "is_interactive", lambda: True)
-    monkeypatch.setattr("IPython.display.display", found.append)
-    yield found
-    plt.close("all")
 
 
 def test_a_ranking_can_be_edited(shown, capsys):

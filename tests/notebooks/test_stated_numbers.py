@@ -31,5 +31,5 @@ def test_what_is_said_of_travelling_thresholds():
         assert said in text, said
     miss = (far - 1).abs()
     assert (miss.drop("none") > miss.loc["none"]).any(axis=1).all() and "No remedy brings every network nearer" in text
-    assert (far.loc["camera pairs"] - far.loc["none"]).abs().max() < 0.3 and "changes little" in text
+    assert (far.loc["camera pairs"] - far.loc["none"]).abs().max() < 0.5 and "less than half a point" in text
     assert (own.idxmax() == "re-ranked").sum() == 4 and "best on four of the five networks" in text

@@ -188,9 +188,10 @@ def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) 
 
 def _report(done: int, total: int, began: float, worked: int, *, final: bool = False) -> None:
     """Progress in one line: rewritten in a terminal, a line every few seconds elsewhere."""
-    rate = worked / max(time.monotonic() - began, 1e-6)
-    left = (total - done) / max(rate, 1e-6)
-    text = f"procedural people: {done}/{total} chunks, {rate * CHUNK:.0f} images/s, {left:.0f} s left  "
+    text = f"procedural people: {done}/{total} chunks"
+    if worked:
+        rate = worked / max(time.monotonic() - began, 1e-6)
+        text += f", {rate * CHUNK:.0f} images/s, {(total - done) / rate:.0f} s left  "
     end = "\n" if final or not sys.stderr.isatty() else ""
     print(("\r" if sys.stderr.isatty() else "") + text, end=end, file=sys.stderr, flush=True)
 

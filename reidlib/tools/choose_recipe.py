@@ -23,7 +23,7 @@ from reidlib.files import atomic_path, resolve
 from reidlib.machine import commit, device_name, pick_device
 
 FILE = "notebooks/recorded/choices/recipe.csv"
-KEY = ["variant", "task", "loss", "seed"]
+KEY = ["variant", "task", "loss", "seed", "size"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "batch 32": dict(batch=32),
     "batch 8": dict(batch=8),
@@ -67,7 +67,7 @@ def compare(
     file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2)
     table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
     for seed, variant, task in ((s, v, t) for s in seeds for v in variants for t in tasks):
-        row = dict(zip(KEY, (variant, task, loss, seed), strict=True))
+        row = dict(zip(KEY, (variant, task, loss, seed, size), strict=True))
         if (table[KEY] == pd.Series(row)).all(axis=1).any():
             continue
         cameras, seen = TASKS[task]
@@ -82,14 +82,15 @@ def compare(
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary:
             table.round(2).to_csv(temporary, index=False)
-    return summary(table, variants[0])
+    return summary(table[table["size"] == size], variants[0])
 
 
 def summary(table: pd.DataFrame, base: str) -> pd.DataFrame:
     """Return what each variant gains over `base` in mAP: mean, mean difference, its deviation, and seeds that won.
 
     >>> rows = [(v, "t", "lsr", s, x) for v, s, x in (("a", 0, 50.0), ("b", 0, 52.0), ("a", 1, 51.0), ("b", 1, 50.0))]
-    >>> summary(pd.DataFrame(rows, columns=[*KEY, "mAP"]), "a").loc[("t", "lsr", "b"), ["difference", "won"]].to_dict()
+    >>> table = pd.DataFrame(rows, columns=[*KEY[:4], "mAP"])
+    >>> summary(table, "a").loc[("t", "lsr", "b"), ["difference", "won"]].to_dict()
     {'difference': 0.5, 'won': '1 of 2'}
     """
     scores = table.pivot_table(index=["task", "loss", "seed"], columns="variant", values="mAP")

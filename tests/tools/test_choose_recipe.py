@@ -42,6 +42,9 @@ def test_rows_are_kept_and_not_run_again(trained, tmp_path):
     assert [call[-1] for call in trained[8:]] == [2] * 4
     rows = pd.read_csv(tmp_path / "rows.csv")
     assert len(rows) == 12 and set(rows["rank-1"]) == {50.0} and not rows.isna().any(axis=None)
+    rows.assign(size="course").to_csv(tmp_path / "rows.csv", index=False)
+    table = choose_recipe.compare(["batch 32"], seeds=[0], **options)  # rows of another size are not these
+    assert len(trained) == 14 and table.won.tolist() == ["0 of 1"] * 2
 
 
 def test_the_command_names_what_it_does_not_know(tmp_path, capsys):

@@ -54,6 +54,7 @@ class Baseline(nn.Module):
             plain cross-entropy for both parts.
         passes: where generated images are taken apart, "separate" sends real and generated ones through the network
             one after the other, so that each has its own BatchNorm statistics (the released code), "joint" together.
+        unlabelled_weight: of the uniform distribution that images without a label aim at, see `losses.lsro`.
         start: what the backbone starts from: "none", "recorded", "recorded-2", "imagenet", a file or a state dict (see
             `starts.load_start`). Default by the preset: "none" in smoke, "recorded" in course, "imagenet" in paper.
             With "none" and no `recipe`, "scratch" (three times the rate) takes the place of the recipe "course".
@@ -87,6 +88,7 @@ class Baseline(nn.Module):
         frozen_share: float | None = None,
         fakes: str | None = None,
         passes: str = "separate",
+        unlabelled_weight: float = 1.0,
         start: Start | None = None,
         **network: Any,
     ) -> None:
@@ -97,7 +99,7 @@ class Baseline(nn.Module):
         self.losses = read_losses(self.recipe.loss if loss is None else loss)
         self.normalise = self.recipe.normalise if normalise is None else normalise
         self.flip = self.recipe.flip if flip is None else flip
-        self.steps, self.passes = steps, passes
+        self.steps, self.passes, self.unlabelled_weight = steps, passes, unlabelled_weight
         if "heads" not in chosen:
             chosen = {"bnneck": self.recipe.bnneck} | chosen
         chosen = {"last_stride": self.recipe.last_stride, "dropout": self.recipe.dropout} | chosen
@@ -194,7 +196,7 @@ class Baseline(nn.Module):
         """Return the identity terms, summed over the heads."""
         epsilon = SMOOTHING if "lsr" in (*self.losses, self.fakes) else 0.0
         if self.fakes is None:
-            return {"identity": sum(lsro(head.logits, labels, epsilon) for head in heads)}
+            return {"identity": sum(lsro(head.logits, labels, epsilon, self.unlabelled_weight) for head in heads)}
         pairs = [mixed_loss(head.logits, labels, is_generated, epsilon) for head in heads]
         return dict(zip(("identity", "identity of fakes"), map(sum, zip(*pairs, strict=True)), strict=True))
 

@@ -41,14 +41,14 @@ def label_smoothing(logits: Tensor, labels: Tensor, epsilon: float = 0.1) -> Ten
     return F.cross_entropy(logits, labels, label_smoothing=epsilon)
 
 
-def lsro(logits: Tensor, labels: Tensor, epsilon: float = 0.0) -> Tensor:
+def lsro(logits: Tensor, labels: Tensor, epsilon: float = 0.0, weight: float = 1.0) -> Tensor:
     r"""Return the cross-entropy in which unlabelled generated images aim at the uniform distribution (LSRO).
 
-    $$L = -\frac{1}{B} \sum_i \Big( (1 - Z_i) \log p_{i, y_i} + \frac{Z_i}{K} \sum_k \log p_{ik} \Big)$$
+    $$L = -\frac{1}{B} \sum_i \Big( (1 - Z_i) \log p_{i, y_i} + w \frac{Z_i}{K} \sum_k \log p_{ik} \Big)$$
 
     with $Z_i = 1$ for an image without a label (any label below 0: pid -2 becomes one in the batches). Zheng, Zheng
-    and Yang 2017, eq. 6. `epsilon` smooths the labelled images' targets (the paper does not: 0). Where every image has
-    a label this is `label_smoothing`.
+    and Yang 2017, eq. 6. `epsilon` smooths the labelled images' targets (the paper does not: 0), `weight` is $w$ (1 in
+    the paper). Where every image has a label this is `label_smoothing`.
 
     Raises:
         ValueError: as `label_smoothing`, but labels below 0 are accepted.
@@ -60,7 +60,7 @@ def lsro(logits: Tensor, labels: Tensor, epsilon: float = 0.0) -> Tensor:
     log_p = F.log_softmax(logits, dim=1)
     uniform = -log_p.mean(1)
     true = -log_p.gather(1, labels.clamp(min=0)[:, None])[:, 0]
-    return torch.where(labels < 0, uniform, (1 - epsilon) * true + epsilon * uniform).mean()
+    return torch.where(labels < 0, weight * uniform, (1 - epsilon) * true + epsilon * uniform).mean()
 
 
 def mixed_loss(logits: Tensor, labels: Tensor, is_generated: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,16 @@
 Each variant changes one thing of the recipe "course". It trains in every camera (12,000 images, as notebook 02) and in
 camera 5 alone (5,000, as notebook 03) on the training people of seed 2, and is scored on the test people of seed 2. A
 row that the file has is not run again.
+
+`reidlib recipe --task LSRO` compares shares and weights of unlabelled images for notebook 04 in the same way: its
+network A with DCGAN images added, at as many photographs seen (12,000).
 """
 
 import argparse
 import datetime
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,14 @@ import pandas as pd
 import torch
 
 from reidlib.checks import check_choice, reading_inputs
-from reidlib.datasets import load
+from reidlib.datasets import Benchmark, PersonImages, extend, load
 from reidlib.embedders.recipes import RECIPES
+from reidlib.evaluators import RetrievalScores
 from reidlib.experiments import score_benchmark, train_baseline
 from reidlib.files import atomic_path, resolve
+from reidlib.generators.dcgan import DCGAN
 from reidlib.machine import commit, device_name, pick_device
+from reidlib.tools.rivals import train_dcgan
 
 FILE = "notebooks/recorded/choices/recipe.csv"
 KEY = ["variant", "task", "loss", "seed", "size"]
@@ -33,13 +40,55 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"augmentation {name}": dict(augmentation=name) for name in ("none", "flip_crop", "softmax", "bag_of_tricks")},
 }
 TASKS = {"every camera": (None, 12_000), "camera 5": ([5], 5_000)}
+DCGAN_IMAGES = 48_000
+LSRO: dict[str, tuple[float, float]] = {  # unlabelled images for each photograph, weight of their loss
+    "photographs alone": (0.0, 1.0),
+    **{f"{share:g} of weight {weight:g}": (share, weight) for share in (0.25, 0.5, 1, 2) for weight in (1.0, 0.3, 0.1)},
+}
+
+
+def _score(bench: Benchmark, task: str, variant: str, loss: str, seed: int) -> RetrievalScores:
+    """Train what a row is about and score it."""
+    options = dict(seed=seed, progress=False)
+    if task == "LSRO":
+        share, weight = LSRO[variant]
+        images = extend(bench.train, unlabelled(bench.train, share, seed)) if share else bench.train
+        network = dict(form="pn_gan", loss=loss, normalise=False, unlabelled_weight=weight)
+        method, _ = train_baseline(images, images_seen=round((1 + share) * 12_000), **network, **options)
+    else:
+        cameras, seen = TASKS[task]
+        recipe = replace(RECIPES["course"], **VARIANTS[variant])
+        images = bench.train.select(camids=cameras)
+        method, _ = train_baseline(images, images_seen=seen, recipe=recipe, loss=loss, **options)
+    return score_benchmark(method, bench)
+
+
+@cache
+def unlabelled(train: PersonImages, share: float, seed: int) -> PersonImages:
+    """Return so many images of a DCGAN for each of these photographs."""
+    return _dcgan(train, seed).unlabelled(round(share * len(train)), seed)
+
+
+@cache
+def _dcgan(train: PersonImages, seed: int) -> DCGAN:
+    return train_dcgan(train, images_seen=DCGAN_IMAGES, seed=seed)[0]
+
+
+def variants_of(task: str) -> dict[str, Any]:
+    """Return what can be compared in a task, the present choice first.
+
+    Raises:
+        ValueError: another task.
+    """
+    check_choice("task", task, (*TASKS, "LSRO"))
+    return LSRO if task == "LSRO" else VARIANTS
 
 
 def compare(
-    variants: Sequence[str] = tuple(VARIANTS),
+    variants: Sequence[str] | None = None,
     *,
     seeds: Sequence[int] = range(6),
-    loss: str = "lsr",
+    loss: str | None = None,
     tasks: Sequence[str] = tuple(TASKS),
     size: str = "course",
     root: str | Path = "data",
@@ -48,9 +97,10 @@ def compare(
     """Train and score what the file has not got, a row at a time, and return its mean differences to the first variant.
 
     Args:
-        variants, tasks: of `VARIANTS` and `TASKS`; the first variant is what the others are compared with.
+        variants: of `variants_of` the tasks; default all. The first is what the others are compared with.
         seeds: of the trainings.
-        loss: see `Baseline`.
+        loss: see `Baseline`; default lsr, for LSRO softmax, as the notebooks.
+        tasks: of `TASKS`, or "LSRO" alone.
         size, root: of the rendered people.
         file: CSV with rank-1 and mAP in percent, a row a training.
 
@@ -60,21 +110,19 @@ def compare(
     Raises:
         ValueError: an unknown variant or task.
     """
-    for name in variants:
-        check_choice("variant", name, VARIANTS)
-    for name in tasks:
-        check_choice("task", name, TASKS)
-    file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2)
+    variants = list(variants_of(tasks[0])) if variants is None else variants
+    for task in tasks:
+        for name in variants:
+            check_choice("variant", name, variants_of(task))
+    loss = loss or ("softmax" if "LSRO" in tasks else "lsr")
+    scene = "generation" if "LSRO" in tasks else "retrieval"
+    file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2, scene=scene)
     table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
     for seed, variant, task in ((s, v, t) for s in seeds for v in variants for t in tasks):
         row = dict(zip(KEY, (variant, task, loss, seed, size), strict=True))
         if (table[KEY] == pd.Series(row)).all(axis=1).any():
             continue
-        cameras, seen = TASKS[task]
-        recipe = replace(RECIPES["course"], **VARIANTS[variant])
-        options = dict(images_seen=seen, recipe=recipe, loss=loss, seed=seed, progress=False)
-        method, _ = train_baseline(bench.train.select(camids=cameras), **options)
-        scores = score_benchmark(method, bench)
+        scores = _score(bench, task, variant, loss, seed)
         row |= {"rank-1": 100 * scores.rank(1), "mAP": 100 * scores.mAP}
         row |= dict(date=datetime.date.today().isoformat(), threads=torch.get_num_threads())
         row |= dict(device=device_name(pick_device()), commit=commit())
@@ -82,7 +130,7 @@ def compare(
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary:
             table.round(2).to_csv(temporary, index=False)
-    return summary(table[table["size"] == size], variants[0])
+    return summary(table[(table["size"] == size) & table.task.isin(tasks)], variants[0])
 
 
 def summary(table: pd.DataFrame, base: str) -> pd.DataFrame:
@@ -106,10 +154,10 @@ def summary(table: pd.DataFrame, base: str) -> pd.DataFrame:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib recipe`."""
-    parser.add_argument("variant", nargs="*", help=f"which; default all: {', '.join(VARIANTS)}")
+    parser.add_argument("variant", nargs="*", help=f"which; default all of the task's: {', '.join([*VARIANTS, *LSRO])}")
     parser.add_argument("--seeds", type=int, default=6, help="so many seeds, from 0 (default: 6)")
-    parser.add_argument("--loss", default="lsr", help="of the trainings (default: lsr)")
-    parser.add_argument("--task", action="append", choices=TASKS, help="which; default both")
+    parser.add_argument("--loss", help="of the trainings (default: lsr, for LSRO softmax)")
+    parser.add_argument("--task", action="append", choices=[*TASKS, "LSRO"], help="which; default: all but LSRO")
     parser.add_argument("--size", default="course", help="how many people: course (default) or smoke")
     parser.add_argument("--root", default="data", help="where the people are rendered to (default: data)")
     parser.add_argument("--file", default=FILE, help=f"rows go here, and are read from here (default: {FILE})")
@@ -117,10 +165,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Compare variants and print what each gains."""
-    variants = [next(iter(VARIANTS)), *(name for name in given.variant or VARIANTS if name != next(iter(VARIANTS)))]
+    tasks = tuple(given.task or TASKS)
     with reading_inputs():
-        for name in variants:
-            check_choice("variant", name, VARIANTS)
-    options = dict(loss=given.loss, tasks=given.task or tuple(TASKS), size=given.size, root=given.root, file=given.file)
+        known = list(variants_of(tasks[0]))
+        for name in given.variant:
+            check_choice("variant", name, known)
+    variants = [known[0], *(name for name in given.variant or known if name != known[0])]
+    options = dict(loss=given.loss, tasks=tasks, size=given.size, root=given.root, file=given.file)
     print(compare(variants, seeds=range(given.seeds), **options).to_string())
     return 0

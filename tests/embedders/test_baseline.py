@@ -95,6 +95,10 @@ def test_identity_term_and_unlabelled_images(loss, function):
     labels = torch.where(torch.arange(36) % 3 == 0, -2, labels)  # generated images without a label: LSRO
     terms, _ = recorded(method, batch | {"labels": labels})
     torch.testing.assert_close(terms["identity"], lsro(logits, labels, 0.1 if loss == "lsr" else 0.0))
+    method.unlabelled_weight = 0.0  # nothing pulls towards uniform: the labelled images' sum, over the whole batch
+    terms, _ = recorded(method, batch | {"labels": labels})
+    torch.testing.assert_close(terms["identity"], function(logits[labels >= 0], labels[labels >= 0]) * 24 / 36)
+    method.unlabelled_weight = 1.0
     only_fakes, _ = recorded(method, batch | {"labels": torch.full((36,), -2)})
     assert only_fakes["identity"].isfinite() and only_fakes["accuracy"] == 0
 

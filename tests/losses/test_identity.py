@@ -32,11 +32,12 @@ def test_lsro_equals_a_loop_over_the_paper_formula():
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([1, -2, 4, -1, 0, -2])
     log_p = logits.log_softmax(1)
-    total = 0.0
-    for i, y in enumerate(labels.tolist()):
-        z = float(y < 0)
-        total -= (1 - z) * (log_p[i, y].item() if z == 0 else 0) + z / 5 * sum(log_p[i].tolist())
-    assert lsro(logits, labels).item() == pytest.approx(total / 6)
+    for w in (1, 0.3):
+        total = 0.0
+        for i, y in enumerate(labels.tolist()):
+            z = float(y < 0)
+            total -= (1 - z) * (log_p[i, y].item() if z == 0 else 0) + w * z / 5 * sum(log_p[i].tolist())
+        assert lsro(logits, labels, weight=w).item() == pytest.approx(total / 6)
     real = labels >= 0
     torch.testing.assert_close(lsro(logits[real], labels[real]), cross_entropy(logits[real], labels[real]))
     torch.testing.assert_close(lsro(logits[real], labels[real], 0.1), label_smoothing(logits[real], labels[real]))

@@ -47,6 +47,32 @@ def test_rows_are_kept_and_not_run_again(trained, tmp_path):
     assert len(trained) == 14 and table.won.tolist() == ["0 of 1"] * 2
 
 
+def test_shares_and_weights_of_unlabelled_images(monkeypatch, tmp_path):
+    calls, drawn = [], []
+
+    def train(images, **options):
+        unlabelled = int((images.pids == -2).sum())
+        calls.append((unlabelled / int((images.pids > 0).sum()), options["unlabelled_weight"], options["images_seen"]))
+        assert options["form"] == "pn_gan" and options["loss"] == "softmax"
+        return unlabelled, None
+
+    def dcgan(train, *, images_seen, seed):
+        drawn.append((images_seen, seed))
+        return choose_recipe.DCGAN(preset="smoke"), None
+
+    monkeypatch.setattr(choose_recipe, "train_baseline", train)
+    monkeypatch.setattr(choose_recipe, "train_dcgan", dcgan)
+    scores = SimpleNamespace(rank=lambda k: 0.5, mAP=0.5)
+    monkeypatch.setattr(choose_recipe, "score_benchmark", lambda method, _: scores)
+    options = dict(tasks=["LSRO"], size="smoke", file=tmp_path / "rows.csv")
+    table = choose_recipe.compare(["photographs alone", "0.5 of weight 0.3", "2 of weight 1"], seeds=[3, 4], **options)
+    assert calls == [(0, 1, 12_000), (0.5, 0.3, 18_000), (2, 1, 36_000)] * 2
+    assert drawn == [(48_000, 3), (48_000, 4)]  # one DCGAN a seed
+    assert table.loc[("LSRO", "softmax", "2 of weight 1")].tolist() == [50, 0, 0, "0 of 2"]
+    with pytest.raises(ValueError, match="batch 32"):
+        choose_recipe.compare(["batch 32"], **options)
+
+
 def test_the_command_names_what_it_does_not_know(tmp_path, capsys):
     file = str(tmp_path / "rows.csv")
     assert main(["recipe", "batch 12", "--file", file]) == 2

@@ -1,8 +1,14 @@
 """Rivals: each is trained for a step or two and draws what it is asked for."""
 
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
 import torch
 
-from reidlib.datasets import PersonImages, poses
+from reidlib.datasets import PersonImages
+from reidlib.generators.dcgan import DCGAN
+from reidlib.tools import rivals
 from reidlib.tools.rivals import draw_rivals, train_dcgan
 
 
@@ -17,20 +23,59 @@ def people(keypoints: bool) -> PersonImages:
 def test_every_rival_draws_every_source():
     train, rows = people(True), torch.tensor([0, 4, 8])
     guide = dict(images_seen=16, loss="softmax", start="none")
-    drawn = draw_rivals(train, (5, 6), rows, images_seen=16, guide=guide, preset="smoke")
-    rivals = ["CycleGAN", "SPGAN", "pose transfer, no guide", "pose transfer, guided"]
-    assert list(drawn) == ["source", "pose asked for", *rivals]
-    assert torch.equal(drawn["source"], train.images[rows])
-    of_six = poses.skeleton_images(train.keypoints[train.camids == 6], (64, 32))
-    assert (drawn["pose asked for"][:, None] == of_six).flatten(2).all(2).any(1).all()
-    pictures = torch.stack([drawn[name] for name in ("source", *rivals)])
+    drawn, asked = draw_rivals(train, (5, 6), rows, images_seen=16, guide=guide, preset="smoke")
+    assert list(drawn) == ["CycleGAN", "CamStyle", "SPGAN", "pose transfer, no guide", "pose transfer, guided"]
+    assert torch.equal(asked[:, 0], rows) and set(train.camids[asked[:, 1]].tolist()) == {6}
+    for images in drawn.values():
+        assert images.pids.tolist() == [0, 1, 2] and images.camids.tolist() == [6] * 3
+    pictures = torch.stack([images.batch(range(3))["images"] for images in drawn.values()])
     assert pictures.shape == (5, 3, 3, 64, 32)
     assert len(pictures.flatten(1).unique(dim=0)) == 5  # no two the same
 
 
 def test_without_key_points_there_are_no_poses():
-    drawn = draw_rivals(people(False), (5, 6), torch.tensor([2]), images_seen=16, guide={}, preset="smoke")
-    assert list(drawn) == ["source", "CycleGAN", "SPGAN"]
+    drawn, _ = draw_rivals(people(False), (5, 6), torch.tensor([2]), images_seen=16, guide={}, preset="smoke")
+    assert list(drawn) == ["CycleGAN", "CamStyle", "SPGAN"]
+
+
+def test_a_rival_beats_copy_at_its_own_task_alone(monkeypatch):
+    style = {"copy": 0.1, "CycleGAN": 0.1, "SPGAN": 0.2, "copy, another pose": 0.9, "pose transfer, guided": 0.5}
+    pck = {"copy": 0.9, "CycleGAN": 1.0, "SPGAN": 0.5, "copy, another pose": 0.4, "pose transfer, guided": 0.5}
+    train, asked, calls = people(True), torch.tensor([[0, 1], [4, 3]]), {}
+
+    def measure(images, sources, pairs=None, *, name, targets=None, **options):
+        calls[name] = (
+            images.pids.tolist(),
+            sources.pids[[0, 1]].tolist() if pairs is None else pairs.tolist(),
+            targets,
+        )
+        assert options["camera"] == 6 and (options["real"].camids == 6).all() and options["gallery"] is train
+        assert options["source_rows"].tolist() == [0, 4]
+        return pd.DataFrame({name: {"PCK@0.1": pck[name], "camera style": style[name]}}).T
+
+    monkeypatch.setattr(rivals, "judge_generator", measure)
+    drawn = {name: train.select(indices=[0, 4]) for name in style if "copy" not in name}
+    table = rivals.judge_rivals(drawn, asked, train, None, 6)
+    assert table["beats copy"].to_dict() == {
+        "copy": None, "CycleGAN": False, "SPGAN": True, "copy, another pose": None, "pose transfer, guided": True
+    }  # fmt: skip
+    assert calls["copy"] == ([0, 1], [0, 1], None) and calls["copy, another pose"] == ([0, 1], asked.tolist(), train)
+    del drawn["pose transfer, guided"]
+    assert list(rivals.judge_rivals(drawn, asked, train, None, 6).index) == ["copy", "CycleGAN", "SPGAN"]
+
+
+def test_a_dcgan_is_judged_beside_photographs_and_its_own_first_weights():
+    g = torch.Generator().manual_seed(1)
+    train = PersonImages(torch.randint(100, 110, (40, 3, 64, 32), generator=g, dtype=torch.uint8), [1] * 40, [1] * 40)
+    judges = SimpleNamespace(looks=lambda images: images.float().mean((2, 3)))  # mean colour
+    dcgan = DCGAN(preset="smoke")
+    dcgan.sample = lambda n, seed: torch.full((n, 3, 64, 32), 120, dtype=torch.uint8)
+    found = rivals.judge_dcgan(dcgan, train, judges, n=12)
+    assert list(found.index) == ["copy", "DCGAN", "untrained"]
+    assert found["copy"] < 1 and found["DCGAN"] == pytest.approx(3 * 15.5**2, rel=0.01)  # three channels, 104.5 to 120
+    assert found.equals(rivals.judge_dcgan(dcgan, train, judges, n=12))
+    dcgan.sample = lambda n, seed: pytest.fail(f"{n} images") if n != 20 else train.images[:20]
+    rivals.judge_dcgan(dcgan, train, judges)  # at most half of the photographs
 
 
 def test_a_dcgan_learns_from_single_images():

@@ -17,20 +17,15 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets import Benchmark, PersonImages, extend
 from reidlib.datasets.augment import reid_augmentation
-from reidlib.datasets.backgrounds import fill_person, mean_background
 from reidlib.datasets.sampling import Augment, Sampler, mixed_batches, pk_batches, seeded, target_pairs, uniform_batches
 from reidlib.embedders import Baseline, Recipe, embed_all
 from reidlib.embedders.recipes import choose_form, read_losses
-from reidlib.embedders.siamese import train_siamese
-from reidlib.evaluators import RetrievalScores, image_quality, nearest_neighbours
-from reidlib.evaluators.judges import Judges, judge, pose_pck
-from reidlib.evaluators.metric_learning import KISSME, XQDA
+from reidlib.evaluators import RetrievalScores, image_quality
+from reidlib.evaluators.judges import Judges, judge
 from reidlib.evaluators.retrieval import evaluate_retrieval, pool_queries
 from reidlib.evaluators.splits import SplitScores, average_over_splits, score_splits
-from reidlib.files import resolve
-from reidlib.generators.recorded import FOLDER, load_generator
 from reidlib.generators.synthesis import check_pairs, stream, synthesise, watched
-from reidlib.networks import device_of, read_facts
+from reidlib.networks import device_of
 from reidlib.training import History, train
 
 IMAGES_PER_IDENTITY = 4  # of a P x K batch, where the recipe names only a batch size
@@ -225,48 +220,6 @@ def score_benchmark(
     return replace(scores, features=getattr(method, "rule", ""))
 
 
-def score_systems(
-    bench: Benchmark,
-    images: PersonImages,
-    *,
-    images_seen: int,
-    ide: nn.Module | None = None,
-    options: dict[str, Any] | None = None,
-    **training: Any,
-) -> dict[str, RetrievalScores]:
-    """Train the two re-ID systems of SAN's augmentation table on some images and score its four columns.
-
-    "IDE + Euclidean", "IDE + XQDA", "IDE + KISSME": one softmax classifier, whose features are compared in three ways;
-    "Siamese": `embedders.siamese`. Both see `images_seen` images. The learnt distances are fitted on `bench.train`, the
-    real images, whatever else the networks learnt from.
-
-    Args:
-        bench: gives queries, gallery and the protocol.
-        images: what both networks train on, `bench.train` or an augmented set.
-        ide: a classifier that is trained already, for the first three columns.
-        options: of both networks (start, width, ...).
-        training: of both trainings (preset, seed, device, progress, ...).
-
-    >>> g = torch.Generator().manual_seed(0)
-    >>> pixels = torch.randint(0, 255, (24, 3, 64, 32), dtype=torch.uint8, generator=g)
-    >>> people = PersonImages(pixels, [1, 2, 3, 4] * 6, [1] * 12 + [2] * 12)
-    >>> bench = Benchmark("toy", people, people.select(camids=1), people.select(camids=2))
-    >>> list(score_systems(bench, people, images_seen=48, preset="smoke", progress=False))
-    ['IDE + Euclidean', 'IDE + XQDA', 'IDE + KISSME', 'Siamese']
-    """
-    options, train = options or {}, bench.train
-    if ide is None:
-        ide, _ = train_baseline(images, images_seen=images_seen, loss="softmax", **options, **training)
-    q, g, t = (embed_all(ide, part) for part in (bench.query, bench.gallery, train))
-    dims = min(128, t.shape[1], len(t) - 1)
-    learnt = {"IDE + XQDA": XQDA(), "IDE + KISSME": KISSME(dims=dims)}
-    scores = {"IDE + Euclidean": score_features(bench, q, g)}
-    for name, distance in learnt.items():
-        scores[name] = score_features(bench, q, g, distance=distance.fit(t, train.pids, train.camids).distance(q, g))
-    siamese, _ = train_siamese(images, images_seen=images_seen, options=options, **training)
-    return scores | {"Siamese": score_benchmark(siamese, bench)}
-
-
 def _asked(bench: Benchmark, multi_query: str | None) -> PersonImages:
     """Return the images that ask: the queries, or the hand-drawn boxes."""
     asked = bench.query if multi_query is None else bench.multi_query
@@ -354,62 +307,6 @@ def _measured(
     if not line:
         raise ValueError("nothing to measure by: give judges, or targets that show the sources' people")
     return line
-
-
-def recorded_dg_net(
-    name: str = "dg_net", *, device: str | torch.device = "cpu", folder: str | Path = FOLDER
-) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Return the recorded DG-Net and the facts of its training, see `load_generator`; it draws, and has no teacher."""
-    facts = read_facts(resolve(folder) / f"{name}.safetensors")
-    encoder = Baseline(facts["identities"], form="dg_net", start="none").embedder
-    return load_generator(name, device, folder, encoder=encoder, feed_generated=False)
-
-
-def judge_swaps(
-    methods: Mapping[str, nn.Module], people: PersonImages, pairs: Tensor, *, judges: Judges, **options: Any
-) -> pd.DataFrame:
-    """Return one row of numbers a method that swaps: did structure stay, did the appearance change hands?
-
-    Above the methods stand both images unchanged ("copy of the appearance image", "... of the structure image").
-
-    Args:
-        methods: by the name of their rows; each draws `people[pairs[:, 0]]` in the structure of `people[pairs[:, 1]]`.
-            A second row a method, "<name>, reconstruction", draws each structure image from its own two codes.
-        people: test images with key points and masks; also the gallery.
-        pairs: int64 [M,2], rows of `people`: appearance and structure.
-        judges: see `evaluators.judges.load_judges`.
-        options: of `synthesise`.
-
-    Returns:
-        the columns "appearance first" and "structure first": the share of pictures whose nearest image among `people`,
-        the two source images left out, shows the appearance's, or the structure's, person; "PCK@0.1" and "mask IoU"
-        (`image_quality.silhouette_iou`: what differs from the structure image, its person covered by the mean scene of
-        the camera) against the structure image; "FID" (judges' looks) to `people`.
-    """
-    sources, targets = (people.batch(rows)["images"] for rows in pairs.T)
-    wanted, own = people.batch(pairs[:, 1]), pairs[:, 1:].expand(-1, 2)
-    made = {"copy of the appearance image": sources, "copy of the structure image": targets}
-    for name, method in methods.items():
-        drawn = (synthesise(method, people, rows, targets=people, **options).images for rows in (own, pairs))
-        made |= zip((f"{name}, reconstruction", name), drawn, strict=True)
-    rows = torch.arange(len(people)).split(512)
-    gallery = torch.cat([judges.embed(people.batch(some)["images"]) for some in rows])
-    cameras, inverse = people.camids[pairs[:, 1]].unique(return_inverse=True)
-    means = torch.stack([mean_background(people.select(camids=c)) for c in cameras.tolist()])[inverse]
-    scenes = fill_person(targets, wanted["masks"], means)
-    table = {}
-    for name, images in made.items():
-        found = nearest_neighbours(judges.embed(images), gallery, min(3, len(people))).indices
-        other = (found[..., None] != pairs[:, None]).all(2).int().argmax(1, keepdim=True)
-        first, owners = people.pids[found.gather(1, other)], people.pids[pairs]
-        line = dict(
-            zip(("appearance first", "structure first"), (first == owners).double().mean(0).tolist(), strict=True)
-        )
-        line |= {"PCK@0.1": pose_pck(images, wanted["keypoints"], judges)}
-        line |= {"mask IoU": image_quality.silhouette_iou(images, wanted["masks"], scenes)}
-        line |= {"FID": image_quality.fid(people, images, features=judges.looks, name="judges' looks").value}
-        table[name] = line
-    return pd.DataFrame(table).T
 
 
 MODES = ("a", "b", "max", "mean", "concat")

@@ -1,7 +1,5 @@
 """One embedder against several benchmarks and protocols: transfer, multi-query, splits."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,20 +7,9 @@ from PIL import Image
 from torch import nn
 
 from reidlib.datasets import Benchmark, PersonImages, Protocol, load_splits
-from reidlib.embedders import Baseline
 from reidlib.evaluators import image_quality, score_splits
 from reidlib.evaluators.judges import camera_style, identity_kept, load_judges, pose_pck
-from reidlib.experiments import (
-    augmented,
-    judge_generator,
-    judge_swaps,
-    recorded_dg_net,
-    score_benchmark,
-    score_features,
-    train_baseline,
-)
-from reidlib.generators.dg_net import DGNet
-from reidlib.generators.recorded import save_generator
+from reidlib.experiments import augmented, judge_generator, score_benchmark, score_features, train_baseline
 from reidlib.generators.synthesis import synthesise
 
 
@@ -287,62 +274,3 @@ def test_pictures_of_the_same_person_have_a_truth(judges):
     assert list(posed.columns) == ["PCK@0.1", "PCK@0.05"]
     with pytest.raises(ValueError, match="nothing to measure by"):
         judge_generator(Marked(), people, pairs, targets=nobody)
-
-
-def test_the_recorded_dg_net_draws_as_it_did(tmp_path):
-    torch.manual_seed(0)
-    encoder = Baseline(5, form="dg_net", start="none").embedder
-    method = DGNet(encoder, encoder, preset="smoke", background="kept").eval()
-    save_generator(method, tmp_path / "mine.safetensors", identities=5, images_seen=8)
-    again, facts = recorded_dg_net("mine", folder=tmp_path)
-    assert facts["images_seen"] == 8 and again.settings["background"] == "kept" and not again.training
-    for weight in method.parameters():  # as stored: rounded to half precision
-        weight.data = weight.data.half().float()
-    condition = torch.cat([torch.rand(2, 3, 64, 32) * 2 - 1, torch.rand(2, 1, 64, 32)], 1)
-    images = torch.rand(2, 3, 64, 32) * 2 - 1
-    assert torch.allclose(again.generate(images, condition), method.generate(images, condition), atol=1e-3)
-
-
-class Shade(nn.Module):
-    """Draws everything in one grey level, or hands out one of its two images."""
-
-    def __init__(self, level=None, structure=False):
-        super().__init__()
-        self.level, self.structure = level, structure
-
-    def condition(self, targets, sources=None):
-        return targets["images"].float() / 127.5 - 1
-
-    def generate(self, images, condition):
-        return (
-            torch.full_like(images, self.level / 127.5 - 1) if self.level else condition if self.structure else images
-        )
-
-
-def test_swaps_are_judged_by_whose_image_is_nearest_beside_their_sources():
-    """By mean colour: the two images that a picture was made of are left out, whichever of them is nearest."""
-    levels, pids = [100, 104, 200, 206, 30, 150], [1, 1, 2, 2, 3, 4]
-    shown = people([[v, v, v] for v in levels], pids, [1, 2, 1, 2, 1, 2])
-    keypoints = torch.zeros(6, 18, 3)
-    keypoints[:, 0] = torch.tensor([2.0, 4.0, 1.0])
-    masks = torch.zeros(6, 8, 4, dtype=torch.uint8)
-    masks[:, :4] = 255
-    shown = PersonImages(shown.images, shown.pids, shown.camids, keypoints=keypoints, masks=masks)
-    judges = SimpleNamespace(
-        embed=lambda images: images.float().mean((2, 3)),
-        looks=lambda images: images.float().mean((2, 3)),
-        keypoints=lambda images: torch.full((len(images), 18, 2), 4.0) - torch.tensor([2.0, 0.0]),
-    )
-    pairs = torch.tensor([[0, 2], [2, 0], [1, 3], [0, 4]])
-    methods = {"source": Shade(), "structure": Shade(structure=True), "dark": Shade(31), "between": Shade(103)}
-    table = judge_swaps(methods, shown, pairs, judges=judges)
-    rows = [name for method in methods for name in (f"{method}, reconstruction", method)]
-    assert list(table.index) == ["copy of the appearance image", "copy of the structure image", *rows]
-    firsts = table[["appearance first", "structure first"]]
-    assert firsts.loc["source"].tolist() == firsts.iloc[0].tolist() == [1, 0]
-    assert firsts.loc["structure"].tolist() == firsts.iloc[1].tolist() == [0.25, 0.75]  # person 3 has one image
-    assert firsts.loc["dark"].tolist() == [0.25, 0]  # nearest is person 3; where that is left out, person 1
-    assert firsts.loc["between"].tolist() == [0.75, 0.25]
-    assert firsts.loc["structure, reconstruction"].tolist() == firsts.iloc[1].tolist()
-    assert table.loc["source, reconstruction"].equals(table.loc["copy of the structure image"])
-    assert (table["PCK@0.1"] == 1).all() and table.notna().all(axis=None)

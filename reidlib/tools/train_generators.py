@@ -24,7 +24,7 @@ from reidlib.datasets.procedural import RENDERER_VERSION
 from reidlib.datasets.sampling import seeded, target_pairs
 from reidlib.embedders import Baseline
 from reidlib.evaluators.judges import load_judges
-from reidlib.experiments import judge_generator, judge_swaps, recorded_dg_net, train_baseline
+from reidlib.experiments import judge_generator, train_baseline
 from reidlib.files import atomic_path, resolve
 from reidlib.generators.camera_transfer import train_transfer, transfer
 from reidlib.generators.dg_net import train_dg_net
@@ -34,6 +34,7 @@ from reidlib.generators.recorded import FOLDER, load_generator, load_recorded, s
 from reidlib.generators.semantic_attention import SAN, san_pairs
 from reidlib.generators.synthesis import synthesise, train_generator
 from reidlib.machine import pick_device
+from reidlib.tools.swaps import judge_swaps, recorded_dg_net
 from reidlib.training import History
 
 SEED = 3000

@@ -5,8 +5,8 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from reidlib.experiments import recorded_dg_net
 from reidlib.generators.recorded import load_generator
+from reidlib.tools.swaps import recorded_dg_net
 from reidlib.tools.train_generators import PLANS, draw_picture, make_generator
 
 

@@ -5,7 +5,8 @@ import torch
 from reidlib.datasets import Benchmark, PersonImages
 from reidlib.embedders import embed_all
 from reidlib.evaluators.metric_learning import KISSME, XQDA
-from reidlib.experiments import score_features, score_systems, train_baseline
+from reidlib.experiments import score_features, train_baseline
+from reidlib.tools.lost_table import score_systems
 
 
 def coloured(ids: int, each: int) -> PersonImages:

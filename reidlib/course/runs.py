@@ -123,8 +123,13 @@ class Run:
     def metrics(self, prefix: str, scores: Any, rule: str | None = None) -> None:
         """Note several numbers as `prefix/name`: `RetrievalScores`, `SplitScores`, or a mapping name -> number.
 
-        Of several splits the mean is noted, and their spread as `spread over splits/prefix/name`.
+        Of several splits the mean is noted, and their spread as `spread over splits/prefix/name`. A table is noted row
+        by row, as `prefix/row/column`, but for what is None in it.
         """
+        if isinstance(scores, pd.DataFrame):
+            for name, line in scores.iterrows():
+                self.metrics(f"{prefix}/{name}", {column: v for column, v in line.items() if v is not None}, rule)
+            return
         if isinstance(scores, SplitScores):
             if len(scores.table) > 1:
                 self.metrics(f"spread over splits/{prefix}", scores.std.to_dict(), "standard deviation over the splits")

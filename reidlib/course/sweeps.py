@@ -174,6 +174,18 @@ def recorded(notebook: str | os.PathLike, folder: Path = NOTEBOOKS, *, supersede
     return pd.concat(parts, axis=1)
 
 
+def means(rows: pd.DataFrame, pattern: str) -> pd.DataFrame:
+    r"""Return the means of those recorded rows whose metric fits a pattern of two named groups: its lines and columns.
+
+    >>> rows = pd.DataFrame({"metric": ["judge/a/FID", "judge/a/FID", "judge/b/FID"], "value": [1.0, 3.0, 5.0]})
+    >>> means(rows, r"^judge/(?P<row>\w+)/(?P<what>.+)$")["FID"].to_dict()
+    {'a': 2.0, 'b': 5.0}
+    """
+    names = rows["metric"].str.extract(pattern)
+    fitting = rows.join(names).dropna(subset=names.columns)
+    return fitting.pivot_table("value", *names.columns, sort=False)
+
+
 def to_show(table: pd.DataFrame, study: str) -> pd.DataFrame | None:
     """Return a table of recorded rows, or None where it is empty; then the command that records them is printed.
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from reidlib.datasets import PersonImages, camera_pair
+from reidlib.datasets import PersonImages, camera_pair, poses
 from reidlib.datasets.augment import flip
 from reidlib.datasets.camera_pairs import random_targets
 from reidlib.datasets.sampling import seeded, uniform_batches
@@ -36,10 +36,11 @@ def draw_rivals(
     *,
     images_seen: int,
     guide: dict[str, Any],
+    judges: Judges | None = None,
     preset: str = "course",
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> tuple[dict[str, PersonImages], Tensor]:
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
     """Train each rival from the first to the second of two cameras and draw the sources `rows` of `train` with it.
 
     The pose rivals learn from pairs of one person in both cameras and draw each source in the pose of a random image of
@@ -51,10 +52,12 @@ def draw_rivals(
         rows: int64 [n], images of the first camera.
         images_seen: length of each rival's training, in pairs.
         guide: arguments of `train_baseline` for the network that guides the last of them.
+        judges: see `evaluators.judges.load_judges`.
         preset, seed, device: of all of them.
 
     Returns:
-        what each rival drew, n images by its name, and int64 [n,2], rows of `train`: the source and whose pose it got.
+        images uint8 [n,3,H,W] by name, the sources first, and the poses where there are any, and the table of
+        `judge_rivals` (without a row where there are no judges).
     """
     a, b = cameras
     small = dict(images_seen=images_seen, batch_size=8, augment=flip, ema=0.99, seed=seed, device=device)
@@ -76,19 +79,25 @@ def draw_rivals(
             drawn[name] = synthesise(method, train, asked, targets=train, camids=b)
         else:
             drawn[name] = synthesise(method, train.select(indices=rows), camids=b, seed=seed)
-    return drawn, asked
+    shown = {"source": train.batch(rows)["images"]}
+    if train.has("keypoints"):
+        shown["pose asked for"] = poses.skeleton_images(train.batch(targets)["keypoints"], train.image_size)
+    shown |= {name: images.images for name, images in drawn.items()}
+    return shown, judge_rivals(drawn, asked, train, judges, b) if judges else pd.DataFrame()
 
 
 def judge_rivals(
     drawn: dict[str, PersonImages], asked: Tensor, train: PersonImages, judges: Judges, camera: int
 ) -> pd.DataFrame:
-    """Judge what `draw_rivals` gave, and say of each rival whether it beats a copy of the source at its own task.
+    """Judge what rivals drew, and say of each rival whether it beats a copy of the source at its own task.
 
     The task of CycleGAN, CamStyle and SPGAN is the style of the second camera (the judges' share of images that they
     take for it), that of the pose rivals is the pose (PCK@0.1). "copy" and "copy, another pose" are the sources.
 
     Args:
-        drawn, asked, train: of `draw_rivals`.
+        drawn: n images by the rival's name, those of a pose rival begin with "pose transfer".
+        asked: int64 [n,2], rows of `train`: the source, and the image whose pose was asked for.
+        train: real images of both cameras.
         judges: see `evaluators.judges.load_judges`.
         camera: the second one.
 

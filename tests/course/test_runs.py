@@ -73,6 +73,17 @@ def test_a_run_leaves_its_results(tmp_path: Path):
         ".reidlib-run", "results.json", "figures", "tables", "weights.safetensors"}  # fmt: skip
 
 
+def test_a_table_is_noted_row_by_row_without_what_is_none(tmp_path):
+    run = runs.start("00_toy", settings_of(tmp_path))
+    table = pd.DataFrame({"FID": [1.0, 2.0], "beats copy": [None, True]}, index=["copy", "mine"])
+    run.metrics("rivals", table, "judges")
+    assert {name: found["value"] for name, found in run.values.items()} == {
+        "rivals/copy/FID": 1.0, "rivals/mine/FID": 2.0, "rivals/mine/beats copy": 1.0
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="rivals/copy/FID.*finite"):
+        run.metrics("rivals", pd.DataFrame({"FID": [float("nan")]}, index=["copy"]), "judges")
+
+
 def test_scores_bring_their_own_rule(tmp_path: Path):
     class Scores:
         protocol = "cross camera, euclidean distance"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlib.datasets import PersonImages
+from reidlib.datasets import PersonImages, poses
 from reidlib.generators.dcgan import DCGAN
 from reidlib.tools import rivals
 from reidlib.tools.rivals import draw_rivals, train_dcgan
@@ -20,22 +20,31 @@ def people(keypoints: bool) -> PersonImages:
     return PersonImages(images, pids, camids, sequences=torch.zeros(16, dtype=torch.int64), keypoints=joints)
 
 
-def test_every_rival_draws_every_source():
+def test_every_rival_draws_every_source(monkeypatch):
     train, rows = people(True), torch.tensor([0, 4, 8])
     guide = dict(images_seen=16, loss="softmax", start="none")
-    drawn, asked = draw_rivals(train, (5, 6), rows, images_seen=16, guide=guide, preset="smoke")
-    assert list(drawn) == ["CycleGAN", "CamStyle", "SPGAN", "pose transfer, no guide", "pose transfer, guided"]
+    judged = []
+    monkeypatch.setattr(rivals, "judge_rivals", lambda *what: judged.append(what) or pd.DataFrame([1]))
+    options = dict(images_seen=16, guide=guide, preset="smoke")
+    drawn, table = draw_rivals(train, (5, 6), rows, judges="judges", **options)
+    names = ["CycleGAN", "CamStyle", "SPGAN", "pose transfer, no guide", "pose transfer, guided"]
+    assert list(drawn) == ["source", "pose asked for", *names] and len(table) == 1
+    assert torch.equal(drawn["source"], train.images[rows])
+    ((made, asked, of, judges, camera),) = judged
+    assert of is train and judges == "judges" and camera == 6 and list(made) == names
     assert torch.equal(asked[:, 0], rows) and set(train.camids[asked[:, 1]].tolist()) == {6}
-    for images in drawn.values():
+    assert torch.equal(drawn["pose asked for"], poses.skeleton_images(train.keypoints[asked[:, 1]], (64, 32)))
+    for name, images in made.items():
         assert images.pids.tolist() == [0, 1, 2] and images.camids.tolist() == [6] * 3
-    pictures = torch.stack([images.batch(range(3))["images"] for images in drawn.values()])
-    assert pictures.shape == (5, 3, 3, 64, 32)
-    assert len(pictures.flatten(1).unique(dim=0)) == 5  # no two the same
+        assert torch.equal(images.images, drawn[name])
+    pictures = torch.stack([drawn[name] for name in ("source", *names)])
+    assert pictures.shape == (6, 3, 3, 64, 32)
+    assert len(pictures.flatten(1).unique(dim=0)) == 6  # no two the same
 
 
-def test_without_key_points_there_are_no_poses():
-    drawn, _ = draw_rivals(people(False), (5, 6), torch.tensor([2]), images_seen=16, guide={}, preset="smoke")
-    assert list(drawn) == ["CycleGAN", "CamStyle", "SPGAN"]
+def test_without_key_points_there_are_no_poses_and_without_judges_no_table():
+    drawn, table = draw_rivals(people(False), (5, 6), torch.tensor([2]), images_seen=16, guide={}, preset="smoke")
+    assert list(drawn) == ["source", "CycleGAN", "CamStyle", "SPGAN"] and table.empty
 
 
 def test_a_rival_beats_copy_at_its_own_task_alone(monkeypatch):

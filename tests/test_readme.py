@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 
@@ -12,6 +13,7 @@ from reidlib.__main__ import COMMANDS
 from reidlib.course import paper_tables, sweeps
 from reidlib.files import REPOSITORY
 
+KEPT, LENGTHS = ("identity kept, rank-1", "FID"), ("11,234", "22,468", "44,936")
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -47,6 +49,15 @@ def rows_shown(notebook: str) -> pd.DataFrame:
 def test_only_tables_without_a_row_that_counts_are_called_superseded():
     called = re.findall(r"`(\w+)`: all superseded", README)
     assert all(sweeps.recorded(notebook).empty for notebook in called)
+
+
+@pytest.mark.parametrize("row", results("| people | identity kept"), ids=lambda row: row[0])
+def test_people_seen_by_a_generator_are_those_recorded(row):
+    name = "weights/camera_transfer-3" if row[0] == "480" else f"recorded/choices/camera_transfer-3-of-{row[0]}"
+    found = json.loads((REPOSITORY / "notebooks" / f"{name}.results.json").read_text())
+    assert found["parameters"]["identities"] == int(row[0])
+    values = [found["metrics"][f"{n} pairs seen/{what}"]["value"] for what in KEPT for n in LENGTHS]
+    assert row[1:] == [*(f"{100 * value:.1f}" for value in values[:3]), *(f"{value:.2f}" for value in values[3:])]
 
 
 @pytest.mark.parametrize("row", results("| method | rank-1 |"), ids=lambda row: row[0])

@@ -179,7 +179,8 @@ def make_generator(
     people, held = (part.select(indices=part.pids >= 0) for part in (bench.train, extend(bench.query, bench.gallery)))
     people = people.select(pids=people.pids.unique()[:identities])
     parameters = dict(size=size, seed=SEED, scene=SCENE, network=NETWORK, images_seen=seen, renderer=RENDERER_VERSION)
-    parameters |= dict(command=f"reidlib generators {name}", identities=len(people.pids.unique()), images=len(people))
+    command = f"reidlib generators {name}" + (f" --identities {identities}" if identities else "")
+    parameters |= dict(command=command, identities=len(people.pids.unique()), images=len(people))
 
     def evaluate(method: nn.Module, step: int) -> dict[str, float]:
         return plan.judge(method, held).loc["trained"].to_dict()

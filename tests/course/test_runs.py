@@ -80,7 +80,7 @@ def test_a_table_is_noted_row_by_row_without_what_is_none(tmp_path):
     assert {name: found["value"] for name, found in run.values.items()} == {
         "rivals/copy/FID": 1.0, "rivals/mine/FID": 2.0, "rivals/mine/beats copy": 1.0
     }  # fmt: skip
-    with pytest.raises(ValueError, match="rivals/copy/FID.*finite"):
+    with pytest.raises(ValueError, match=r"rivals/copy/FID.*finite"):
         run.metrics("rivals", pd.DataFrame({"FID": [float("nan")]}, index=["copy"]), "judges")
 
 

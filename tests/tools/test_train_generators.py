@@ -22,6 +22,7 @@ def test_makes_weights_and_says_how_good_they_are(name, tmp_path, monkeypatch):
     _, facts = load_generator(name, folder=tmp_path)
     results = json.loads((tmp_path / f"{name}.results.json").read_text())
     assert facts["identities"] == results["parameters"]["identities"] == 9 and facts["seed"] == 3000
+    assert results["parameters"]["command"] == f"reidlib generators {name} --identities 9"
     assert results["seconds"] > results["metrics"]["seconds of training"]["value"] > 0  # of the command, not its record
     stored = results["metrics"]["as stored/identity kept, rank-1"]["value"]
     assert stored == table.loc["as stored", "identity kept, rank-1"]

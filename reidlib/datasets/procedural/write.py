@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from ...files import REPOSITORY, atomic_path, resolve
+from ...machine import Advance, progress_bar
 from .camera import Network
 from .compose import Rendered, draw_shots
 from .networks import network_named
@@ -186,16 +188,6 @@ def _finish(folder: Path, chunks: list[Path], network: Network, settings: dict) 
     _write(folder / FINISHED, json.dumps(settings | {"images": counts}, indent=1).encode())
 
 
-def _report(done: int, total: int, began: float, worked: int, *, final: bool = False) -> None:
-    """Progress in one line: rewritten in a terminal, a line every few seconds elsewhere."""
-    text = f"procedural people: {done}/{total} chunks"
-    if worked:
-        rate = worked / max(time.monotonic() - began, 1e-6)
-        text += f", {rate * CHUNK:.0f} images/s, {(total - done) / rate:.0f} s left  "
-    end = "\n" if final or not sys.stderr.isatty() else ""
-    print(("\r" if sys.stderr.isatty() else "") + text, end=end, file=sys.stderr, flush=True)
-
-
 def prepare(folder: Path, settings: dict) -> None:
     """Make the folders of a set and write down its settings."""
     for subset, name in TREES[network_named(settings["network"]).layout].folders.items():
@@ -203,6 +195,12 @@ def prepare(folder: Path, settings: dict) -> None:
             (folder / f"{name}{suffix}").mkdir(parents=True, exist_ok=True)
     (folder / CHUNKS).mkdir(exist_ok=True)
     _write(folder / SETTINGS, json.dumps(settings, indent=1).encode())
+
+
+def _bar(chunks: list[Path], wanted: bool) -> AbstractContextManager[Advance]:
+    """Show how many of the chunks are there."""
+    done = sum(chunk.exists() for chunk in chunks)
+    return progress_bar(len(chunks), "rendering people", "chunk", wanted, done=done)
 
 
 def _chunk_paths(folder: Path, table: pd.DataFrame) -> list[Path]:
@@ -228,10 +226,8 @@ def write(
     options = {name: settings[name] for name in ("seed", "scene", "difficulty")} | {
         "image_size": tuple(settings["image_size"])
     }
-    chunks = _chunk_paths(folder, table)
-    began = spoke = time.monotonic()
-    images = worked = 0
-    with ThreadPoolExecutor(1) as pool:  # files are written while the next is drawn
+    chunks, worked = _chunk_paths(folder, table), 0
+    with _bar(chunks, progress) as advance, ThreadPoolExecutor(1) as pool:  # files are written while the next is drawn
         jobs: list[Future] = []
         for index in range(first, len(chunks), every):
             if chunks[index].exists():
@@ -244,14 +240,10 @@ def write(
             for job in jobs:
                 job.result()
             jobs = [pool.submit(_save_chunk, pictures, chunks[index], truth)]
-            worked, images = worked + 1, images + len(pictures)
-            if progress and time.monotonic() - spoke > (0.5 if sys.stderr.isatty() else 5):
-                spoke = time.monotonic()
-                _report(sum(path.exists() for path in chunks), len(chunks), began, worked)
+            worked += 1
+            advance()
         for job in jobs:
             job.result()
-    if progress and worked:
-        _report(len(chunks), len(chunks), began, worked, final=True)
 
 
 def _workers(folder: Path, count: int, chunks: list[Path], progress: bool) -> None:
@@ -259,17 +251,16 @@ def _workers(folder: Path, count: int, chunks: list[Path], progress: bool) -> No
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
     done = sum(chunk.exists() for chunk in chunks)
-    began = spoke = time.monotonic()
     running = [
         subprocess.Popen([sys.executable, "-m", __package__, str(folder), str(index), str(count)], env=environment)
         for index in range(count)
     ]
     try:
-        while any(process.poll() is None for process in running):
-            time.sleep(0.2)
-            if progress and time.monotonic() - spoke > (0.5 if sys.stderr.isatty() else 5):
-                spoke, now = time.monotonic(), sum(chunk.exists() for chunk in chunks)
-                _report(now, len(chunks), began, now - done)
+        with _bar(chunks, progress) as advance:
+            while any(process.poll() is None for process in running):
+                time.sleep(0.2)
+                done, before = sum(chunk.exists() for chunk in chunks), done
+                advance(done - before)
     finally:
         for process in running:
             if process.poll() is None:
@@ -280,8 +271,6 @@ def _workers(folder: Path, count: int, chunks: list[Path], progress: bool) -> No
         raise RuntimeError(
             f"{len(failed)} of {count} rendering processes ended with {failed}; finished chunks are kept"
         )
-    if progress:
-        _report(len(chunks), len(chunks), began, len(chunks) - done, final=True)
 
 
 def make(
@@ -309,8 +298,8 @@ def make(
     `image_size` is (height, width) of the stored files: (128, 64) like Market-1501, (256, 128) or (64, 32). `size`:
     "smoke", "course", "many" (480 training identities) or "full" (the real set's counts), where the network has it.
     `scene`: "retrieval" (hard) or "generation" (milder noise and backgrounds, brighter clothes). `difficulty` in 0..2
-    scales camera strength, clothing collisions and occlusion. `progress` prints to stderr. `workers` processes render
-    larger sets (default: one for each core, 8 at most).
+    scales camera strength, clothing collisions and occlusion. `progress` shows how far it is, in chunks of 64 images.
+    `workers` processes render larger sets (default: one for each core, 8 at most).
     Raises ValueError, naming the accepted values, for anything else.
 
     >>> make(size="huge")

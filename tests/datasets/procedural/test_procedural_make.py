@@ -156,7 +156,8 @@ def test_an_interrupted_set_is_continued_by_two_processes_to_the_same_bytes(fold
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
-def test_progress_is_printed_only_on_request(tmp_path, capfd):
+def test_progress_is_printed_only_on_request(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("reidlib.machine.SECONDS_BETWEEN_LINES", 0)
     settings = {
         "network": "market1501",
         "size": "smoke",
@@ -169,8 +170,12 @@ def test_progress_is_printed_only_on_request(tmp_path, capfd):
     write.prepare(tmp_path, settings)
     write.write(tmp_path, stop_after=1, progress=False)
     assert capfd.readouterr() == ("", "")
-    write.write(tmp_path, stop_after=1, progress=True)
-    assert "images/s" in capfd.readouterr().err
+    write.write(tmp_path, stop_after=2, progress=True)
+    said = capfd.readouterr()
+    assert [line[:22] for line in said.out.splitlines()] == [
+        "rendering people 2/8 c",
+        "rendering people 3/8 c",
+    ] and not said.err
 
 
 def test_the_plan_depends_on_its_seed_alone():

@@ -2,7 +2,7 @@
 
 Each variant changes one thing of the recipe "course". It trains in every camera (12,000 images, as notebook 02) and in
 camera 5 alone (5,000, as notebook 03) on the training people of seed 2, and is scored on the test people of seed 2. A
-row that the file has is not run again.
+row that the file has is not run again, unless the recipe has changed since (the column "recipe" tells).
 
 `reidlib recipe --task LSRO` compares shares and weights of unlabelled images for notebook 04 in the same way: its
 network A with DCGAN images added, at as many photographs seen (12,000).
@@ -10,6 +10,7 @@ network A with DCGAN images added, at as many photographs seen (12,000).
 
 import argparse
 import datetime
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,7 +22,7 @@ import torch
 
 from reidlib.checks import check_choice, reading_inputs
 from reidlib.datasets import Benchmark, PersonImages, extend, load
-from reidlib.embedders.recipes import RECIPES
+from reidlib.embedders.recipes import RECIPES, Recipe
 from reidlib.evaluators import RetrievalScores
 from reidlib.experiments import score_benchmark, train_baseline
 from reidlib.files import atomic_path, resolve
@@ -30,7 +31,7 @@ from reidlib.machine import commit, device_name, pick_device
 from reidlib.tools.rivals import train_dcgan
 
 FILE = "notebooks/recorded/choices/recipe.csv"
-KEY = ["variant", "task", "loss", "seed", "size"]
+KEY = ["variant", "task", "loss", "seed", "size", "recipe"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "batch 32": dict(batch=32),
     "batch 8": dict(batch=8),
@@ -47,6 +48,20 @@ LSRO: dict[str, tuple[float, float]] = {  # unlabelled images for each photograp
 }
 
 
+def recipe_of(task: str, variant: str) -> Recipe:
+    """Return the recipe that a variant is trained by."""
+    return RECIPES["two_step"] if task == "LSRO" else replace(RECIPES["course"], **VARIANTS[variant])
+
+
+def short_name(recipe: Recipe) -> str:
+    """Return eight letters that are others for every other recipe.
+
+    >>> short_name(RECIPES["course"]) == short_name(replace(RECIPES["course"], batch=RECIPES["course"].batch))
+    True
+    """
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
+
+
 def _score(bench: Benchmark, task: str, variant: str, loss: str, seed: int) -> RetrievalScores:
     """Train what a row is about and score it."""
     options = dict(seed=seed, progress=False)
@@ -57,7 +72,7 @@ def _score(bench: Benchmark, task: str, variant: str, loss: str, seed: int) -> R
         method, _ = train_baseline(images, images_seen=round((1 + share) * 12_000), **network, **options)
     else:
         cameras, seen = TASKS[task]
-        recipe = replace(RECIPES["course"], **VARIANTS[variant])
+        recipe = recipe_of(task, variant)
         images = bench.train.select(camids=cameras)
         method, _ = train_baseline(images, images_seen=seen, recipe=recipe, loss=loss, **options)
     return score_benchmark(method, bench)
@@ -119,7 +134,7 @@ def compare(
     file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2, scene=scene)
     table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
     for seed, variant, task in ((s, v, t) for s in seeds for v in variants for t in tasks):
-        row = dict(zip(KEY, (variant, task, loss, seed, size), strict=True))
+        row = dict(zip(KEY, (variant, task, loss, seed, size, short_name(recipe_of(task, variant))), strict=True))
         if (table[KEY] == pd.Series(row)).all(axis=1).any():
             continue
         scores = _score(bench, task, variant, loss, seed)
@@ -130,7 +145,8 @@ def compare(
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary:
             table.round(2).to_csv(temporary, index=False)
-    return summary(table[(table["size"] == size) & table.task.isin(tasks)], variants[0])
+    present = [short_name(recipe_of(task, variant)) for task in tasks for variant in variants]
+    return summary(table[(table["size"] == size) & table.task.isin(tasks) & table.recipe.isin(present)], variants[0])
 
 
 def summary(table: pd.DataFrame, base: str) -> pd.DataFrame:

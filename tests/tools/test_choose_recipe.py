@@ -1,5 +1,6 @@
 """The choice of a recipe: what is trained, by which rows it is remembered, and what is said of it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -31,7 +32,7 @@ def trained(monkeypatch):
     return calls
 
 
-def test_rows_are_kept_and_not_run_again(trained, tmp_path):
+def test_rows_are_kept_and_not_run_again(trained, tmp_path, monkeypatch):
     options = dict(tasks=["every camera", "camera 5"], size="smoke", file=tmp_path / "rows.csv")
     table = choose_recipe.compare(["batch 32", "batch 16"], seeds=[0, 1], **options)
     cameras = [[1, 2, 3, 4, 5, 6], [5]]
@@ -42,6 +43,11 @@ def test_rows_are_kept_and_not_run_again(trained, tmp_path):
     assert [call[-1] for call in trained[8:]] == [2] * 4
     rows = pd.read_csv(tmp_path / "rows.csv")
     assert len(rows) == 12 and set(rows["rank-1"]) == {50.0} and not rows.isna().any(axis=None)
+    with monkeypatch.context() as changed:
+        changed.setitem(choose_recipe.RECIPES, "course", replace(choose_recipe.RECIPES["course"], lr=2e-3))
+        table = choose_recipe.compare(["batch 32"], seeds=[0], **options)  # rows of another recipe are not these
+    assert [call[2] for call in trained[12:]] == [2e-3] * 2 and table.won.tolist() == ["0 of 1"] * 2
+    del trained[12:]
     rows.assign(size="course").to_csv(tmp_path / "rows.csv", index=False)
     table = choose_recipe.compare(["batch 32"], seeds=[0], **options)  # rows of another size are not these
     assert len(trained) == 14 and table.won.tolist() == ["0 of 1"] * 2

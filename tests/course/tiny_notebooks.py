@@ -5,6 +5,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from reidlib.course.settings import Settings
+
 PARAMETERS = """profile: str = "course"  # smoke, course or paper
 dataset: str = "procedural"  # data set
 data_root: str = "data"  # where it lies
@@ -60,3 +62,8 @@ def write_notebook(
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
     return path
+
+
+def settings_of(output_root: Path | str = "runs", **values) -> Settings:
+    shared = {"profile": "smoke", "dataset": "procedural", "data_root": "data", "image_size": "auto", "seed": 3}
+    return Settings({**shared, "device": "cpu", "output_root": str(output_root), **values})

@@ -271,6 +271,7 @@ def foreign_clothes(source, wanted):
 def two_maps(g):
     h, w = whole(g, 4, 8), whole(g, 3, 6)
     worn = [torch.randperm(20, generator=g)[: whole(g, 5, 11)] for _ in range(2)]
+    worn[1] = NO_CLOTHES if whole(g, 1, 4) == 1 else worn[1]  # a wanted map without clothes
     return tuple(classes[torch.randint(len(classes), (h, w), generator=g)] for classes in worn)
 
 
@@ -283,6 +284,12 @@ leak_exercise = Exercise(
     foreign_clothes,
     two_maps,
     wrong={
+        "a map without clothes leaves nothing to divide by: there the answer is 0": (
+            lambda source, wanted: (
+                (~torch.isin(wanted, NO_CLOTHES) & ~torch.isin(wanted, source)).sum().item()
+                / (~torch.isin(wanted, NO_CLOTHES)).sum().item()
+            )
+        ),
         "the share is of all pixels: only the clothes' count": (
             lambda source, wanted: _share(
                 ~torch.isin(wanted, NO_CLOTHES) & ~torch.isin(wanted, source), torch.ones_like(wanted)

@@ -287,8 +287,8 @@ def lpips(images: Tensor, targets: Tensor, net: LPIPS, *, batch_size: int = 64) 
 def mask_lpips(images: Tensor, targets: Tensor, masks: Tensor, net: LPIPS, *, batch_size: int = 64) -> Tensor:
     """Return the LPIPS of images and targets that are both multiplied by the target's mask in [-1, 1], float32 [B].
 
-    What lies outside the mask becomes 0, mid-grey. As in the evaluation of Ren et al., "Deep Image Spatial
-    Transformation for Person Image Generation", 2020, whose masks come from key points.
+    Masks are cut at one half. What lies outside becomes 0, mid-grey. As in the evaluation of Ren et al., "Deep Image
+    Spatial Transformation for Person Image Generation", 2020, whose masks come from key points.
 
     Args:
         images, targets: uint8 [B, 3, H, W].
@@ -317,7 +317,7 @@ def _lpips(images: Tensor, targets: Tensor, masks: Tensor | None, net: LPIPS, ba
     for rows in torch.arange(len(images)).split(batch_size):
         pair = [normalise(each[rows].to(device), "signed") for each in (images, targets)]
         if masks is not None:
-            mask = masks[rows, None].to(device).float() / 255
+            mask = (masks[rows, None] > 127).to(device)
             pair = [each * mask for each in pair]
         found.append(net(*pair).flatten().float().cpu())
     return torch.cat(found)

@@ -24,7 +24,7 @@ from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import seeded, target_pairs, usable_pairs
 from reidlib.generators import blocks
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
-from reidlib.losses.perceptual import perceptual_loss
+from reidlib.losses.perceptual import layers_of, perceptual_loss
 from reidlib.networks import Frozen, evaluating, normal_init
 
 MAPS = 21  # mask and 20 classes
@@ -38,16 +38,16 @@ CHOICES = {
 }
 WEIGHTS = {"L_adv": "alpha", "L_l1": "beta", "L_perc": "gamma"}
 BATCH = {"market1501": 32, "deepfashion": 8}  # pairs in a batch, as published
-# an epoch of the relatives is 4,000 pairs; 300 (500) epochs at a constant rate are printed, the fall after them is ours
+EPOCH = 4000  # pairs, of the relatives; 300 (500) epochs at a constant rate are printed, the fall after them is ours
 PAPER = dict(
     image_size=(128, 64), width=64, discriminator_width=64, n_blocks=5, use_mask=True, mask_image=False, mask_sign=1,
     transfer="semantic", sem_operand="convolved", conditional=True, fake_cond="source", score="map", alpha=10.0,
     beta=15.0, gamma=5.0, use_perceptual=True, layer="relu1_2", p=2, relative=False, foreground_weight=1.0, lr=2e-4,
-    epochs=300, n_decay=100, decay="after", steps=400 * 125,
+    epochs=300, n_decay=100, decay="after", steps=400 * EPOCH // 32,
 )  # fmt: skip
 DATASETS = {  # what is other than for Market-1501
     "market1501": {},
-    "deepfashion": dict(image_size=(256, 256), alpha=15.0, beta=1.0, epochs=500, n_decay=200, steps=700 * 500),
+    "deepfashion": dict(image_size=(256, 256), alpha=15.0, beta=1.0, epochs=500, n_decay=200, steps=700 * EPOCH // 8),
 }
 SIZES = {"market1501": (64, 32), "deepfashion": (64, 64)}  # of the course
 # a small re-ID network in VGG's place: all its stages, each relative to its own scale; alpha and lr were chosen on
@@ -197,20 +197,23 @@ class SAN(nn.Module):
             training identities. It is copied, frozen, and no part of the state.
         switches: anything that `PAPER` names:
         use_perceptual: False leaves $L_{perc}$ out ($\gamma = 0$), and no guide is needed.
-        use_mask: False leaves the masks out of both pathways (23 and 20 channels).
+        use_mask: False leaves the masks out of both pathways (23 and 20 channels) and reads none: where a person must
+            be told from the background (`foreground_weight`, `mask_image`), the parse map says it.
         n_blocks, mask_sign, transfer, sem_operand: see `SemanticAttentionGenerator` and `SemanticAttentionBlock`.
         mask_image: the source image is multiplied by its mask, too.
         conditional: D sees the source image beside the candidate (6 channels, else 3).
         fake_cond: what D sees beside a generated image: the "source", as beside the real one, or the "target", as
             equation 4 is printed.
         score: of D, see `blocks.ResidualDiscriminator`.
-        alpha, beta, gamma: weights.  layer, p, relative: see `perceptual_loss`.
+        alpha, beta, gamma: weights.  p, relative: see `perceptual_loss`.
+        layer: of the guide; where it is not given and the guide has no "relu1_2", all its stages.
         width, discriminator_width: channels of the first layers, 64.
         image_size: (height, width) it is trained at, multiples of 32.
-        steps: length of the training.  lr: of both Adams.
+        steps: length of the training; in the paper preset default epochs + n_decay epochs of 4,000 pairs.
+        lr: of both Adams.
         epochs, n_decay: the rate is constant for the share epochs / (epochs + n_decay) of the steps, then falls in a
             straight line to 0.
-        decay: "from_start": it falls from the first step on.
+        decay: "from_start": the training has `epochs` epochs (n_decay is 0), and the rate falls through all of it.
         foreground_weight: see `blocks.foreground_l1`; 1 as published.
 
     Attributes:
@@ -219,7 +222,8 @@ class SAN(nn.Module):
 
     Raises:
         TypeError: a guide that is not a network.
-        ValueError: for names that are not known and sizes that the networks cannot take.
+        ValueError: for names that are not known, sizes that the networks cannot take, n_decay where the rate falls
+            from the start.
 
     >>> method = SAN(preset="smoke")
     >>> people = {"parsing": torch.zeros(2, 64, 32, dtype=torch.uint8)}
@@ -239,9 +243,17 @@ class SAN(nn.Module):
         blocks.check_choices(CHOICES, chosen)
         if not chosen["use_perceptual"]:
             chosen["gamma"], guide = 0.0, None
+        if chosen["decay"] == "from_start":
+            if switches.get("n_decay"):
+                raise ValueError("decay='from_start' reaches 0 after `epochs` epochs: n_decay cannot be given")
+            chosen["n_decay"] = 0
+        if preset == "paper" and switches.get("steps") is None:
+            chosen["steps"] = (chosen["epochs"] + chosen["n_decay"]) * EPOCH // BATCH[dataset]
+        self._guide = None if guide is None else Frozen(guide)  # no part of the state
+        if guide is not None and switches.get("layer") is None and chosen["layer"] not in layers_of(guide):
+            chosen["layer"] = None
         self.settings = chosen | {"features": None if guide is None else type(guide).__name__}
         self.deviations = blocks.deviations(self.settings, paper | {"features": "VGG"})
-        self._guide = None if guide is None else Frozen(guide)  # no part of the state
         options = {name: chosen[name] for name in ("width", "n_blocks", "mask_sign", "transfer", "sem_operand")}
         self.G = SemanticAttentionGenerator((24, 21) if chosen["use_mask"] else (23, 20), **options)
         options = dict(width=chosen["discriminator_width"], score=chosen["score"])
@@ -308,7 +320,7 @@ class SAN(nn.Module):
         found = {}
         for name, role, batch in (("source", "sources", sources), ("target", "targets", targets)):
             parsing = blocks.annotation(batch, "parsing", role, "SAN")
-            found[name] = semantic_maps(parsing, batch.get("masks"))
+            found[name] = semantic_maps(parsing, batch.get("masks") if self.settings["use_mask"] else None)
         return found
 
     @torch.no_grad()

@@ -95,10 +95,12 @@ def test_the_papers_recipe():
 
 
 def test_the_mixture_grows_from_one_to_four():
-    assert negatives_per_positive(0, 300) == 1
-    assert negatives_per_positive(4, 300) == pytest.approx(1.01) and negatives_per_positive(3, 300) == 1
-    assert negatives_per_positive(299, 300) == pytest.approx(1.01**74)
-    assert negatives_per_positive(299, 300, epochs=200) == 4  # reached in epoch 140
+    for steps in (141, 750, 6000):
+        ratios = [negatives_per_positive(step, steps) for step in range(steps)]
+        assert ratios[0] == 1 and ratios[-1] == 4 and ratios == sorted(ratios)
+        assert len({round(ratio, 9) for ratio in ratios}) == 141
+    assert negatives_per_positive(2, 282) == pytest.approx(1.01) and negatives_per_positive(1, 282) == 1
+    assert negatives_per_positive(299, 300, epochs=75) == pytest.approx(1.01**74)  # the paper's 75 end at 2.09
     assert {negatives_per_positive(step, 50, first=4.0) for step in range(50)} == {4.0}
 
 
@@ -108,7 +110,7 @@ def test_pairs_hold_the_mixture_and_every_image():
     rows = growing_pairs(pids, 20, steps, growth=1.05).draw(seeded(3))
     assert len(rows) == steps and all(batch.shape == (20, 2) for batch in rows)
     for step, batch in enumerate(rows):
-        ratio = min(4.0, 1.05 ** (step * 75 // steps))
+        ratio = min(4.0, 1.05 ** (step * 141 // steps))
         same = pids[batch[:, 0]] == pids[batch[:, 1]]
         assert int(same.sum()) == round(20 / (1 + ratio)), step
     together = torch.cat(rows)

@@ -154,6 +154,8 @@ def test_mask_lpips_sees_the_mask_only(untrained):
     full = torch.full((2, 64, 32), 255, dtype=torch.uint8)
     torch.testing.assert_close(mask_lpips(a, b, full, net), lpips(a, b, net))
     assert (mask_lpips(a, b, 0 * full, net) == 0).all()
+    for value, same_as in ((100, 0 * full), (127, 0 * full), (128, full)):  # masks are cut at one half
+        assert torch.equal(mask_lpips(a, b, torch.full_like(full, value), net), mask_lpips(a, b, same_as, net))
     upper = full.clone()
     upper[:, 32:] = 0
     c = a.clone()

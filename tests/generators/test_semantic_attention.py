@@ -78,6 +78,14 @@ class Constant(nn.Module):
         return self.value(*inputs)
 
 
+def vgg() -> nn.Module:
+    """The first two convolutions of a VGG, with random weights: as far as relu1_2."""
+    network = nn.Module()
+    network.features = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU())
+    network.avgpool, network.classifier = nn.Identity(), nn.Sequential()
+    return network
+
+
 def strengthen(method: SAN) -> None:
     """Give larger weights: with the first ones, differences inside hardly show in the picture."""
     for module in method.G.modules():
@@ -180,7 +188,7 @@ def test_2_the_decoder_meets_the_maps_of_both_pathways():
     for i, up in enumerate(network.decoder):
         up.register_forward_pre_hook(lambda m, x, i=i: inputs.append((i, x[0])))
     a, s = torch.rand(2, 2, 16, 16, 8, generator=generator())
-    network.decode(a, s)
+    picture = network.decode(a, s)
     maps, x, y = [torch.cat([a, s], 1)], a, s
     for down_a, down_s in zip(network.conv_a, network.conv_s, strict=True):
         x, y = down_a(x), down_s(y)
@@ -188,6 +196,15 @@ def test_2_the_decoder_meets_the_maps_of_both_pathways():
     for i, given in inputs[:4]:
         assert torch.equal(given[:, -maps[3 - i].shape[1] :], maps[3 - i])
     assert inputs[4][1].shape[1] == 8  # the last step has no skip
+    for i in range(4):
+
+        def without(module, x, own=inputs[i][1].shape[1] - maps[3 - i].shape[1]):
+            return (torch.cat([x[0][:, :own], torch.zeros_like(x[0][:, own:])], 1),)
+
+        hook = network.decoder[i].register_forward_pre_hook(without)
+        assert (network.decode(a, s) - picture).abs().max() > 1e-6
+        hook.remove()
+    assert torch.equal(network.decode(a, s), picture)
 
 
 def test_2_and_the_range_of_images_in_smoke_and_course():
@@ -309,7 +326,7 @@ def test_8_the_weights_of_the_losses(dataset, total, monkeypatch):
     monkeypatch.setattr(san, "adversarial_loss", lambda *_: torch.tensor(0.7))
     monkeypatch.setattr(san.blocks, "foreground_l1", lambda *_: torch.tensor(0.2))
     monkeypatch.setattr(san, "perceptual_loss", lambda *_, **__: torch.tensor(0.1))
-    paper = SAN(preset="paper", dataset=dataset, width=4, discriminator_width=4, guide=SmallResNet(4)).settings
+    paper = SAN(preset="paper", dataset=dataset, width=4, discriminator_width=4, guide=vgg()).settings
     weights = {name: paper[name] for name in ("alpha", "beta", "gamma")}
     method = SAN(preset="smoke", guide=SmallResNet(4), **weights)
     losses, calls = step_of(method, one_batch())
@@ -332,6 +349,21 @@ def test_8_l1_is_the_mean_and_weighs_the_person_where_asked():
         assert step_of(method, batch)[0]["L_l1"] == pytest.approx(wanted, abs=1e-5)
     del batch["target_masks"]
     assert step_of(method, batch)[0]["L_l1"] > 0  # from the labels
+
+
+def test_without_masks_no_mask_is_read():
+    """The person's weight in L1, and the cut-out source, then come from the labels."""
+    batch = one_batch()
+    method = smoke(use_mask=False, foreground_weight=4.0, mask_image=True)
+    method.D.requires_grad_(False).eval()
+    labels = {n: 255 * (batch[n.replace("masks", "parsing")] != 0).byte() for n in ("masks", "target_masks")}
+    with_masks, without = smoke(foreground_weight=4.0), []
+    method.G.eval()
+    for given in (batch, batch | {n: 255 - m for n, m in batch.items() if "masks" in n}, batch | labels):
+        without.append(step_of(method, given)[0]["L_l1"])
+    assert without[0] == without[1] == without[2]
+    given = batch | {"target_masks": 255 - batch["target_masks"]}
+    assert step_of(with_masks, batch)[0]["L_l1"] != step_of(with_masks, given)[0]["L_l1"]
 
 
 @pytest.mark.parametrize(("p", "wanted"), [(2, 0.25), (1, 0.5)])
@@ -357,6 +389,10 @@ def test_9_and_the_guide_is_frozen_and_no_part_of_the_state():
         step_of(smoke(guide=guide, use_perceptual=True, layer="relu1_2"), one_batch())
     with pytest.raises(TypeError, match="guide must be a network"):
         SAN(preset="smoke", guide=lambda images: images)
+    paper = SAN(preset="paper", width=4, discriminator_width=4, n_blocks=1, guide=guide, image_size=SIZE)
+    assert paper.settings["layer"] is paper.deviations["layer"] is None  # all stages: it has no relu1_2
+    assert step_of(paper, one_batch())[0]["L_perc"] > 0
+    assert SAN(preset="paper", width=4, n_blocks=1, guide=vgg()).settings["layer"] == "relu1_2"
     off = smoke(guide=guide)
     assert off.settings["gamma"] == 0 and off._guide is None
 
@@ -415,6 +451,28 @@ def test_the_rate_is_constant_then_falls():
     method = smoke(steps=100, decay="from_start")
     assert [method.schedule(step) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
     assert smoke(steps=100, epochs=100, n_decay=0).schedule(99) == 1
+
+
+@pytest.mark.parametrize(("dataset", "epochs"), [("market1501", 300), ("deepfashion", 500)])
+def test_the_papers_length_follows_its_epochs(dataset, epochs):
+    """The sheet: from the start, the rate reaches 0 at epoch 300 (500); epochs are of 4,000 pairs."""
+    epoch = 4000 // san.BATCH[dataset]
+
+    def paper(**options) -> SAN:
+        with torch.device("meta"):
+            return SAN(preset="paper", dataset=dataset, **options)
+
+    method = paper(decay="from_start")
+    last = epochs * epoch
+    assert last == {"market1501": 37_500, "deepfashion": 250_000}[dataset]
+    assert [method.schedule(step) for step in (0, last // 2, last)] == pytest.approx([1, 0.5, 0])
+    assert (method.settings["steps"], method.settings["n_decay"]) == (last, 0)
+    assert method.deviations == {"features": None, "decay": "from_start", "n_decay": 0, "steps": last}
+    assert paper(n_decay=0).settings["steps"] == last and paper(n_decay=0).schedule(last - 1) == 1
+    assert paper(epochs=10, n_decay=5).settings["steps"] == 15 * epoch
+    assert paper(epochs=10, steps=7).settings["steps"] == 7
+    with pytest.raises(ValueError, match="n_decay cannot be given"):
+        paper(decay="from_start", n_decay=50)
     for name, (_, adam, _) in smoke().optimizers().items():
         assert name in "GD" and adam.defaults["betas"] == (0.5, 0.999)
 
@@ -444,23 +502,25 @@ def test_the_first_weights():
     assert {m.p for m in method.D.modules() if isinstance(m, nn.Dropout)} == {0.5}
 
 
-def test_a_full_step_at_the_papers_sizes():
-    """Few channels, the paper's image sizes and networks; only the widths are small."""
-    for dataset, size in (("market1501", (128, 64)), ("deepfashion", (256, 256))):
-        torch.manual_seed(0)
-        narrow = dict(width=2, discriminator_width=2, dataset=dataset, use_perceptual=False)
-        method = SAN(preset="paper", **narrow)
-        assert len(method.G.blocks) == 5
-        before = {k: v.clone() for k, v in method.state_dict().items()}
-        data = people([1, 1, 1], size=size)
-        history = fit(method, Batches(data, pair_batches(torch.tensor([[0, 1], [1, 2]]), 2)), 1, device="cpu",
-                      precision="fp32", log_every=1, progress=False)  # fmt: skip
-        row, weights = history.losses.iloc[-1], method.settings
-        assert row["L_full"] == pytest.approx(weights["alpha"] * row["L_adv"] + weights["beta"] * row["L_l1"], rel=1e-5)
-        after = method.state_dict()
-        assert all(not torch.equal(before[k], after[k]) for k in before if k.endswith("weight"))
-        moved = max((before[k] - after[k]).abs().max().item() for k in before if k.endswith("weight"))
-        assert moved == pytest.approx(2e-4, rel=1e-2)  # Adam's first step
+@pytest.mark.xdist_group("a full step")  # 4 to 5 GiB each: one after the other
+@pytest.mark.parametrize(("dataset", "size", "n"), [("market1501", (128, 64), 32), ("deepfashion", (256, 256), 4)])
+def test_a_full_step_at_the_papers_sizes(dataset, size, n):
+    """The paper's networks, image sizes, losses and batch; of DeepFashion's 8 pairs half (8 take more than 7 GiB)."""
+    torch.manual_seed(0)
+    method = SAN(preset="paper", dataset=dataset, guide=vgg())
+    assert sum(p.numel() for p in method.G.parameters()) == 56_416_643 and method.D.layers[1].out_channels == 64
+    assert set(method.deviations) == {"features"}  # the guide's weights are random
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    data = people([1] * (n + 1), size=size)
+    batches = Batches(data, pair_batches(torch.tensor([[i, i + 1] for i in range(n)]), n))
+    history = fit(method, batches, 1, device="cpu", precision="fp32", log_every=1, progress=False)
+    row, weights = history.losses.iloc[-1], method.settings
+    wanted = sum(weights[weight] * row[term] for term, weight in san.WEIGHTS.items())
+    assert row["L_full"] == pytest.approx(wanted, rel=1e-5) and row["L_perc"] > 0
+    after = method.state_dict()
+    assert all(not torch.equal(before[k], after[k]) for k in before if k.endswith("weight"))
+    moved = max((before[k] - after[k]).abs().max().item() for k in before if k.endswith("weight"))
+    assert moved == pytest.approx(2e-4, rel=1e-2)  # Adam's first step
 
 
 def test_a_recorded_one_draws_the_same_without_the_guide(tmp_path):

@@ -20,7 +20,8 @@ def joint_map(x, y, visible, height, width):
 def joint_in_an_image(g):
     height, width = 16 * whole(g, 2, 8), 8 * whole(g, 3, 9)
     x, y = (torch.rand(2, generator=g) * torch.tensor([width - 1.0, height - 1.0])).tolist()
-    return (x, y, True, height, width) if whole(g, 0, 4) else (-1.0, -1.0, False, height, width)
+    case = whole(g, 0, 4)  # one in five is not found and has no place, one in five is hidden but has one
+    return (-1.0, -1.0, False, height, width) if case == 0 else (x, y, case > 1, height, width)
 
 
 def _map(x, y, visible, height, width, sigma, scale=1.0):
@@ -41,6 +42,9 @@ map_exercise = Exercise(
         ),
         "a joint that was not found has a map too: it must be empty": (
             lambda x, y, v, h, w: _map(x, y, True, h, w, 6 * h / 128)
+        ),
+        "a hidden joint may have a place: `visible` says whether it was found, not the sign of x": (
+            lambda x, y, v, h, w: _map(x, y, x >= 0, h, w, 6 * h / 128)
         ),
         "x and y have changed places: x counts columns, y rows": (
             lambda x, y, v, h, w: _map(y, x, v, h, w, 6 * h / 128)
@@ -139,70 +143,106 @@ terms_exercise = Exercise(
 )
 
 
-# 4 · an attention block
+# 4 · what a mask lets back
 
 
-def attended(u, v, pose):
-    return torch.sigmoid(pose) * v + u
+def sent_back(u, v, p, g):
+    mask = torch.sigmoid(p)
+    return g, mask * g, mask * (1 - mask) * v * g
 
 
-def three_maps(g):
+def three_maps_and_a_gradient(g):
     shape = whole(g, 1, 3), whole(g, 2, 5), whole(g, 2, 6), whole(g, 2, 4)
-    return torch.randn(3, *shape, generator=g).unbind(0)
+    return torch.randn(4, *shape, generator=g).unbind(0)
 
 
 attention_exercise = Exercise(
     "05-4",
-    attended,
-    three_maps,
+    sent_back,
+    three_maps_and_a_gradient,
     wrong={
-        "the sum is missing: what the mask hides is then lost for good": (lambda u, v, p: torch.sigmoid(p) * v),
-        "the mask weighs the sum: it weighs the new map alone, the old one goes on whole": (
-            lambda u, v, p: torch.sigmoid(p) * (v + u)
+        "the mask weighs v alone: what goes on to u is all of g": (
+            lambda u, v, p, g: (torch.sigmoid(p) * g, *sent_back(u, v, p, g)[1:])
         ),
-        "u and v have changed places": (lambda u, v, p: torch.sigmoid(p) * u + v),
-        "a ReLU before the sigmoid: no mask falls below one half": (lambda u, v, p: torch.sigmoid(F.relu(p)) * v + u),
-        "a blend, (1 - A) u: the paper adds all of u": (
-            lambda u, v, p: torch.sigmoid(p) * v + (1 - torch.sigmoid(p)) * u
+        "the mask weighs what goes back to v, as it weighed v": lambda u, v, p, g: (g, g, sent_back(u, v, p, g)[2]),
+        "the derivative of the sigmoid is missing in the gradient of p": (
+            lambda u, v, p, g: (g, torch.sigmoid(p) * g, v * g)
         ),
-        "a softmax over the channels: each number has a sigmoid of its own": (lambda u, v, p: p.softmax(1) * v + u),
+        "the derivative of the sigmoid is A (1 - A), not A": (
+            lambda u, v, p, g: (g, torch.sigmoid(p) * g, torch.sigmoid(p) * v * g)
+        ),
+        "v is missing in the gradient of p: where v is 0 the mask changes nothing": (
+            lambda u, v, p, g: (g, torch.sigmoid(p) * g, torch.sigmoid(p) * torch.sigmoid(-p) * g)
+        ),
+        "the gradients of u and v have changed places": (
+            lambda u, v, p, g: (torch.sigmoid(p) * g, g, sent_back(u, v, p, g)[2])
+        ),
     },
 )
 
 
-# 5 · AdaIN the other way round
+# 5 · AdaIN of the person alone
 
 
-def modulated(a, gamma, beta):
-    scale, shift = (F.interpolate(one, a.shape[-2:]) for one in (gamma, beta))
-    return F.instance_norm(F.leaky_relu(a, 0.2)) * (1 + scale) + shift
+def ada_in_inside(content, style, content_mask, style_mask):
+    (mean, variance), (wanted, spread) = _inside(content, content_mask), _inside(style, style_mask)
+    changed = spread.sqrt() * (content - mean) / (variance + 1e-5).sqrt() + wanted
+    return torch.where(content_mask, changed, content)
 
 
-def pose_and_two_small_maps(g):
-    n, c, h, w, times = whole(g, 1, 3), whole(g, 2, 4), whole(g, 2, 4), whole(g, 1, 3), 2 ** whole(g, 1, 2)
-    return torch.randn(n, c, times * h, times * w, generator=g), *torch.randn(2, n, c, h, w, generator=g).unbind(0)
+def _inside(maps, mask, correction=0, dims=(2, 3)):
+    """Return mean and variance of what is masked, each [B,C,1,1] (or [1,C,1,1])."""
+    count, mask = mask.sum(dims, keepdim=True), mask.expand_as(maps)
+    mean = (maps * mask).sum(dims, keepdim=True) / count
+    return mean, ((maps - mean).square() * mask).sum(dims, keepdim=True) / (count - correction)
 
 
-def _modulated(a, gamma, beta, *, one=1.0, slope=0.2, norm=F.instance_norm, mode="nearest"):
-    scale, shift = (F.interpolate(x, a.shape[-2:], mode=mode) for x in (gamma, beta))
-    return norm(F.leaky_relu(a, slope)) * (one + scale) + shift
+def two_masked_maps(g):
+    n, c = whole(g, 2, 3), whole(g, 2, 4)
+    maps, masks = [], []
+    for _ in range(2):
+        height, width = whole(g, 3, 7), whole(g, 3, 5)
+        maps.append((1 + torch.rand(1, generator=g)) * torch.randn(n, c, height, width, generator=g) + 1)
+        masks.append(torch.rand(n, 1, height, width, generator=g) < 0.5)
+        masks[-1][..., 0, :2], masks[-1][..., -1, -1] = True, False
+    return *maps, *masks
 
 
-modulate_exercise = Exercise(
+def _ada_in_inside(content, style, content_mask, style_mask, *, outside="kept", zeros=False, **options):
+    masks = content_mask, style_mask
+    if zeros:  # the others count as zeros
+        content_side, style_side = (
+            (m.mean((2, 3), keepdim=True), m.var((2, 3), correction=0, keepdim=True))
+            for m in (content * content_mask, style * style_mask)
+        )
+    else:
+        content_side, style_side = (_inside(m, k, **options) for m, k in zip((content, style), masks, strict=True))
+    (mean, variance), (wanted, spread) = content_side, style_side
+    changed = spread.sqrt() * (content - mean) / (variance + 1e-5).sqrt() + wanted
+    return changed if outside == "changed" else torch.where(content_mask, changed, 0 if outside == "zero" else content)
+
+
+inside_exercise = Exercise(
     "05-5",
-    modulated,
-    pose_and_two_small_maps,
+    ada_in_inside,
+    two_masked_maps,
     wrong={
-        "the 1 is missing: scale 0 must mean no change": (lambda a, *maps: _modulated(a, *maps, one=0.0)),
-        "the LeakyReLU is missing": (lambda a, *maps: _modulated(a, *maps, slope=1.0)),
-        "nothing is normalised": (lambda a, *maps: _modulated(a, *maps, norm=lambda x: x)),
-        "normalised over the batch: each image and channel has statistics of its own": (
-            lambda a, *maps: _modulated(a, *maps, norm=lambda x: F.batch_norm(x, None, None, training=True))
+        "statistics of all pixels: those outside the masks must not count": (
+            lambda c, s, cm, sm: torch.where(cm, _ada_in_inside(c, s, cm | True, sm | True), c)
         ),
-        "scale and shift have changed places": (lambda a, gamma, beta: _modulated(a, beta, gamma)),
-        "the small maps are smoothed (bilinear): here each number is repeated": (
-            lambda a, *maps: _modulated(a, *maps, mode="bilinear")
+        "only the content has a mask here: the style's street counts too": (
+            lambda c, s, cm, sm: _ada_in_inside(c, s, cm, sm | True)
         ),
+        "only the style has a mask here: the content's street counts too": (
+            lambda c, s, cm, sm: torch.where(cm, _ada_in_inside(c, s, cm | True, sm), c)
+        ),
+        "what is masked away counts as zeros: divide by the number of masked pixels": (
+            lambda *a: _ada_in_inside(*a, zeros=True)
+        ),
+        "pixels outside the mask are changed too": lambda *a: _ada_in_inside(*a, outside="changed"),
+        "pixels outside the mask are set to 0: they stay as they are": lambda *a: _ada_in_inside(*a, outside="zero"),
+        "the variance is divided by the number of pixels, not by one less": lambda *a: _ada_in_inside(*a, correction=1),
+        "statistics of the whole batch: each image has its own": lambda *a: _ada_in_inside(*a, dims=(0, 2, 3)),
     },
     tolerance=1e-4,
 )
@@ -313,17 +353,24 @@ every_quartet_exercise = Exercise(
 
 
 def guarded(E, G, source):
-    E.eval()
+    E.eval().requires_grad_(False)
     with torch.no_grad():
         wanted = E(source)
     loss = (E(G(source)) - wanted).abs().mean()
-    loss.backward(inputs=list(G.parameters()))
-    return loss.item(), gradient(G), gradient(E), E[1].running_mean
+    E.train().requires_grad_(True)
+    return report(loss, E, G)
 
 
 def gradient(network):
     """Join the gradients of a network's weights to one vector; a weight that has none counts 0."""
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in network.parameters()])
+
+
+def report(loss, E, G):
+    """Send the loss back; return it, both gradients, batches that E's statistics saw, and whether E can train on."""
+    ready = E.training, all(p.requires_grad for p in E.parameters())
+    loss.backward()
+    return loss.item(), gradient(G), gradient(E), E[1].num_batches_tracked, *ready
 
 
 def two_networks_and_images(g):
@@ -335,13 +382,17 @@ def two_networks_and_images(g):
     return E.train(), G, torch.randn(n, d, generator=g)
 
 
-def _consistency(E, G, source, *, train=False, for_e=False, through=True, measure=lambda x: x.abs().mean()):
+def _consistency(E, G, source, *, train=False, fixed=("fake", "real"), through=True, after=(True, True), measure=None):
+    """Guard all but what is asked for; `fixed`: which of the two features leaves no gradient in E."""
     E.train(train)
-    fake = G(source)
-    loss = measure(E(fake if through else fake.detach()) - E(source))
-    if loss.requires_grad:
-        loss.backward(inputs=[*(G.parameters() if through else []), *(E.parameters() if for_e else [])] or None)
-    return loss.item(), gradient(G), gradient(E), E[1].running_mean
+    fake, features = G(source), {}
+    for name, images in (("fake", fake if through else fake.detach()), ("real", source)):
+        E.requires_grad_(name not in fixed)
+        features[name] = E(images)
+    difference = features["fake"] - features["real"]
+    loss = difference.abs().mean() if measure is None else measure(difference)
+    E.train(after[0]).requires_grad_(after[1])
+    return report(loss, E, G)
 
 
 semantic_exercise = Exercise(
@@ -349,15 +400,30 @@ semantic_exercise = Exercise(
     guarded,
     two_networks_and_images,
     wrong={
-        "nothing is guarded yet: E learns from it, and its normalisation has seen drawings": (
-            lambda *a: _consistency(*a, train=True, for_e=True)
+        "nothing is guarded yet: E learns from both features, and its normalisation has seen drawings": (
+            lambda *a: _consistency(*a, train=True, fixed=())
         ),
         "E is in training mode: its normalisation takes the drawings' statistics, and remembers them": (
             lambda *a: _consistency(*a, train=True)
         ),
-        "E has a gradient too: it could give every image one feature": (lambda *a: _consistency(*a, for_e=True)),
+        "E has a gradient from both features: it could give every image one feature": (
+            lambda *a: _consistency(*a, fixed=())
+        ),
+        "E has a gradient from the drawing's feature: its weights must not ask for one while it is computed": (
+            lambda *a: _consistency(*a, fixed=("real",))
+        ),
+        "E has a gradient from the photograph's feature: that one is the aim, detach it": (
+            lambda *a: _consistency(*a, fixed=("fake",))
+        ),
+        "E's weights are left frozen: its own step could not train them": (
+            lambda *a: _consistency(*a, after=(True, False))
+        ),
+        "E is left in evaluation mode: its own step comes next": lambda *a: _consistency(*a, after=(False, True)),
+        "E is left frozen and in evaluation mode: its own step comes next": (
+            lambda *a: _consistency(*a, after=(False, False))
+        ),
         "the drawing is detached: G learns nothing, and E does": (
-            lambda *a: _consistency(*a, through=False, for_e=True)
+            lambda *a: _consistency(*a, through=False, fixed=("real",))
         ),
         "squared differences: the paper's L1 takes absolute ones": (
             lambda *a: _consistency(*a, measure=lambda x: x.square().mean())

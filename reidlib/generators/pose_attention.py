@@ -5,10 +5,11 @@ person in the target pose comes out; $I_t$ is the true image. $N$ PAAN blocks we
 pose, eq. 1-2, and $N$ PAGN blocks build the picture up from the target pose, eq. 3-6:
 
 $$A_k = \sigma(f_k^P), \qquad f_k^I = A_k \otimes \text{conv}(f_{k-1}^I) + f_{k-1}^I$$
-$$x_j = \text{AdaIN}(a_j, f_N^I), \qquad f_j^g = x_j + a_j, \qquad A_j = \sigma(\text{conv}(x_j)), \qquad
+$$x_j = \text{AdaIN}(b_j, a_j), \qquad f_j^g = x_j + a_j, \qquad A_j = \sigma(\text{conv}(x_j)), \qquad
   I_j^g = \text{deconv}(I_{j-1}^g \,\|\, A_j \otimes x_j)$$
 
-with $a_j$ a transposed convolution of $f_{j-1}^g \,\|\, P_t$. The full objective, eq. 14, with the re-ID network $E$:
+with the content $b_j$ a 1x1 convolution of $f_N^I$ and the style $a_j$ a transposed convolution of
+$f_{j-1}^g \,\|\, P_t$. The full objective, eq. 14, with the re-ID network $E$:
 
 $$\lambda_{GAN}(L_I + L_P) + \lambda_R \lVert I_g - I_t \rVert_1 + \lambda_S \lVert E(I_c) - E(I_g) \rVert_1
   + \lambda_q L_\text{quartet} + \lambda_{id} L_{id}$$
@@ -62,11 +63,12 @@ PAPER = dict(
 )  # fmt: skip
 _DEFAULTS = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
 # two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU, and half of
-# the generator's own time goes into such layers; 3x3 of 64x32 is about the same part of a person as 7x7 of 128x64
+# the generator's own time goes into such layers; 3x3 of 64x32 is about the same part of a person as 7x7 of 128x64, so
+# where none is given the kernel follows the size
 # with the pose as the style its places reach the picture by sums alone; under 5 times the adversarial terms, a few
 # thousand pairs teach nets and stripes
 _COURSE = _DEFAULTS | dict(
-    image_size=(64, 32), encoder_size=(64, 32), kernel=3, adain="appearance_modulates", score="patchgan",
+    image_size=(64, 32), encoder_size=(64, 32), kernel=None, adain="appearance_modulates", score="patchgan",
     lambda_gan=0.1, lr=1e-3, foreground_weight=4.0,
 )  # fmt: skip
 PRESETS = {
@@ -298,7 +300,8 @@ class PoseAttention(nn.Module):
         guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` (8) times `perceptual_loss`.
             It is copied, frozen, and no part of the state; train it on the generator's own training identities.
         switches: anything that `PAPER` names, with its published value:
-        n_blocks, paan, adain, f0, mask_relu, pad, kernel, width: see `Generator`.
+        n_blocks, paan, adain, f0, mask_relu, pad, kernel, width: see `Generator`. kernel None, as the small presets
+            have it: 7 for images of 64 pixels or more each way, else 3.
         score: of the discriminators: "map" or "features", see `ResidualDiscriminator`; or "patchgan".
         pool_size: past generated images that each discriminator is shown; 50 in the relatives.
         discriminator_width: channels of their first layer, 64.
@@ -320,7 +323,8 @@ class PoseAttention(nn.Module):
 
     Raises:
         TypeError: an encoder that is no re-ID network.
-        ValueError: for names that are not known, sizes that the networks cannot take, an embedding of another length.
+        ValueError: for names that are not known, sizes that the networks cannot take, an embedding of another length,
+            an encoder of fewer than three identities that is to learn by quartets ("joint").
 
     >>> method = PoseAttention(preset="smoke")
     >>> poses = torch.zeros(2, 18, 64, 32)
@@ -346,8 +350,9 @@ class PoseAttention(nn.Module):
         chosen |= {name: 0.0 for name, there in used.items() if not there}
         chosen["quartet"] = dict(chosen["quartet"])
         chosen["lr_E"] = chosen["lr"] if chosen["lr_E"] is None else chosen["lr_E"]
+        chosen |= {"kernel": 7 if min(chosen["image_size"]) >= 64 else 3} if chosen["kernel"] is None else {}
         self.settings, self.deviations = chosen, blocks.deviations(chosen, PAPER)
-        self._check(encoder)
+        self._check(encoder, joint)
         names = ("width", "n_blocks", "paan", "adain", "f0", "mask_relu", "pad", "kernel")
         self.G = Generator(**{name: chosen[name] for name in names})
         self.G.check_size(chosen["image_size"])
@@ -360,7 +365,7 @@ class PoseAttention(nn.Module):
         self._frozen = None if encoder is None or joint else Frozen(encoder)  # no part of the state
         self._guide = None if guide is None else Frozen(guide)
 
-    def _check(self, encoder: nn.Module | None) -> None:
+    def _check(self, encoder: nn.Module | None, joint: bool) -> None:
         quartet_loss(*torch.zeros(4, 1, 2), **self.settings["quartet"])
         if encoder is None:
             return
@@ -371,6 +376,10 @@ class PoseAttention(nn.Module):
                 f"the encoder's embedding has {encoder.dimensions} numbers, embedding={self.settings['embedding']} is "
                 "accepted: give it a head of that many dimensions, or pass its own number"
             )
+        identities = encoder.heads[-1].classifier.out_features
+        if joint and self.settings["lambda_quartet"] and identities < 3:
+            raise ValueError(f"quartets need at least three identities, the encoder tells {identities} apart: give "
+                             'more, or mode="staged", or lambda_quartet=0')  # fmt: skip
 
     def _discriminator(self, channels: int) -> nn.Module:
         width, score = self.settings["discriminator_width"], self.settings["score"]
@@ -399,13 +408,15 @@ class PoseAttention(nn.Module):
         Returns:
             every term, unweighted: "L_I" and "L_P" (of G), "L_R" (mean over pixels and channels in [-1, 1], by
             `foreground_weight`), "L_S" (mean over the feature), "perceptual" (with a guide), "G" (their weighted sum),
-            "L_quartet", "L_id" and "E" (in "joint" mode), "D_I", "D_P". What is switched off counts 0.
+            "L_quartet", "L_id" and "E" (in "joint" mode), "D_I", "D_P". What is switched off counts 0, and so does
+            "L_quartet" where chance gave a batch fewer than three identities.
 
         Raises:
-            ValueError: a batch without pairs, key points or labels (joint), without masks where `foreground_weight`
-                needs them, or of fewer than three identities (joint).
+            ValueError: a batch without pairs, key points, labels or indices (these two: joint), or without masks where
+                `foreground_weight` needs them.
         """
-        names = ("keypoints", "target_keypoints", *(["labels"] if self.E is not None else []))
+        of_E = ("labels", "indices", "target_indices") if self.E is not None else ()
+        names = ("keypoints", "target_keypoints", *of_E)
         source, target = blocks.pair_images(batch, type(self).__name__, *names)
         source_pose, pose = (heat_maps(batch[name], target.shape[-2:]) for name in names[:2])
         fake = self.G(source, source_pose, pose).images.float()
@@ -422,7 +433,7 @@ class PoseAttention(nn.Module):
         terms["G"], fake = self._weighted(terms), fake.detach()
         update("G", terms["G"])
         if self.E is not None:
-            terms |= self._identity(torch.cat([source, target, fake]), batch["labels"])
+            terms |= self._identity(torch.cat([source, target, fake]), *(batch[name] for name in of_E))
             update("E", terms["E"])
         for name, (network, pool, seen) in sides.items():
             real, shown = network(torch.cat([seen, target], dim=1)), pool(torch.cat([seen, fake], dim=1))
@@ -451,17 +462,21 @@ class PoseAttention(nn.Module):
     def _resized(self, images: Tensor) -> Tensor:
         return signed_to_imagenet(F.interpolate(images, tuple(self.settings["encoder_size"]), mode="bilinear"))
 
-    def _identity(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return E's terms of I_c, I_t and I_g, one below the other [3B,3,H,W], and int64 labels [B]."""
+    def _identity(self, images: Tensor, labels: Tensor, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return E's terms of I_c, I_t and I_g, one below the other [3B,3,H,W]; labels and rows of both, int64 [B]."""
         n, every = len(labels), labels.repeat(3)
         unguarded = self.settings["train_E_on_LS"]
         semantic = {"L_S": self.semantic(images[:n], images[2 * n :], guard=False)} if unguarded else {}
         heads = self.E.all_heads(self._resized(images))
         compared = heads[0].compared.float()
         compared = F.normalize(compared, dim=1) if self.settings["normalise"] else compared
-        seed = int(torch.empty((), dtype=torch.int64).random_())  # follows torch.manual_seed, as dropout does
-        quartets = draw_quartets(every, torch.Generator().manual_seed(seed))[:n]  # in order of their anchors: the I_c
-        terms = {"L_quartet": quartet_loss(*(compared[column] for column in quartets.T), **self.settings["quartet"])}
+        terms = {"L_quartet": compared.sum() * 0}
+        if self.settings["lambda_quartet"] and len(labels.unique()) >= 3:
+            seed = int(torch.empty((), dtype=torch.int64).random_())  # follows torch.manual_seed, as dropout does
+            rows = torch.cat([sources, targets, -1 - torch.arange(n, device=labels.device)])  # each I_g is a new image
+            quartets = draw_quartets(every, torch.Generator().manual_seed(seed), images=rows)
+            members = (compared[column] for column in quartets[quartets[:, 0] < n].T)  # those whose anchor is an I_c
+            terms["L_quartet"] = quartet_loss(*members, **self.settings["quartet"])
         terms["L_id"] = cross_entropy(heads[-1].logits.float(), every)
         return terms | {"E": self._weighted(terms | semantic)}
 

@@ -99,7 +99,9 @@ def quartet_loss(
     return terms.mean() if reduction == "mean" else terms.sum()
 
 
-def draw_quartets(labels: Tensor, generator: torch.Generator, *, n: int | None = None) -> Tensor:
+def draw_quartets(
+    labels: Tensor, generator: torch.Generator, *, n: int | None = None, images: Tensor | None = None
+) -> Tensor:
     """Draw random quartets of a labelled set: the positive is another image of the anchor's identity.
 
     The two negatives are of two further identities, each uniform over the images that qualify. Images with a label
@@ -108,6 +110,8 @@ def draw_quartets(labels: Tensor, generator: torch.Generator, *, n: int | None =
     Args:
         labels: int64 [N].  generator: a CPU generator.
         n: number of quartets with anchors drawn uniformly; None takes every possible anchor once, in order.
+        images: int64 [N], which image each row shows, where one may stand there twice: no positive is the anchor's own
+            image. None: N different ones.
 
     Returns:
         int64 [n, 4] on the device of `labels`: anchor, positive, negative, other negative.
@@ -121,7 +125,9 @@ def draw_quartets(labels: Tensor, generator: torch.Generator, *, n: int | None =
     ([[0, 0], [0, 0]], [1, 2])
     """
     here, labels = labels.device, labels.cpu()
-    known, inverse, counts = labels.unique(return_inverse=True, return_counts=True)
+    images = torch.arange(len(labels)) if images is None else images.cpu()
+    known, inverse = labels.unique(return_inverse=True)
+    counts = torch.stack([inverse, images]).unique(dim=1)[0].bincount(minlength=len(known))  # different images of each
     if int((known >= 0).sum()) < 3:
         raise ValueError(f"quartets need at least three identities; got {known[known >= 0].tolist()}")
     anchors = ((counts[inverse] > 1) & (labels >= 0)).nonzero()[:, 0]
@@ -134,7 +140,7 @@ def draw_quartets(labels: Tensor, generator: torch.Generator, *, n: int | None =
         return torch.multinomial(allowed.float(), 1, generator=generator)[:, 0]
 
     is_own = labels[None] == labels[anchors, None]
-    positive = draw(is_own & (torch.arange(len(labels)) != anchors[:, None]))
+    positive = draw(is_own & (images != images[anchors, None]))
     others = ~is_own & (labels >= 0)
     negative = draw(others)
     other_negative = draw(others & (labels[None] != labels[negative, None]))

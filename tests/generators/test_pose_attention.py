@@ -323,8 +323,8 @@ def test_6_quartets_have_the_condition_image_as_anchor(monkeypatch):
     method.train()
     method.E.heads[0].register_forward_hook(lambda m, i, o: seen.append(o))
 
-    def draw(labels, generator):
-        drawn.append(draw_quartets(labels, generator))
+    def draw(labels, generator, images):
+        drawn.append(draw_quartets(labels, generator, images=images))
         return drawn[-1]
 
     monkeypatch.setattr(pose_attention, "draw_quartets", draw)
@@ -340,6 +340,68 @@ def test_6_quartets_have_the_condition_image_as_anchor(monkeypatch):
     torch.testing.assert_close(terms["L_quartet"], wanted)
     torch.testing.assert_close(terms["L_id"], F.cross_entropy(found.logits, every))
     torch.testing.assert_close(terms["E"], terms["L_quartet"] + terms["L_id"])
+
+
+def drawn_by(method, batch, monkeypatch, times: int = 1) -> list[torch.Tensor]:
+    """Return the quartets that a method draws of a batch."""
+    drawn = []
+    monkeypatch.setattr(
+        pose_attention, "draw_quartets", lambda *a, **given: drawn.append(draw_quartets(*a, **given)) or drawn[-1]
+    )
+    for seed in range(times):
+        torch.manual_seed(seed)
+        step_of(method, batch)
+    return drawn
+
+
+def test_6_a_positive_is_another_photograph(monkeypatch):
+    """Two pairs of one source, and a source that is another pair's target: the same photograph stands there twice."""
+    data = people([1, 1, 1, 2, 2, 3, 3])
+    pairs = torch.tensor([[0, 1], [0, 2], [2, 0], [3, 4], [5, 6]])
+    method, batch = smoke(True), Batches(data, pair_batches(pairs, 5))(0)
+    rows = torch.cat([batch["indices"], batch["target_indices"], 100 + torch.arange(5)])
+    drawn = torch.cat([one[one[:, 0] < 5] for one in drawn_by(method, batch, monkeypatch, 30)])
+    assert drawn[:, 0].bincount().tolist() == [30] * 5
+    assert (rows[drawn[:, 0]] != rows[drawn[:, 1]]).all()
+    chosen = [set(rows[drawn[drawn[:, 0] == anchor, 1]].tolist()) for anchor in (batch["indices"] == 0).nonzero()]
+    assert all({1, 2} < one for one in chosen) and all(max(one) >= 100 for one in chosen)  # photographs and drawings
+
+
+def test_6_an_image_that_stands_twice_is_no_positive_of_itself():
+    labels, images = torch.tensor([0, 0, 1, 1, 1, 2]), torch.tensor([5, 5, 6, 7, 6, 8])
+    for seed in range(20):
+        drawn = draw_quartets(labels, torch.Generator().manual_seed(seed), images=images)
+        assert drawn[:, :2].tolist() in ([[2, 3], [3, 2], [4, 3]], [[2, 3], [3, 4], [4, 3]])
+    with pytest.raises(ValueError, match="an identity with two images"):
+        draw_quartets(labels, torch.Generator(), images=torch.tensor([5, 5, 6, 6, 6, 8]))
+
+
+def test_6_a_batch_of_two_people_by_chance_has_no_quartet_and_training_goes_on():
+    method, batch = smoke(True).train(), one_batch() | {"labels": torch.tensor([0, 0, 1])}
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    terms = method.training_step(batch, 0, plain_update(method))
+    assert terms["L_quartet"].item() == 0 and terms["L_quartet"].requires_grad
+    torch.testing.assert_close(terms["E"], terms["L_id"])
+    after = method.state_dict()
+    for name in ("G", "E", "D_I", "D_P"):
+        assert any(not torch.equal(after[n], v) for n, v in before.items() if n.startswith(f"{name}."))
+    data = people([1, 1, 2, 2, 3, 3])
+    batches = Batches(data, pair_batches(pose_attention_pairs(data), 2))  # at most two of the three people
+    history = fit(smoke(True), batches, 4, device="cpu", precision="fp32", log_every=1, progress=False)
+    assert history.losses["L_quartet"].eq(0).all() and history.losses["L_id"].gt(0).all()
+
+
+def test_6_quartets_of_two_people_are_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match="quartets need at least three identities, the encoder tells 2 apart"):
+        PoseAttention(encoder(2), preset="smoke")
+    for accepted in (dict(mode="staged"), dict(lambda_quartet=0)):
+        assert step_of(PoseAttention(encoder(2), preset="smoke", **accepted), one_batch(2))[0]["G"].isfinite()
+
+
+def test_6_without_their_weight_no_quartets_are_drawn(monkeypatch):
+    method = smoke(True, lambda_quartet=0)
+    assert drawn_by(method, one_batch(), monkeypatch) == []
+    assert step_of(method, one_batch())[0]["L_quartet"].item() == 0
 
 
 def test_8_the_discriminators_inputs_and_a_score_of_zero():
@@ -629,7 +691,7 @@ def test_presets_and_deviations():
     for preset in ("smoke", "course"):
         method = PoseAttention(encoder(), preset=preset)
         changed = {name: value for name, value in PRESETS[preset].items() if value != PRESETS["paper"][name]}
-        assert method.deviations == changed | {"lr_E": method.settings["lr"]}
+        assert method.deviations == changed | {"lr_E": method.settings["lr"], "kernel": 3}
     bare = PoseAttention(preset="smoke").deviations
     assert {name: bare[name] for name in ("lambda_semantic", "lambda_quartet", "lambda_id")} == dict.fromkeys(
         ("lambda_semantic", "lambda_quartet", "lambda_id"), 0.0
@@ -649,6 +711,18 @@ def test_kernel_is_that_of_the_convolutions_at_full_size():
     for kernel in (4, 0):
         with pytest.raises(ValueError, match=f"odd kernel is accepted .* got kernel={kernel}"):
             Generator(width=4, kernel=kernel)
+        with pytest.raises(ValueError, match=f"odd kernel is accepted .* got kernel={kernel}"):
+            PoseAttention(preset="course", kernel=kernel)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "course"])
+@pytest.mark.parametrize(("size", "kernel"), [((32, 16), 3), ((64, 32), 3), ((128, 64), 7), ((256, 128), 7)])
+def test_the_kernel_follows_the_size_unless_it_is_given(preset, size, kernel):
+    options = dict(preset=preset, image_size=size, n_blocks=2, width=2, discriminator_width=2, score="map")
+    method = PoseAttention(**options)
+    assert method.settings["kernel"] == method.G.head[0].kernel_size[0] == kernel
+    assert PoseAttention(**options, kernel=5).settings["kernel"] == 5
+    assert PoseAttention(**options | dict(preset="paper")).settings["kernel"] == 7
 
 
 def test_optimizers_and_first_weights():
@@ -716,11 +790,9 @@ def test_bad_input_is_named():
     method, batch = smoke(True), one_batch()
     with pytest.raises(ValueError, match="PoseAttention trains on batches of pairs"):
         step_of(method, {"images": batch["images"]})
-    for name in ("keypoints", "target_keypoints", "labels"):
+    for name in ("keypoints", "target_keypoints", "labels", "indices", "target_indices"):
         with pytest.raises(ValueError, match=f"the batch lacks {name}"):
             step_of(method, {key: value for key, value in batch.items() if key != name})
-    with pytest.raises(ValueError, match="quartets need at least three identities"):
-        step_of(method, batch | {"labels": torch.tensor([0, 0, 1])})
     with pytest.raises(ValueError, match="label 3 with 3 classes"):
         step_of(method, batch | {"labels": torch.tensor([0, 1, 3])})
     data = people([1, 1])

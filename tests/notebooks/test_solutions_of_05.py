@@ -1,14 +1,24 @@
-"""Solutions of notebook 05 that the library has too: both give the same on the inputs of the check."""
+"""Notebook 05: solutions that the library has too give the same, and cells that name and pick what is recorded."""
 
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
 import pytest
 import torch
 
-from reidlib.course.exercises import TRIALS, exercise
+from reidlib.course import figures, paper_tables
+from reidlib.course.exercises import TRIALS, check, exercise
+from reidlib.course.settings import Settings
 from reidlib.datasets.poses import heat_maps
-from reidlib.generators.blocks import adain
-from reidlib.generators.pose_attention import Generator, PAANBlock
+from reidlib.files import REPOSITORY
+from reidlib.generators.blocks import adain, style_statistics
+from reidlib.generators.pose_attention import PAIRS_PER_EPOCH, PRESETS, Generator, PAANBlock, PoseAttention
 from reidlib.losses import draw_quartets, quartet_loss
 from reidlib.losses.adversarial import adversarial_loss
+
+NOTEBOOK = REPOSITORY / "notebooks" / "05_pose_attention.ipynb"
 
 
 def draws(number):
@@ -48,20 +58,140 @@ def test_losses():
 
 
 def test_blocks():
-    attended, given = draws(4)
-    for maps in given:
+    sent_back, given = draws(4)
+    for *maps, back in given:
         block = PAANBlock(1, 1, halve=True)
-        of = dict(zip(("appearance_in", "appearance_out", "pose_out"), maps, strict=True))
-        for name, value in of.items():
+        leaves = [one.clone().requires_grad_() for one in maps]
+        for name, value in zip(("appearance_in", "appearance_out", "pose_out"), leaves, strict=True):
             setattr(block, name, torch.nn.Module())
             getattr(block, name).forward = lambda _, value=value: value
         block.pose_in = torch.nn.Identity()
-        torch.testing.assert_close(attended(*maps), block(torch.zeros(1), torch.zeros(1))[0])
-    modulated, given = draws(5)
-    for a, gamma, beta in given:
-        scale, shift = (torch.nn.functional.interpolate(one, a.shape[-2:]) for one in (gamma, beta))
-        wanted = adain(torch.nn.functional.leaky_relu(a, 0.2), 1 + scale, shift)
-        torch.testing.assert_close(modulated(a, gamma, beta), wanted)
+        wanted = torch.autograd.grad(block(torch.zeros(1), torch.zeros(1))[0], leaves, back)
+        for found, gradient in zip(sent_back(*maps, back), wanted, strict=True):
+            torch.testing.assert_close(found, gradient)
+
+
+def test_adain_inside_masks():
+    inside, given = draws(5)
+    for content, style, content_mask, style_mask in given:
+        found = inside(content, style, content_mask, style_mask)
+        assert torch.equal(found.masked_fill(content_mask, 0), content.masked_fill(content_mask, 0))
+        for i in range(len(content)):  # what the masks leave is a picture of one row
+            parts = [one[i][:, mask[i, 0]][None, :, None] for one, mask in
+                     ((found, content_mask), (content, content_mask), (style, style_mask))]  # fmt: skip
+            torch.testing.assert_close(parts[0], adain(parts[1], *style_statistics(parts[2])), rtol=1e-4, atol=1e-4)
+
+
+def test_the_sign_of_x_does_not_stand_for_visible():
+    task = exercise("05-1")
+    assert not check(task, lambda x, y, visible, height, width: task.solution(x, y, x >= 0, height, width))
+
+
+@pytest.mark.parametrize(
+    ("eval_mode", "frozen", "detached", "ready", "words"),
+    [
+        (True, True, True, True, ""),
+        (True, True, False, True, ""),  # frozen weights leave no gradient, detached or not
+        (True, True, True, False, "left frozen and in evaluation mode"),
+        (False, True, True, True, "E is in training mode"),
+        (True, False, True, True, "a gradient from the drawing's feature"),
+        (True, False, False, True, "a gradient from both features"),
+        (False, False, False, True, "nothing is guarded yet"),
+    ],
+)
+def test_the_guard_of_the_encoder_tells_its_mistakes_apart(eval_mode, frozen, detached, ready, words, capsys):
+    task = exercise("05-8")
+    report = task.solution.__globals__["report"]
+
+    def guarded(E, G, source):
+        E.train(not eval_mode).requires_grad_(not frozen)
+        wanted = E(source)
+        loss = (E(G(source)) - (wanted.detach() if detached else wanted)).abs().mean()
+        if ready:
+            E.train().requires_grad_(True)
+        return report(loss, E, G)
+
+    assert check(task, guarded) == (not words)
+    assert words in capsys.readouterr().out
+
+
+# ---- what is recorded
+
+
+def cell(beginning: str) -> str:
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    (source,) = [one.source for one in cells if one.cell_type == "code" and one.source.startswith(beginning)]
+    return source
+
+
+def table_3(image_size: str, n_blocks: int, profile: str = "course", experiments=("blocks", "components")) -> tuple:
+    """Run the cells of Table 3 with networks that learn nothing: what they record, change and show."""
+    recorded, changes, shown = {}, [], []
+    run = SimpleNamespace(metrics=lambda name, scores: recorded.setdefault(name, scores))
+    scores = SimpleNamespace(rank=lambda k: 0.5, mAP=0.25)
+    values = dict(profile=profile, dataset="procedural", data_root="data", image_size=image_size, seed=0, device="cpu")
+    values |= dict(output_root="runs", experiments=["auto"] if profile == "smoke" else list(experiments))
+    names = {
+        "settings": Settings(values, (128, 64)), "n_blocks": n_blocks, "pairing": "same_camera", "pd": pd,
+        "data_name": "market1501", "run": run,
+        "generator": "main", "pose_generator": lambda changed: (changes.append(changed) or changed, None),
+        "main": {"Pose-guided re-ID (Ours)": scores}, "figures": figures, "display": shown.append,
+        "reid": SimpleNamespace(augmented=lambda *_, **__: None, score_benchmark=lambda *_: scores),
+        "reid_network": lambda _: (None, None), "drawn_pairs": None, "train": None, "bench": None,
+        "paper_tables": paper_tables,
+    }  # fmt: skip
+    for beginning in ("MAIN = ", "NAME = ", "generators, lines = "):
+        exec(cell(beginning), names)
+    return recorded, changes, shown
+
+
+def test_table_3_at_128x64_has_the_papers_seven_rows():
+    recorded, changes, shown = table_3("128x64", 4)
+    printed = paper_tables.printed("pose_attention")
+    assert set(recorded) == set(printed[printed.table == "T3"].row) and len(recorded) == 7
+    assert [one["n_blocks"] for one in changes if "n_blocks" in one] == [2, 3, 5]
+    assert len(changes) == 6 and len(shown[0]) == 7
+
+
+def test_table_3_at_another_size_says_so():
+    recorded, changes, _ = table_3("auto", 3)
+    assert recorded and all(name.endswith(" (at 64x32, 3 blocks in the whole model)") for name in recorded)
+    assert [one["n_blocks"] for one in changes if "n_blocks" in one] == [2, 4]  # three are the whole model's
+    recorded, changes, _ = table_3("128x64", 2)
+    assert all(name.endswith(" (at 128x64, 2 blocks in the whole model)") for name in recorded)
+
+
+def test_smoke_runs_a_row_of_blocks_and_one_of_components():
+    recorded, changes, _ = table_3("auto", 3, "smoke")
+    assert changes == [{"n_blocks": 2}, {"use_appearance_discriminator": False}] and len(recorded) == 3
+
+
+def test_recorded_means_keep_the_studies_apart():
+    shown = []
+    lines = [("tables", 0, 0.2), ("tables", 1, 0.4), ("pairings", 0, 0.8), ("ablations", 0, 0.9)]
+    found = pd.DataFrame(
+        [(f"05_pose_attention.{study}", "pairs/this run/PCK@0.1", seed, value) for study, seed, value in lines],
+        columns=["study", "metric", "seed", "value"],
+    )
+    stub = SimpleNamespace(check_claims=lambda *_: None, summary=str, readable=lambda _: None)
+    names = {
+        "paper_tables": stub, "rows": [1], "found": found, "display": shown.append,
+        "sweeps": SimpleNamespace(one_start=lambda rows: rows), "run": SimpleNamespace(figure=lambda *_: None),
+        "figures": SimpleNamespace(claims_board=lambda _: None),
+    }  # fmt: skip
+    exec(cell("claims = "), names)
+    table = shown[-1]
+    assert len(table) == 3 and table["mean"].round(3).tolist() == [0.3, 0.8, 0.9]
+
+
+def test_the_trap_names_both_constants_and_moves_what_the_text_says():
+    names = {"torch": torch, "pd": pd, "quartet_loss": quartet_loss, "run": SimpleNamespace(metrics=lambda *_, **__: 0)}
+    exec(cell("four, lines = "), names)
+    table = pd.DataFrame(names["lines"]).T
+    assert all("tau2" in name or "m2" in name for name in table.index)
+    trap = table.loc["max, tau1 = +0.5, tau2 = 0.1"]
+    moved = [abs(trap[f"gradient at {i}"]) > 0 for i in (1, 2, 3, 4)]
+    assert moved == [True, True, False, False]
 
 
 def test_the_library_draws_from_every_quartet():
@@ -70,3 +200,73 @@ def test_the_library_draws_from_every_quartet():
         every = {tuple(row) for row in all_quartets(labels).tolist()}
         drawn = draw_quartets(labels, torch.Generator().manual_seed(0), n=40 * len(every))
         assert {tuple(row) for row in drawn.tolist()} == every
+
+
+@pytest.mark.parametrize(
+    ("profile", "epoch", "size", "seen"), [("paper", 4000, (128, 64), (256, 128)), ("course", None, (64, 32), (64, 32))]
+)
+def test_the_papers_profile_draws_pairs_and_sizes_as_published(profile, epoch, size, seen):
+    """4,000 pairs an epoch, and E sees 256x128; the course takes all pairs, and E the generator's size."""
+    given = []
+    values = dict(profile=profile, dataset="procedural", data_root="data", image_size="auto", seed=0, device="cpu")
+    values |= dict(output_root="runs", n_blocks=0, adain="auto", mode="auto", lambda_semantic=10.0, lambda_guide=0)
+    values |= dict(gan_images_seen=0, use_appearance_discriminator=True, use_pose_discriminator=True)
+    names = {
+        "settings": Settings(values, (128, 64)), "preset": profile, "pairing": "all", "PoseAttention": PoseAttention,
+        "torch": torch, "PAIRS_PER_EPOCH": PAIRS_PER_EPOCH, "partial": lambda kind, **options: options,
+        "E": SimpleNamespace(embedder=None), "train": SimpleNamespace(has=lambda _: True),
+        "run": SimpleNamespace(device="cpu"), "pose_attention_pairs": lambda *_: None,
+        "train_generator": lambda build, *_, **options: given.append((build, options)),
+    }  # fmt: skip
+    exec(cell("torch.manual_seed(settings.seed)\nn_blocks").split("method = ")[0], names)
+    exec(cell("gan_seen = "), names)
+    names["pose_generator"]()
+    ((build, options),) = given
+    assert options["pairs_per_epoch"] == epoch and (PRESETS[profile] | build)["encoder_size"] == seen
+    assert build["image_size"] == size
+
+
+def test_masks_are_laid_over_the_image():
+    names = {"torch": torch, "F": torch.nn.functional, "plt": plt, "settings": SimpleNamespace(size=(8, 4))}
+    exec(cell("def over(").split("\n\n\n")[0], names)
+    dark, light = torch.zeros(2, 3, 8, 4), torch.ones(2, 3, 8, 4)
+    masks = [torch.zeros(2, 5, 2, 1), torch.ones(2, 5, 4, 2)]
+    over = [names["over"](pictures, masks) for pictures in (dark, light)]
+    assert over[0].shape == (4, 3, 8, 4) and all(one.min() >= 0 and one.max() <= 1 for one in over)
+    torch.testing.assert_close(over[1] - over[0], torch.full((4, 3, 8, 4), 0.5))
+    assert (over[0][2:].sum(1) > over[0][:2].sum(1)).all()  # an open mask is brighter than a closed one
+
+
+class People(list):
+    """Images of which only the renderer's table is known."""
+
+    info = pd.DataFrame(
+        [
+            ("none", 0),
+            ("bicycle", 0.1),
+            ("bicycle", 0.5),
+            ("pole", 0.3),
+            ("person", 0.2),
+            ("bicycle", 0.4),
+            ("pole", 0),
+        ],
+        columns=["occluder", "occluded"],
+    )
+
+
+def test_covered_photographs_are_picked_by_what_stands_in_front():
+    every = torch.cartesian_prod(torch.arange(7), torch.arange(2))
+    shown, pictures = [], SimpleNamespace(images=torch.zeros(4, 3, 8, 4))
+    names = {
+        "torch": torch, "tested": every[:2], "judges": None, "rendered": True, "artist": None, "pairing": "all",
+        "people": People(range(7)), "whose_weights": "", "run": SimpleNamespace(figure=lambda *_: None),
+        "pn_gan": SimpleNamespace(some_pairs=lambda *_: every), "synthesise": lambda *_, **__: pictures,
+        "beside": lambda chosen, _, labels: shown.append((chosen[:, 0].tolist(), labels)),
+    }  # fmt: skip
+    exec(cell("made, kinds = "), names)
+    assert shown == [([0, 0, 2, 5, 4, 3], ["", "", "bicycle", "bicycle", "passer-by", "pole"])]
+
+
+def test_table_3_of_the_paper_stands_where_none_runs(capsys):
+    recorded, _, shown = table_3("auto", 3, "course", [])
+    assert recorded == {} and len(shown[0]) == 7 and "the paper's own numbers" in capsys.readouterr().out

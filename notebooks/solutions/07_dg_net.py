@@ -50,13 +50,15 @@ def adain(x, scale, shift):
 
 def maps_and_numbers(g):
     n, c = whole(g, 2, 4), whole(g, 2, 5)
-    x = 3 * torch.randn(n, c, whole(g, 3, 5), whole(g, 3, 5), generator=g) + torch.randn(n, c, 1, 1, generator=g)
+    x = 3 * torch.randn(n, c, whole(g, 3, 5), whole(g, 3, 5), generator=g)
+    x[:, whole(g, 0, c - 1)] *= 1e-3  # a channel that is nearly constant: there epsilon decides
+    x = x + torch.randn(n, c, 1, 1, generator=g)
     return x, torch.randn(n, c, generator=g), torch.randn(n, c, generator=g)
 
 
-def _adain(x, scale, shift, dims=(2, 3), unbiased=False):
+def _adain(x, scale, shift, dims=(2, 3), unbiased=False, deviation=lambda variance: (variance + 1e-5).sqrt()):
     mean, variance = x.mean(dims, keepdim=True), x.var(dims, unbiased=unbiased, keepdim=True)
-    return scale[:, :, None, None] * (x - mean) / (variance + 1e-5).sqrt() + shift[:, :, None, None]
+    return scale[:, :, None, None] * (x - mean) / deviation(variance) + shift[:, :, None, None]
 
 
 adain_exercise = Exercise(
@@ -68,6 +70,12 @@ adain_exercise = Exercise(
         "mean and variance are those of the whole batch: each image has its own": lambda *a: _adain(*a, dims=(0, 2, 3)),
         "mean and variance are those of all channels together: each channel has its own": (
             lambda *a: _adain(*a, dims=(1, 2, 3))
+        ),
+        "epsilon is missing: a channel that is nearly constant is blown up": lambda *a: _adain(
+            *a, deviation=torch.sqrt
+        ),
+        "epsilon is added to the deviation: it belongs to the variance, under the root": (
+            lambda *a: _adain(*a, deviation=lambda variance: variance.sqrt() + 1e-5)
         ),
         "one was added to the scale: DG-Net takes the number as it comes": (
             lambda x, scale, shift: _adain(x, 1 + scale, shift)
@@ -306,7 +314,9 @@ def penalised_loss(D, real, fake):
     of_real, of_fake = D(real), D(fake)
     (slope,) = torch.autograd.grad(of_real.sum(), real, create_graph=True)
     penalty = slope.square().sum((1, 2, 3)).mean()
-    return (of_fake.square().mean() + (of_real - 1).square().mean() + 0.01 * penalty).detach()
+    loss = of_fake.square().mean() + (of_real - 1).square().mean() + 0.01 * penalty
+    gradients = torch.autograd.grad(loss, D[0].weight)
+    return loss.detach(), gradients[0]
 
 
 def discriminator_and_images(g):
@@ -319,12 +329,12 @@ def discriminator_and_images(g):
 
 def _slopes(D, images):
     images = images.clone().requires_grad_()
-    return torch.autograd.grad(D(images).sum(), images)[0]
+    return torch.autograd.grad(D(images).sum(), images, create_graph=True)[0]
 
 
 def _loss(D, real, fake, penalty, wanted=(1, 0)):
-    scores = (D(real) - wanted[0]).square().mean() + (D(fake) - wanted[1]).square().mean()
-    return (scores + 0.01 * penalty).detach()
+    loss = (D(real) - wanted[0]).square().mean() + (D(fake) - wanted[1]).square().mean() + 0.01 * penalty
+    return loss.detach(), torch.autograd.grad(loss, D[0].weight)[0]
 
 
 penalty_exercise = Exercise(
@@ -332,6 +342,9 @@ penalty_exercise = Exercise(
     penalised_loss,
     discriminator_and_images,
     wrong={
+        "the penalty trains nothing: its slope was taken without create_graph=True, so it is a mere number": (
+            lambda D, r, f: _loss(D, r, f, _slopes(D, r).square().sum((1, 2, 3)).mean().detach())
+        ),
         "the penalty is missing": lambda D, r, f: _loss(D, r, f, torch.tensor(0.0)),
         "the slope was taken at the generated images: the penalty is on real ones": (
             lambda D, r, f: _loss(D, r, f, _slopes(D, f).square().sum((1, 2, 3)).mean())

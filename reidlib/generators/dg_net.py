@@ -21,7 +21,8 @@ The code $f$ is detached: no loss of a picture reaches E_a through it, which pro
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,22 +33,14 @@ from torch import Tensor, nn
 from reidlib.checks import check_choice
 from reidlib.datasets.augment import compose, erase, flip, pad_crop
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import Augment, two_pair_batches
+from reidlib.datasets.sampling import Augment, seeded, two_pair_batches
 from reidlib.generators import blocks
 from reidlib.generators.synthesis import train_generator
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss, gradient_penalty
 from reidlib.losses.distillation import distillation_loss
 from reidlib.losses.identity import cross_entropy
 from reidlib.losses.reconstruction import masked_l1
-from reidlib.networks import (
-    Frozen,
-    device_of,
-    evaluating,
-    imagenet_to_signed,
-    normal_init,
-    normalise,
-    signed_to_imagenet,
-)
+from reidlib.networks import Frozen, evaluating, imagenet_to_signed, normal_init, normalise, signed_to_imagenet
 from reidlib.training import History
 from reidlib.training.fingerprints import weights_digest
 
@@ -67,9 +60,9 @@ PAPER = dict(
     image_size=(256, 128), width=16, units=4, dilations=(3, 6, 9), kernel=5, mlp_width=512, discriminator_width=32,
     slices="channels", code_scale="raw", enlarge_up_to=128, gan_loss="least_squares", feed_generated=True, use_id=True,
     use_prim=True, use_fine=True, use_cycle=True, teacher_style="average", teacher_dropout=False, code_gradient=False,
-    re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code=1.0, lambda_cyc=2.0, lambda_teacher=2.0,
-    alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), foreground_weight=1.0,
-    background="drawn", lr=1e-4, encoder_optimizer="sgd", lr_encoder=0.002, steps=100_000,
+    re_encoding="either", lambda_img=5.0, lambda_id=0.5, lambda_code1=1.0, lambda_code2=1.0, lambda_cyc=2.0,
+    lambda_teacher=2.0, alpha=0.2, lambda_penalty=0.01, warm_up=0.3, ramp=0.02, milestones=(0.6, 0.9), grey_jitter=0.0,
+    foreground_weight=1.0, background="drawn", lr=1e-4, encoder_optimizer="sgd", lr_encoder=0.002, steps=100_000,
 )  # fmt: skip
 # 64x32 images have structure codes of 16x8, too small for a dilation of 9; at 3 of them a side nothing needs enlarging
 _COURSE = PAPER | dict(
@@ -158,9 +151,9 @@ class Decoder(nn.Module):
         width, units: those of `StructureEncoder`.
         mlp_width: hidden units, 512 as published.
         kernel: side of the two convolutions behind the doublings, 5 as published; they are most of G's work.
-        code_scale: "raw" as published; "standardised": each number of the code is brought to mean 0 and variance 1 over
-            the codes of a training batch (running statistics afterwards), so that what people differ in is what the
-            networks see.
+        code_scale: "raw" as published; "standardised": each number of the code is brought to mean 0 and variance 1 by
+            running statistics of real codes (see `learn_scale`), in training and afterwards, so that what people differ
+            in is what the networks see.
         slices: of the code, which holds the bands of each channel side by side: "channels" cuts it as it lies, so
             that each slice has a part of the channels with all their bands (released code); "bands" puts each band
             first.
@@ -195,21 +188,30 @@ class Decoder(nn.Module):
         self.scales, self.shifts = (nn.ModuleList(mlp() for _ in range(units)) for _ in range(2))
         self.first = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
         self.second = nn.ModuleList(_unit(channels, channels, act=False) for _ in range(units))
-        grown = [_unit(2 * outs, outs, kernel, norm="layer") for outs in (4 * width, 2 * width)]
-        ups = [[nn.Upsample(scale_factor=2), unit] for unit in grown]
+        ups = [[nn.Upsample(scale_factor=2), _unit(2 * n, n, kernel, norm="layer")] for n in (4 * width, 2 * width)]
         flat = [_unit(2 * width, 2 * width), _unit(2 * width, 2 * width), _unit(2 * width, 3, 1, act=False)]
         self.last = nn.Sequential(*ups[0], *ups[1], *flat)
         self.apply(_kaiming)
 
     def adain_numbers(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Return scales and shifts of all AdaIN layers, one behind the other, each [B, 2 units * 8 width]."""
-        code = self.standard(code)
+        with evaluating(self.standard):  # a code of a picture moves no statistics
+            code = self.standard(code)
         if self.slices == "bands":
             code = code.unflatten(1, (-1, BANDS)).transpose(1, 2).flatten(1)
         cut = code.chunk(len(self.scales), dim=1)
-        return tuple(
-            torch.cat([mlp(s) for mlp, s in zip(mlps, cut, strict=True)], 1) for mlps in (self.scales, self.shifts)
-        )
+        both = self.scales, self.shifts
+        return tuple(torch.cat([mlp(s) for mlp, s in zip(mlps, cut, strict=True)], 1) for mlps in both)
+
+    @torch.no_grad()
+    def learn_scale(self, codes: Tensor) -> None:
+        """Update the statistics of standardised codes by a batch of real ones, float [B,F]: a tenth of it is the new.
+
+        The first ten batches have equal parts, so that the start (mean 0, variance 1) leaves no trace.
+        """
+        if isinstance(self.standard, nn.BatchNorm1d):
+            self.standard.momentum = max(0.1, 1 / (1 + int(self.standard.num_batches_tracked)))
+            self.standard.train()(codes)
 
     def body(self, structure: Tensor, scales: Tensor, shifts: Tensor) -> Tensor:
         """Return the image for given AdaIN numbers."""
@@ -290,11 +292,14 @@ class DGNet(nn.Module):
 
     With $x_a, x_b$ two images, $x_{a^+}, x_{b^+}$ others of the same persons, and the losses of this module's head:
 
-    $$L_G = 5 (L_{img1} + L_{img2}) + L_{adv} + w_r (L_{code1} + L_{code2}) + w_c L_{cyc} + 0.5 L_{id^c}, \qquad
+    $$L_G = 5 (L_{img1} + L_{img2}) + L_{adv} + w_1 L_{code1} + w_2 L_{code2} + w_c L_{cyc} + 0.5 L_{id^c}, \qquad
       L_{E_a} = L_{id^s} + w_t (L_{prim} + 0.2\, L_{fine})$$
 
     D steps first, on detached pictures, then G and E_s, then E_a. The weights $w$ are 0 until `warm_up`, then grow; see
     `weights`. Batches are of `two_pair_batches`; where `erase(keep_clean=True)` has made holes, only L_id^s sees them.
+
+    With `fit(accumulation=)` a step is not that of the whole batch: D steps in the last piece, so L_adv of the pieces
+    before it is by D as it was; batch statistics (of E_a, and of standardised codes) are each piece's own.
 
     Args:
         encoder: the re-ID network, see `AppearanceEncoder`; copied.
@@ -305,8 +310,9 @@ class DGNet(nn.Module):
         switches: anything that `PAPER` names, with its published value:
         image_size: (height, width) of the training images.
         width, units, dilations, mlp_width, discriminator_width, kernel, slices, enlarge_up_to: of the networks.
-        code_scale: "raw" as published; "standardised" gives the decoder standardised codes (see there), and the codes
-            of real images come from E_a as it will be used, with its running statistics, in place of its batch's.
+        code_scale: "raw" as published; "standardised" gives the decoder standardised codes (see there), and all codes,
+            of real images and f' of pictures, come from E_a as it will be used, with its running statistics, in place
+            of a batch's.
         feed_generated: L_prim and L_fine; False is the paper's "without feed".
         use_id: L_id^c ("without id" has neither it nor the feed).
         use_prim, use_fine, use_cycle: L_prim, L_fine, L_cyc.
@@ -316,12 +322,16 @@ class DGNet(nn.Module):
         teacher_dropout: the teacher's dropout stays on, as it does in the released run after its first sampling.
         code_gradient: let L_code1 train G and E_s through the picture; the released code detaches both codes.
         re_encoding: what trains by L_code2 and L_cyc: "detached" (E_s encodes detached pictures), "frozen" (a frozen
-            copy of it encodes pictures with their gradient) or "either", drawn each step (published).
+            copy of it encodes pictures with their gradient) or "either", drawn each step (published), by
+            torch's seed, which `fit` sets for each step: alike in the pieces of an accumulated batch.
         gan_loss: "least_squares" (released code) or "vanilla" (the paper's log loss).
         lambda_img, lambda_id, alpha, lambda_penalty: 5, 0.5, 0.2 and 0.01 above.
-        lambda_code, lambda_cyc, lambda_teacher: what $w_r, w_c, w_t$ grow to: 1, 2, 2.
+        lambda_code1, lambda_code2, lambda_cyc, lambda_teacher: what $w_1, w_2, w_c, w_t$ grow to: 1, 1, 2, 2.
         warm_up, ramp: share of the run before they grow, and in which they grow by 1 (30,000 and 2,000 of 100,000).
         milestones: shares of the run at which all learning rates fall to a tenth.
+        grey_jitter: 0 as published; j above 0 gives the person's pixels of E_s's grey real images another gain, in
+            [1 - j, 1 + j], and offset, in [-j, j], drawn for each image of each step, so that how light the clothes
+            are has to come from the appearance code (needs masks).
         foreground_weight: 1 as published; above 1 the person's pixels count so many times in L_img1, L_img2 and L_cyc
             (needs masks).
         background: "drawn" as published: G draws the whole picture. "kept": what lies outside the person's mask in the
@@ -372,18 +382,17 @@ class DGNet(nn.Module):
     def _look(self, network: nn.Module) -> Any:
         """Return what a network makes of one image, wherever it lies."""
         with evaluating(network), torch.no_grad():
-            return network(torch.zeros(1, 3, *self.settings["image_size"], device=device_of(network)))
+            return network(next(network.parameters()).new_zeros(1, 3, *self.settings["image_size"]))
 
     def _check_teacher(self) -> None:
         style, used = self.settings["teacher_style"], self.settings["feed_generated"] and self.settings["use_prim"]
-        if self._teacher is None:
-            if used and style not in ALONE:
-                others = f"a style without one {ALONE}, or use_prim=False"
-                raise ValueError(f"teacher_style={style!r} needs a teacher; give one, or {others}")
-            return
-        found = blocks.logits_of(self._look(self._teacher.on(device_of(self)))).shape[1]
-        if found != self.n_classes:
-            raise ValueError(f"the teacher tells {found} identities apart and E_a {self.n_classes}: they must agree")
+        if self._teacher is None and used and style not in ALONE:
+            others = f"a style without one {ALONE}, or use_prim=False"
+            raise ValueError(f"teacher_style={style!r} needs a teacher; give one, or {others}")
+        if self._teacher is not None:
+            found = blocks.logits_of(self._look(self._teacher.on(next(self.parameters()).device))).shape[1]
+            if found != self.n_classes:
+                raise ValueError(f"the teacher tells {found} identities apart and E_a {self.n_classes}: must agree")
 
     def optimizers(self) -> blocks.Optimizers:
         """Give Adam for "D" and for "G" (with E_s), SGD (or Adam) for "E_a"."""
@@ -392,18 +401,17 @@ class DGNet(nn.Module):
         network, rate = self.E_a.network, self.settings["lr_encoder"]
         old, new = ([p for p in part.parameters() if p.requires_grad] for part in (network.backbone, network.heads))
         groups = [{"params": old}, {"params": new, "lr": 10 * rate}]
+        of_encoder = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
         if self.settings["encoder_optimizer"] == "adam":
             of_encoder = torch.optim.Adam(old + new, rate, weight_decay=5e-4)
-        else:
-            of_encoder = torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
         return {"D": adam(self.D), "G": adam((self.E_s, self.G)), "E_a": (old + new, of_encoder, self.schedule)}
 
     def schedule(self, step: int) -> float:
         """Return the factor of all learning rates at a step, from 0."""
         return 0.1 ** sum(step >= round(share * self.settings["steps"]) for share in self.settings["milestones"])
 
-    def weights(self, step: int) -> tuple[float, float, float]:
-        r"""Return the weights $(w_r, w_c, w_t)$ of the code, cycle and teacher losses at a step, from 0.
+    def weights(self, step: int) -> tuple[float, float, float, float]:
+        r"""Return the weights $(w_1, w_2, w_c, w_t)$ of the two code, cycle and teacher losses at a step, from 0.
 
         $$w = \min(\lambda, \max(0, (i - i_0) / n))$$
 
@@ -414,7 +422,7 @@ class DGNet(nn.Module):
         chosen = self.settings
         start, length = round(chosen["warm_up"] * chosen["steps"]), max(1, round(chosen["ramp"] * chosen["steps"]))
         grown = max(0.0, (step - start) / length)
-        return tuple(min(chosen[f"lambda_{name}"], grown) for name in ("code", "cyc", "teacher"))
+        return tuple(min(chosen[f"lambda_{name}"], grown) for name in ("code1", "code2", "cyc", "teacher"))
 
     def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take D's step, then that of G and E_s, then E_a's, on a batch of `two_pair_batches`.
@@ -428,26 +436,28 @@ class DGNet(nn.Module):
                 know, or without masks where `foreground_weight` needs them.
         """
         seen, chosen = self._read(batch), self.settings
-        (w_r, w_c, w_t), before = self.weights(step), self.weights(step - 1)
-        f_a, f_b, f_a_positive, f_b_positive = self._codes(seen.clean)
-        structure = self.E_s(grey(seen.real))  # of a, then of b
+        (w_1, w_2, w_c, w_t), before = self.weights(step), self.weights(step - 1)
+        with torch.no_grad():
+            f_a, f_b, f_a_positive, f_b_positive = real_codes = self._codes(seen.clean)
+        self.G.learn_scale(torch.cat(real_codes))
+        structure = self.E_s(seen.grey)  # of a, then of b
         shapes, scenes = (
             None if each is None else torch.cat([*reversed(each.chunk(2)), each, each])
             for each in (structure, seen.scene)
         )
         codes = torch.cat([f_a, f_b, f_a, f_b, f_a_positive, f_b_positive])
-        swapped, own, positive = self._draw(shapes, codes, scenes).chunk(3)  # x_ba, x_ab | x_aa, x_bb | x_aa+, x_bb+
+        swapped, own, positive = self.draw(shapes, codes, scenes).chunk(3)  # x_ba, x_ab | x_aa, x_bb | x_aa+, x_bb+
         terms = self._discriminate(seen.real, swapped.detach())
         update("D", terms["D"])
         terms["L_img1"], terms["L_img2"] = (seen.difference(pictures) for pictures in (own, positive))
         terms["L_adv"] = self._adversarial(swapped)
         terms |= self._encode_again(seen, swapped, structure, torch.cat([f_a, f_b]), any(before))
-        weights = {"L_img1": chosen["lambda_img"], "L_img2": chosen["lambda_img"], "L_adv": 1.0, "L_code1": w_r,
-                   "L_code2": w_r, "L_cyc": w_c, "L_id^c": chosen["lambda_id"]}  # fmt: skip
+        weights = {"L_img1": chosen["lambda_img"], "L_img2": chosen["lambda_img"], "L_adv": 1.0, "L_code1": w_1,
+                   "L_code2": w_2, "L_cyc": w_c, "L_id^c": chosen["lambda_id"]}  # fmt: skip
         terms["G"] = sum(weights[name] * terms[name] for name in weights if name in terms)
         update("G", terms["G"])
-        terms |= self._identify(seen, before[2] * chosen["alpha"])
-        if before[2] > 0 and chosen["feed_generated"]:
+        terms |= self._identify(seen, before[3] * chosen["alpha"])
+        if before[3] > 0 and chosen["feed_generated"]:
             terms |= self._feed(seen, swapped.detach())
         weights = {"L_id^s": 1.0, "L_id^s positives": 1.0, "L_prim": w_t, "L_fine": w_t * chosen["alpha"]}
         terms["E_a"] = sum(weights[name] * terms[name] for name in weights if name in terms)
@@ -457,10 +467,8 @@ class DGNet(nn.Module):
     def _read(self, batch: Mapping[str, Tensor]) -> "_Seen":
         wanted = [*(f"{name}images" for name in NAMES), "labels", "other_labels"]
         if missing := [name for name in wanted if name not in batch]:
-            raise ValueError(
-                f"DG-Net trains on batches of two pairs (see two_pair_batches) with {', '.join(wanted)}, got "
-                f"{', '.join(sorted(batch))}: the batch lacks {', '.join(missing)}"
-            )
+            found = f"got {', '.join(sorted(batch))}: the batch lacks {', '.join(missing)}"
+            raise ValueError(f"DG-Net trains on rows of two pairs (two_pair_batches) with {', '.join(wanted)}, {found}")
         n, *size = batch["images"].shape[0], *batch["images"].shape[2:]
         if tuple(size) != tuple(self.settings["image_size"]) or n < 2:
             accepted = f"two rows and more of {self.settings['image_size']} (height, width)"
@@ -468,24 +476,24 @@ class DGNet(nn.Module):
         clean = [normalise(batch.get(f"{name}clean_images", batch[f"{name}images"])) for name in NAMES]
         holes = [normalise(batch[f"{name}images"]) for name in NAMES]
         real = torch.cat(clean[:2])
-        weight, scene = torch.ones_like(real[:, :1]), None
+        weight, scene, shown = torch.ones_like(real[:, :1]), None, grey(real)
         extra, kept = self.settings["foreground_weight"] - 1, self.settings["background"] == "kept"
-        if extra > 0 or kept:
-            role = "foreground_weight above 1" if extra > 0 else "background='kept'"
+        if extra > 0 or kept or self.settings["grey_jitter"] > 0:
+            role = "foreground_weight above 1" if extra > 0 else "background='kept'" if kept else "grey_jitter above 0"
             masks = [blocks.annotation(batch, f"{name}masks", "a batch", role) for name in NAMES[:2]]
             mask = torch.cat(masks)[:, None].float() / 255
             weight, scene = weight + extra * mask, torch.cat([real, mask], 1) if kept else None
-        return _Seen(clean, holes, real, weight, scene, [batch["labels"], batch["other_labels"]])
+            gain, offset = self.settings["grey_jitter"] * real.new_empty(2, len(real), 1, 1, 1).uniform_(-1, 1)
+            shown = shown + mask * (gain * shown + offset)
+        return _Seen(clean, holes, real, shown, weight, scene, [batch["labels"], batch["other_labels"]])
 
-    @torch.no_grad()
     def _codes(self, images: list[Tensor]) -> list[Tensor]:
-        """Return the codes of real images, by batch statistics of each list's entry alone or by running statistics."""
-        if self.settings["code_scale"] == "raw":
+        """Return codes: raw, by the batch statistics of each entry alone; standardised, by E_a's running statistics."""
+        raw = self.settings["code_scale"] == "raw"
+        with nullcontext() if raw else evaluating(self.E_a):
             return [self.E_a(each)[0] for each in images]
-        with evaluating(self.E_a):
-            return list(self.E_a(torch.cat(images))[0].chunk(len(images)))
 
-    def _draw(self, structure: Tensor, code: Tensor, scene: Tensor | None = None) -> Tensor:
+    def draw(self, structure: Tensor, code: Tensor, scene: Tensor | None = None) -> Tensor:
         """Draw; `scene` [B,4,H,W] is the structure image with its mask where the background is kept."""
         pictures = self.G(structure, code).float()
         return pictures if scene is None else torch.lerp(scene[:, :3], pictures, scene[:, 3:])
@@ -516,17 +524,18 @@ class DGNet(nn.Module):
             pairs = zip(looks, seen.labels, strict=True)
             terms["L_id^c"] = sum(cross_entropy(heads[0].logits, labels) for (_, heads), labels in pairs)
         if late:
-            again = torch.cat([found for found, _ in looks])  # f' of a, of b
+            again = [f for f, _ in looks] if chosen["code_scale"] == "raw" else self._codes([*swapped.chunk(2)])
+            again = torch.cat(again)  # f' of a, of b, by the statistics of f
             pictures = torch.cat([*reversed(swapped.chunk(2))])  # with the structure of a, then of b
             kind = chosen["re_encoding"]
-            if kind == "frozen" or (kind == "either" and torch.rand(()) < 0.5):
+            if kind == "frozen" or (kind == "either" and torch.rand((), generator=seeded(torch.initial_seed())) < 0.5):
                 structure_again = blocks.as_frozen_copy(self.E_s, grey(pictures))
             else:
                 structure_again = self.E_s(grey(pictures.detach()))
             terms["L_code1"] = 2 * F.l1_loss(again if chosen["code_gradient"] else again.detach(), codes)
             terms["L_code2"] = 2 * F.l1_loss(structure_again.float(), structure.detach().float())
             if chosen["use_cycle"]:
-                terms["L_cyc"] = seen.difference(self._draw(structure_again, again.detach(), seen.scene))
+                terms["L_cyc"] = seen.difference(self.draw(structure_again, again.detach(), seen.scene))
         return terms
 
     def _identify(self, seen: "_Seen", weight: float) -> dict[str, Tensor]:
@@ -606,9 +615,8 @@ class DGNet(nn.Module):
         kept = self.settings["background"] == "kept"
         wanted = [len(first), 3 + kept, *first.shape[2:]]
         if found != wanted or first.shape != second.shape:
-            shapes = f"{list(first.shape)} and {list(second.shape)}"
-            image = "structure image with its mask [B,4,H,W]" if kept else "structure image"
-            raise ValueError(f"one {image} for each appearance image {shapes} is needed, got {found}")
+            image = f"structure image{' with its mask [B,4,H,W]' * kept} for each appearance image"
+            raise ValueError(f"one {image} {list(first.shape)} and {list(second.shape)} is needed, got {found}")
         self.E_s.check_size(first.shape[2:])
         structure = signed_to_imagenet(condition[:, :3])
         scene = torch.cat([structure, condition[:, 3:]], 1) if kept else None
@@ -616,7 +624,7 @@ class DGNet(nn.Module):
             code = self.E_a(signed_to_imagenet(first))[0]
             if share != 0:
                 code = torch.lerp(code, self.E_a(signed_to_imagenet(second))[0], share)
-            return imagenet_to_signed(self._draw(self.E_s(grey(structure)), code, scene))
+            return imagenet_to_signed(self.draw(self.E_s(grey(structure)), code, scene))
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -638,6 +646,7 @@ class _Seen(NamedTuple):
     clean: list[Tensor]
     holes: list[Tensor]  # with random erasing
     real: Tensor  # a, then b
+    grey: Tensor  # of them, as E_s sees it
     weight: Tensor  # of their pixels
     scene: Tensor | None  # [2B,4,H,W]: real and masks, where the background is kept
     labels: list[Tensor]  # of a, of b
@@ -695,6 +704,7 @@ def train_dg_net(
     images: PersonImages,
     encoder: nn.Module,
     teacher: nn.Module | None = None,
+    teacher_pids: Iterable[int] = (),
     *,
     batch_size: int | None = None,
     distinct: bool = False,
@@ -706,6 +716,8 @@ def train_dg_net(
     Args:
         images: the training set; generated images without a label take no part.
         encoder, teacher: see `DGNet`; both classify the set's identities, numbered in sorted order.
+        teacher_pids: the identities that the teacher was trained on, needed with a teacher. Others, though as many,
+            would be numbered alike, and its soft labels would name wrong people without an error.
         batch_size: rows in a batch; default 8, as published (smoke 4).
         distinct: the two anchors of a row show two persons; the released code does not see to it.
         augment: each image by a draw of its own; default flip, shifted crop with its border repeated, and erasing whose
@@ -714,17 +726,20 @@ def train_dg_net(
             of the training in rows of two pairs (four images each), always; seed, device, run_dir, ema and so on.
 
     Raises:
-        ValueError: an encoder of another number of identities; see `DGNet` and `two_pair_batches`.
+        ValueError: an encoder of another number of identities, a teacher of others; see `DGNet`, `two_pair_batches`.
     """
+    known, wanted = ({int(pid) for pid in pids if pid >= 0} for pids in (teacher_pids, images.pids))
+    if teacher is not None and known != wanted:
+        found = f"{len(known)} identities (teacher_pids), {len(known & wanted)} of them among the set's {len(wanted)}"
+        raise ValueError(f"the teacher was trained on {found}: they must be the same")
     preset = options.pop("preset", "course")
     switches = {name: options.pop(name) for name in list(options) if name in PAPER}
     batch_size = batch_size or (4 if preset == "smoke" else 8)
-    identities = len(images.pids[images.pids >= 0].unique())
 
     def build(steps: int) -> DGNet:
         method = DGNet(encoder, teacher, preset=preset, steps=steps, **switches)
-        if method.n_classes != identities:
-            raise ValueError(f"the set shows {identities} identities, E_a tells {method.n_classes} apart")
+        if method.n_classes != len(wanted):
+            raise ValueError(f"the set shows {len(wanted)} identities, E_a tells {method.n_classes} apart")
         return method
 
     facts = {"batch_size": batch_size, "distinct": distinct, "preset": preset, **switches}

@@ -16,7 +16,7 @@ from reidlib.evaluators.judges import Judges, pose_pck
 from reidlib.files import resolve
 from reidlib.generators.recorded import FOLDER, load_generator
 from reidlib.generators.synthesis import synthesise
-from reidlib.networks import read_facts
+from reidlib.networks import load_weights, read_facts, save_weights
 
 
 def recorded_dg_net(
@@ -28,10 +28,35 @@ def recorded_dg_net(
     return load_generator(name, device, folder, encoder=encoder, feed_generated=False)
 
 
+def save_teacher(teacher: Baseline, path: str | Path, people: PersonImages) -> Path:
+    """Write a teacher's weights, in half precision, with the identities of `people`, whom it was trained on."""
+    return save_weights(teacher.embedder, path, half=True, facts={"pids": label_set(people)})
+
+
+def load_teacher(path: str | Path, people: PersonImages, **options: Any) -> Baseline:
+    """Return the teacher of `save_teacher`'s file; `options` are those of `Baseline`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; one of a teacher of other identities than those of `people`.
+    """
+    known, wanted = read_facts(path).get("pids", []), label_set(people)
+    if known != wanted:
+        counts = f"{len(known)} identities, {len(set(known) & set(wanted))} of them among the set's {len(wanted)}"
+        raise ValueError(f"{path} holds a teacher of {counts}: train one on this set")
+    teacher = Baseline(len(wanted), form="dg_net_teacher", **options)
+    load_weights(teacher.embedder, path)
+    return teacher
+
+
+def label_set(people: PersonImages) -> list[int]:
+    """Return the identities that a classifier of these people tells apart, in their order."""
+    return people.pids[people.pids >= 0].unique().tolist()
+
+
 def judge_swaps(
     methods: Mapping[str, nn.Module], people: PersonImages, pairs: Tensor, *, judges: Judges, **options: Any
 ) -> pd.DataFrame:
-    """Return one row of numbers a method that swaps: did structure stay, did the appearance change hands?
+    """Return one row of numbers a method that swaps: did structure stay, was the appearance transferred?
 
     Above the methods stand both images unchanged ("copy of the appearance image", "... of the structure image").
 

@@ -104,12 +104,15 @@ def judge_poses(method: nn.Module, people: PersonImages, **options: Any) -> pd.D
 
 
 def train_dg(people: PersonImages, images_seen: int, *, seed: int = 0, **options: Any) -> Trained:
-    """Train DG-Net by the course's preset beside a teacher of the same people, which has no part in drawing."""
+    """Train DG-Net by the course's preset beside a teacher of the same people, who sees each image twice.
+
+    The teacher is not stored, but has a part in drawing: by its labels L_prim trains E_a, which gives the codes.
+    """
     options_of_teacher = dict(form="dg_net_teacher", seed=seed, progress=False)
-    teacher, _ = train_baseline(people, images_seen=min(6_400, 4 * images_seen), **options_of_teacher)
+    teacher, _ = train_baseline(people, images_seen=min(2 * len(people), 4 * images_seen), **options_of_teacher)
     encoder = Baseline(len(people.pids.unique()), form="dg_net").embedder
     options |= dict(ema=0.995, seed=seed, precision="fp32")
-    return train_dg_net(people, encoder, teacher.embedder, images_seen=images_seen, **options)
+    return train_dg_net(people, encoder, teacher.embedder, people.pids, images_seen=images_seen, **options)
 
 
 def judge_exchanges(method: nn.Module, people: PersonImages, *, copy: bool = False) -> pd.DataFrame:

@@ -152,7 +152,7 @@ def test_a_full_step_and_the_gradients_of_every_loss(method, monkeypatch):
         ]
         return pairs[0] if len(pairs) == 1 else SimpleNamespace(chunk=lambda n: pairs)
 
-    monkeypatch.setattr(method, "_draw", draw)
+    monkeypatch.setattr(method, "draw", draw)
     look_once(method, monkeypatch)
     monkeypatch.setattr(dg_net, "normalise", Tensor.float)
     frozen, live = (f"generator update 4x128x64, full weights, mode {mode}" for mode in "FT")

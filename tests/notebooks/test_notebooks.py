@@ -70,7 +70,7 @@ def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
     assert steps[0].count("optimizer.step()") == 2 + of_re_id  # D's and G's
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "10"])
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "07", "10"])
 def test_two_parts_and_predictions(number):
     """Before a main result the reader is asked for a guess, in the text right above the cell."""
     (path,) = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")

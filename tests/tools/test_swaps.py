@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
@@ -9,7 +10,9 @@ from reidlib.datasets import PersonImages
 from reidlib.embedders import Baseline
 from reidlib.generators.dg_net import DGNet
 from reidlib.generators.recorded import save_generator
-from reidlib.tools.swaps import judge_swaps, recorded_dg_net
+from reidlib.networks import save_weights
+from reidlib.tools import train_generators
+from reidlib.tools.swaps import judge_swaps, load_teacher, recorded_dg_net, save_teacher
 
 
 def test_the_recorded_dg_net_draws_as_it_did(tmp_path):
@@ -24,6 +27,41 @@ def test_the_recorded_dg_net_draws_as_it_did(tmp_path):
     condition = torch.cat([torch.rand(2, 3, 64, 32) * 2 - 1, torch.rand(2, 1, 64, 32)], 1)
     images = torch.rand(2, 3, 64, 32) * 2 - 1
     assert torch.allclose(again.generate(images, condition), method.generate(images, condition), atol=1e-3)
+
+
+def test_a_teacher_comes_back_to_its_own_people_alone(tmp_path):
+    def people(*pids):
+        return PersonImages(torch.zeros(len(pids), 3, 64, 32, dtype=torch.uint8), pids, [1] * len(pids))
+
+    torch.manual_seed(0)
+    options = dict(preset="smoke", start="none", image_size=(64, 32))
+    teacher = Baseline(3, form="dg_net_teacher", **options)
+    file = save_teacher(teacher, tmp_path / "teacher.safetensors", people(7, 2, 2, 5, -1))
+    again = load_teacher(file, people(5, 2, 7), **options).embedder.state_dict()
+    for name, weight in teacher.embedder.state_dict().items():
+        torch.testing.assert_close(again[name], weight, atol=1e-3, rtol=1e-3)
+    for pids, shared in (((2, 5, 8), "2 of them among the set's 3"), ((2, 5), "2 of them among the set's 2")):
+        with pytest.raises(ValueError, match=f"a teacher of 3 identities, {shared}: train one"):
+            load_teacher(file, people(*pids), **options)
+    save_weights(teacher.embedder, tmp_path / "plain.safetensors")  # of people who are not known
+    with pytest.raises(ValueError, match="a teacher of 0 identities"):
+        load_teacher(tmp_path / "plain.safetensors", people(2, 5, 7), **options)
+    with pytest.raises(FileNotFoundError):
+        load_teacher(tmp_path / "none.safetensors", people(2, 5, 7), **options)
+
+
+def test_the_recorded_plan_s_teacher_sees_every_image_twice(monkeypatch):
+    """And is told to DG-Net as a teacher of these people."""
+    given = {}
+    teacher = SimpleNamespace(embedder="teacher")
+    monkeypatch.setattr(train_generators, "train_baseline", lambda *_, **options: given.update(options) or (teacher, 0))
+    monkeypatch.setattr(train_generators, "Baseline", lambda *_, **options: SimpleNamespace(embedder="encoder"))
+    monkeypatch.setattr(train_generators, "train_dg_net", lambda *names, **_: given.update(names=names))
+    people = PersonImages(torch.zeros(11_520, 3, 4, 4, dtype=torch.uint8), torch.arange(11_520) // 24, [1] * 11_520)
+    plan = train_generators.PLANS["dg_net"]
+    plan.train(people, plan.images_seen)
+    assert given["images_seen"] == 2 * 11_520 and given["form"] == "dg_net_teacher"
+    assert given["names"][1:3] == ("encoder", "teacher") and given["names"][3] is people.pids
 
 
 class Shade(nn.Module):

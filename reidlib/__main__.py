@@ -1,6 +1,7 @@
 """`reidlib`, or `python -m reidlib`: one command for runs, studies, claims, rendering and the tools."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(_shield(words))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C: files and states stay in order
     try:
-        return module.run(options)
+        ended = module.run(options)
+        sys.stdout.flush()
+        return ended
     except WrongInput as error:
         if options.debug:
             raise
@@ -66,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush has somewhere to go
+        return 141
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -37,6 +37,14 @@ def test_help_lists_the_commands_and_loads_none_of_them(capsys):
     assert ended.stdout.strip().endswith("False") and all(f"  {name}" in ended.stdout for name in COMMANDS)
 
 
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """`reidlib claims | head -1`: the pipe is closed before all is written."""
+    words = [sys.executable, "-m", "reidlib", "claims", "pn_gan"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+        writer.stdout.close()
+        assert writer.wait(100) == 141 and "Error" not in writer.stderr.read()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -260,10 +260,10 @@ def read_value(parameter: Parameter, value: Any) -> Any:
     >>> read_value(Parameter("losses", "list[str]", [], ""), "softmax, lsr+triplet")
     ['softmax', 'lsr+triplet']
     """
-    readings = [_literal(value)]
+    readings = [literal(value)]
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         words = [word for word in re.split(r"[,\s]+", str(value).strip().strip("[]()")) if word]
-        readings += [str(value), [_literal(word) for word in words], words]
+        readings += [str(value), [literal(word) for word in words], words]
     for reading in readings[1:] if parameter.type == "str" else readings:
         try:
             return check_value(parameter, reading)
@@ -272,7 +272,12 @@ def read_value(parameter: Parameter, value: Any) -> Any:
     raise ParameterError(f"{parameter.name} = {value!r} does not read as {parameter.type}")
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
+    """Return the value that a text is of, as Python or a word such as `true` writes it; else the text itself.
+
+    >>> [literal(text) for text in ("1e-3", "false", "(1, 2)", "kept")]
+    [0.001, False, (1, 2), 'kept']
+    """
     try:
         return _WORDS[value.lower()] if value.lower() in _WORDS else ast.literal_eval(value)
     except (AttributeError, ValueError, SyntaxError):  # no text, or a plain word

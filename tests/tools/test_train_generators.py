@@ -15,14 +15,16 @@ def test_makes_weights_and_says_how_good_they_are(name, tmp_path, monkeypatch):
     monkeypatch.setattr("reidlib.tools.train_generators.GUIDE_SEEN", 64)
     monkeypatch.setattr("reidlib.tools.train_generators.RUNS", tmp_path / "runs")
     options = dict(size="smoke", folder=tmp_path, images_seen=64, identities=9, evaluations=2, progress=False)
+    options |= dict(switches={"lr": 5e-4})  # of the method, in place of the plan's or the preset's
     table = make_generator(name, **options)
     assert list(table.index) == ["32 pairs seen", "64 pairs seen", "copy of the source", "as stored"]
     assert table.loc["as stored", "FID"] == pytest.approx(table.loc["64 pairs seen", "FID"], rel=0.02)  # half precision
     assert table.loc["copy of the source", "FID"] != table.loc["as stored", "FID"]
-    _, facts = load_generator(name, folder=tmp_path)
+    method, facts = load_generator(name, folder=tmp_path)
+    assert method.settings["lr"] == 5e-4
     results = json.loads((tmp_path / f"{name}.results.json").read_text())
     assert facts["identities"] == results["parameters"]["identities"] == 9 and facts["seed"] == 3000
-    assert results["parameters"]["command"] == f"reidlib generators {name} --identities 9"
+    assert results["parameters"]["command"] == f"reidlib generators {name} --identities 9 -p lr 0.0005"
     assert results["seconds"] > results["metrics"]["seconds of training"]["value"] > 0  # of the command, not its record
     stored = results["metrics"]["as stored/identity kept, rank-1"]["value"]
     assert stored == table.loc["as stored", "identity kept, rank-1"]

@@ -25,7 +25,8 @@ def wardrobe(root: Path, outfits: dict[str, range], views: int = 3) -> Path:
         (root / "deepfashion" / subset).mkdir(parents=True)
         (root / "deepfashion" / f"{subset}_parsing").mkdir()
         for i, (picture, labels) in enumerate(zip(to_pictures(batch["images"]), batch["parsing"], strict=True)):
-            stem = f"fashionWOMENDressesid{int(people.pids[i]):08d}01_{i % views + 1}front"
+            garment, outfit = divmod(int(people.pids[i]), 100)
+            stem = f"fashionWOMENDressesid{garment:08d}{outfit:02d}_{i % views + 1}front"
             Image.fromarray(picture).save(root / "deepfashion" / subset / f"{stem}.jpg", quality=95)
             write_parsing(root / "deepfashion" / f"{subset}_parsing" / f"{stem}.png", labels.numpy())
     return root

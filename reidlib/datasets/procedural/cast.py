@@ -61,9 +61,9 @@ def assemble(pids: list[int], shot: dict[str, Tensor], pitch: Tensor, *, seed: i
     rows = torch.cat([main, behind, before])
     number = (shot["noise"] * 9973).long()
     others = torch.cat([number[behind], number[before] + 5000]) + STRANGER
-    person = {
-        name: value.to(device) for name, value in people([*pids, *others.tolist()], seed=seed, muted=muted).items()
-    }
+    every, outfits = [*pids, *others.tolist()], [*shot["outfit"].tolist(), *[0] * len(others)]
+    table = people(every, seed=seed, muted=muted, outfits=outfits)
+    person = {name: value.to(device) for name, value in table.items()}
     own = take(shot, rows)
     other = torch.arange(len(rows), device=device) >= batch
     nothing = torch.zeros_like(own["yaw"])

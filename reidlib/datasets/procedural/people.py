@@ -134,10 +134,13 @@ def _clothes(u: Draws, figure: Tensor, muted: float) -> dict[str, Tensor]:
     }
 
 
-def people(pids: list[int], *, seed: int = 0, muted: float = 0.8) -> dict[str, Tensor]:
+def people(
+    pids: list[int], *, seed: int = 0, muted: float = 0.8, outfits: list[int] | None = None
+) -> dict[str, Tensor]:
     """Return the attributes of identities as a table of tensors, each [N] or [N, 3] (colours, 0..1).
 
-    `muted` in 0..1 moves clothes from bright to muted colours, which collide more often.
+    `muted` in 0..1 moves clothes from bright to muted colours, which collide more often. An outfit (default 0) other
+    than 0 is the same garments in other colours.
 
     >>> people([1, 2])["upper_colour"].shape
     torch.Size([2, 3])
@@ -192,6 +195,11 @@ def people(pids: list[int], *, seed: int = 0, muted: float = 0.8) -> dict[str, T
         "print_seed": u["print_seed"],
     } | _clothes(u, figure, muted)
     table["hat"] = torch.where((table["hat"] == 2) & (figure < 0.5), 1, table["hat"])
+    if outfits is not None and any(outfits):
+        u = Draws(_COLUMNS, [(seed, 101, pid, outfit) for pid, outfit in zip(pids, outfits, strict=True)])
+        dyed, others = torch.tensor(outfits)[:, None] != 0, _clothes(u, figure, muted)
+        for name in ("upper_colour", "second_colour", "lower_colour", "inner_colour", "shoe_colour"):
+            table[name] = torch.where(dyed, others[name], table[name])
     return table
 
 

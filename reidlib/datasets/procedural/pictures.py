@@ -101,7 +101,8 @@ def _draw(
             )
         )
     result = Rendered(*(torch.cat(values) for values in zip(*results, strict=True)))
-    info = describe(people(pids, seed=known.seed(seed), muted=mutedness(scene, difficulty)), pids)
+    look = dict(seed=known.seed(seed), muted=mutedness(scene, difficulty), outfits=shot["outfit"].tolist())
+    info = describe(people(pids, **look), pids)
     info.insert(1, "camid", (shot["camera"] + 1).tolist())
     info.insert(2, "yaw", torch.rad2deg(shot["yaw"]).remainder(360).tolist())
     info.insert(3, "gait_phase", shot["phase"].remainder(2 * torch.pi).tolist())
@@ -135,6 +136,7 @@ def render(
     phases: float | Sequence | Tensor | None = None,
     walking: float | Sequence | Tensor | None = None,
     moments: int | Sequence | None = None,
+    outfits: int | Sequence = 0,
     plain: bool = True,
     background: str | tuple = "scene",
     camera_effects: bool = True,
@@ -151,6 +153,7 @@ def render(
     `scene` is the person of the data set that `make` writes. `yaws` in degrees: 0 faces the camera, 90 walks to the
     right, 180 turns the back. `phases` in radians: the gait cycle. `walking` from 0 (stands) to 1. What is not given is
     drawn from the seed and `moments` (default 0, 1, 2, ...); the same pid, camid and moment is the same picture.
+    `outfits`: 0 is what the person wears in the data set, other whole numbers the same garments in other colours.
     `plain=True` leaves out occluders, strangers and the detector's errors. `background` is "scene" or a colour
     (red, green, blue; 0..1) in place of the scene. `camera_effects=False` gives even light, no blur and no noise.
     Raises ValueError for an unknown scene, network or camera, a wrong number of values or an odd image size.
@@ -173,6 +176,7 @@ def render(
         shot["phase"] = _each("phases", phases, count).float()
     if walking is not None:
         shot["walking"] = _each("walking", walking, count).float()
+    shot["outfit"] = _each("outfits", outfits, count)
     return _draw(pids, shot, scene, difficulty, network, seed, image_size, background, camera_effects, device)
 
 

@@ -47,6 +47,7 @@ def shots(rows: dict[str, list], *, network: Network, seed: int, scene: str, dif
     yaw = 2 * math.pi * track["heading"] + track.between("spin", -0.10, 0.10) * step + frame.normal("turn", 0.10)
     shot = {
         "camera": camera,
+        "outfit": torch.zeros_like(camera),  # one's own
         "box": box,
         "yaw": yaw,
         "phase": 2 * math.pi * track["phase"] + step * 1.9 + frame.between("step", -0.6, 0.6),

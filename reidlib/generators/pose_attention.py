@@ -57,9 +57,9 @@ PAPER = dict(
     image_size=(128, 64), encoder_size=(256, 128), width=64, n_blocks=4, paan="pyramid", adain="pose_style", f0="pose",
     mask_relu=False, pad="reflect", kernel=7, discriminator_width=64, score="map", pool_size=0,
     use_appearance_discriminator=True, use_pose_discriminator=True, lambda_gan=5.0, lambda_reconstruction=10.0,
-    lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, lambda_guide=0.0, mode="joint", train_E_on_LS=False,
-    semantic_feature="pooled", embedding=128, quartet={}, normalise=True, steps=800 * PAIRS_PER_EPOCH // 32, epochs=800,
-    lr=2e-4, lr_E=2e-4, foreground_weight=1.0,
+    lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, lambda_guide=0.0, guide_shift=0, mode="joint",
+    train_E_on_LS=False, semantic_feature="pooled", embedding=128, quartet={}, normalise=True,
+    steps=800 * PAIRS_PER_EPOCH // 32, epochs=800, lr=2e-4, lr_E=2e-4, foreground_weight=1.0,
 )  # fmt: skip
 _DEFAULTS = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
 # two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU, and half of
@@ -297,8 +297,9 @@ class PoseAttention(nn.Module):
             dropout=0.5, feature="layer")])` for K identities; it is copied. With two heads the quartet loss takes the
             first one's embedding and the identification loss the last one's logits. None leaves out all that needs E.
         preset: "smoke", "course" or "paper", a row of `PRESETS`, which holds what is not given (or None).
-        guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` (8) times `perceptual_loss`.
-            It is copied, frozen, and no part of the state; train it on the generator's own training identities.
+        guide: None as published; a backbone with a `stem` and `stages` adds `lambda_guide` (8) times `perceptual_loss`,
+            with `guide_shift` (0) as its shift. It is copied, frozen, and no part of the state; train it on the
+            generator's own training identities.
         switches: anything that `PAPER` names, with its published value:
         n_blocks, paan, adain, f0, mask_relu, pad, kernel, width: see `Generator`. kernel None, as the small presets
             have it: 7 for images of 64 pixels or more each way, else 3.
@@ -429,7 +430,8 @@ class PoseAttention(nn.Module):
         if self.settings["lambda_semantic"]:
             terms["L_S"] = self.semantic(source, fake)
         if self._guide is not None:
-            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
+            shift = self.settings["guide_shift"]
+            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True, shift=shift)
         terms["G"], fake = self._weighted(terms), fake.detach()
         update("G", terms["G"])
         if self.E is not None:

@@ -42,8 +42,8 @@ EPOCH = 4000  # pairs, of the relatives; 300 (500) epochs at a constant rate are
 PAPER = dict(
     image_size=(128, 64), width=64, discriminator_width=64, n_blocks=5, use_mask=True, mask_image=False, mask_sign=1,
     transfer="semantic", sem_operand="convolved", conditional=True, fake_cond="source", score="map", alpha=10.0,
-    beta=15.0, gamma=5.0, use_perceptual=True, layer="relu1_2", p=2, relative=False, foreground_weight=1.0, lr=2e-4,
-    epochs=300, n_decay=100, decay="after", steps=400 * EPOCH // 32,
+    beta=15.0, gamma=5.0, use_perceptual=True, layer="relu1_2", p=2, relative=False, guide_shift=0,
+    foreground_weight=1.0, lr=2e-4, epochs=300, n_decay=100, decay="after", steps=400 * EPOCH // 32,
 )  # fmt: skip
 DATASETS = {  # what is other than for Market-1501
     "market1501": {},
@@ -205,7 +205,7 @@ class SAN(nn.Module):
         fake_cond: what D sees beside a generated image: the "source", as beside the real one, or the "target", as
             equation 4 is printed.
         score: of D, see `blocks.ResidualDiscriminator`.
-        alpha, beta, gamma: weights.  p, relative: see `perceptual_loss`.
+        alpha, beta, gamma: weights.  p, relative, guide_shift: see `perceptual_loss` (shift).
         layer: of the guide; where it is not given and the guide has no "relu1_2", all its stages.
         width, discriminator_width: channels of the first layers, 64.
         image_size: (height, width) it is trained at, multiples of 32.
@@ -298,6 +298,7 @@ class SAN(nn.Module):
         if gamma:
             layers = self.settings["layer"] and [self.settings["layer"]]
             options = dict(layers=layers, p=self.settings["p"], relative=self.settings["relative"])
+            options |= dict(shift=self.settings["guide_shift"])
             terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, target, **options)
         loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
         update("G", loss)

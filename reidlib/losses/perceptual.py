@@ -102,6 +102,7 @@ def perceptual_loss(
     layers: Sequence[str] | None = None,
     p: int = 1,
     relative: bool = False,
+    shift: int = 0,
 ) -> Tensor:
     r"""Return the mean difference of two images' feature maps, averaged over layers.
 
@@ -116,9 +117,12 @@ def perceptual_loss(
         generated, target: float [B,3,H,W] in [-1, 1]; gradients reach `generated` only.
         layers: names; default all stages of a backbone, "relu1_2" of a VGG.
         p: 1 or 2.
+        shift: 0 as published; above 0 both images lose up to so many rows and columns at their upper left, drawn anew
+            by torch's generator in each call. A network with strides looks harder at some pixels than at others, and
+            always at the same; what is trained by it for long shows a net of their period.
 
     Raises:
-        ValueError: an unknown layer or p, images of different shapes.
+        ValueError: an unknown layer or p, images of different shapes or too small for the shift.
 
     >>> from reidlib.networks import SmallResNet
     >>> black = torch.full((1, 3, 64, 32), -1.0)
@@ -128,6 +132,11 @@ def perceptual_loss(
     check_choice("p", p, (1, 2))
     if generated.shape != target.shape:
         raise ValueError(f"two images of one shape are compared, got {list(generated.shape)}, {list(target.shape)}")
+    if not 0 <= shift < min(generated.shape[2:]):
+        raise ValueError(f"0 <= shift < {min(generated.shape[2:])} is accepted for these images, got shift={shift}")
+    if shift:
+        top, left = torch.randint(shift + 1, (2,)).tolist()
+        generated, target = generated[..., top:, left:], target[..., top:, left:]
     if layers is None:
         layers = [name for name in layers_of(network) if name.startswith("stage")] or ["relu1_2"]
 

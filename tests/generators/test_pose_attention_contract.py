@@ -51,6 +51,8 @@ def test_foreground_and_guide_are_deviations_that_add_up():
         and method.deviations["foreground_weight"] == 4
     )
     assert method.state_dict().keys() == smoke().state_dict().keys()
+    moved = smoke(guide=SmallResNet(4), lambda_guide=7, guide_shift=8)
+    assert len({step_of(moved, batch)[0]["perceptual"].item() for _ in range(8)}) > 1  # drawn anew in each step
 
 
 def test_presets_and_deviations():
@@ -62,7 +64,7 @@ def test_presets_and_deviations():
         steps=100_000, foreground_weight=1.0, embedding=128, pool_size=0, mode="joint", paan="pyramid", f0="pose",
         adain="pose_style", mask_relu=False, pad="reflect", kernel=7, score="map", use_appearance_discriminator=True,
         use_pose_discriminator=True, train_E_on_LS=False, semantic_feature="pooled", quartet={}, normalise=True,
-        lambda_guide=0.0, preset="paper",
+        lambda_guide=0.0, guide_shift=0, preset="paper",
     )  # fmt: skip
     assert paper.deviations == {} and paper.settings == published
     assert paper.settings.keys() - {"preset"} == PAPER.keys()

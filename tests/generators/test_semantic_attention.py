@@ -377,6 +377,14 @@ def test_9_the_perceptual_loss_of_half_a_unit(p, wanted):
     assert step_of(method, batch)[0]["L_perc"] == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize(("shift", "values"), [(0, 1), (8, 2)])
+def test_the_guide_sees_shifted_images(shift, values):
+    method, batch = smoke(guide=SmallResNet(4), use_perceptual=True, guide_shift=shift), one_batch()
+    method.G = Constant(lambda a, s: (batch["images"].float() / 127.5 - 1).requires_grad_())
+    found = {step_of(method, batch)[0]["L_perc"] for _ in range(8)}
+    assert min(len(found), 2) == values
+
+
 def test_9_and_the_guide_is_frozen_and_no_part_of_the_state():
     guide = SmallResNet(4)
     method = smoke(guide=guide, use_perceptual=True)

@@ -100,6 +100,20 @@ def test_stages_of_a_backbone_and_where_gradients_go():
     assert generated.grad.abs().sum() > 0 and target.grad is None
 
 
+def test_a_shift_compares_what_is_left_of_both_images_and_moves_the_pixel_grid():
+    torch.manual_seed(0)
+    network, images = SmallResNet(4).eval(), torch.rand(2, 1, 3, 16, 12) * 2 - 1
+    cuts = {(y, x): perceptual_loss(network, *images[..., y:, x:]).item() for y in range(3) for x in range(3)}
+    found = {perceptual_loss(network, *images, shift=2).item() for _ in range(100)}
+    assert found == set(cuts.values()) and len(found) == 9  # nothing else, and every one
+    state = torch.random.get_rng_state()
+    assert perceptual_loss(network, *images).item() == cuts[0, 0]
+    assert torch.equal(torch.random.get_rng_state(), state)  # without a shift nothing is drawn
+    for shift in (-1, 12):
+        with pytest.raises(ValueError, match=f"0 <= shift < 12 is accepted for these images, got shift={shift}"):
+            perceptual_loss(network, *images, shift=shift)
+
+
 def test_bad_input():
     network, x = SmallResNet(8).eval(), pictures()
     with pytest.raises(ValueError, match=r"layer must be one of 'stem', 'stage1', .*; got 'relu1_2'"):

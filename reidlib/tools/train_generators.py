@@ -234,8 +234,8 @@ def draw_picture(
     """Draw people whom no generator was trained on, by every recorded generator that there is: README's first picture.
 
     A column is one person. Camera transfer moves the photograph to the other camera; the pose generators draw it again
-    in the pose, or by the parse map, of another photograph of that person, which is the last row. The columns are drawn
-    by a fixed seed.
+    in the pose, or by the parse map, of another photograph of that person, which stands below; DG-Net puts the next
+    person's clothes on. The columns are drawn by a fixed seed.
     """
     bench = load("procedural", root, (64, 32), size=size, seed=SEED, scene=SCENE, network=NETWORK)
     held = extend(bench.query, bench.gallery)
@@ -263,6 +263,10 @@ def draw_picture(
         title = {"pn_gan": "PN-GAN", "pose_attention": "pose attention", "semantic_attention": "SAN"}[name]
         rows[f"drawn\n({title})"] = synthesise(method, people, pairs, targets=people).images
     rows["the photograph\nin that pose"] = target["images"]
+    if (resolve(folder) / "dg_net.safetensors").is_file():
+        clothes = torch.stack([pairs[:, 0].roll(-1), pairs[:, 0]], 1)  # of the next person
+        drawn = synthesise(recorded_dg_net(folder=folder)[0], people, clothes, targets=people)
+        rows["photograph, in the\nnext one's clothes\n(DG-Net)"] = drawn.images
     return figures.image_rows(rows, height=1.15)
 
 
@@ -297,7 +301,10 @@ def run(given: argparse.Namespace) -> int:
     if given.picture:
         with atomic_path(resolve(given.picture)) as temporary:
             figure = draw_picture(given.root, given.folder, size=given.size)
-            figure.savefig(temporary, format=Path(given.picture).suffix[1:], dpi=90, pil_kwargs={"quality": 88})
+            options = dict(
+                format=Path(given.picture).suffix[1:], dpi=90, bbox_inches="tight", pil_kwargs={"quality": 88}
+            )
+            figure.savefig(temporary, **options)
         return 0
     options = {n: getattr(given, n) for n in ("root", "folder", "size", "images_seen", "identities")}
     for name in given.name or PLANS:

@@ -49,6 +49,7 @@ def test_the_picture_shows_each_person_once_by_every_recorded_generator(tmp_path
     labels = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
     assert len(figure.axes) == 3 * len(labels) and len(set(labels)) == len(labels)
     assert {"moved to camera 6\n(camera transfer)", "parse map\nasked for", "drawn\n(SAN)"} < set(labels)
+    assert labels[-1] == "photograph, in the\nnext one's clothes\n(DG-Net)"
     shown = [axis.images[0].get_array().tobytes() for axis in figure.axes]
     assert len(set(shown)) == len(shown)
     plt.close(figure)

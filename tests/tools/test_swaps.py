@@ -50,18 +50,22 @@ def test_a_teacher_comes_back_to_its_own_people_alone(tmp_path):
         load_teacher(tmp_path / "none.safetensors", people(2, 5, 7), **options)
 
 
-def test_the_recorded_plan_s_teacher_sees_every_image_twice(monkeypatch):
-    """And is told to DG-Net as a teacher of these people."""
-    given = {}
-    teacher = SimpleNamespace(embedder="teacher")
-    monkeypatch.setattr(train_generators, "train_baseline", lambda *_, **options: given.update(options) or (teacher, 0))
-    monkeypatch.setattr(train_generators, "Baseline", lambda *_, **options: SimpleNamespace(embedder="encoder"))
-    monkeypatch.setattr(train_generators, "train_dg_net", lambda *names, **_: given.update(names=names))
+def test_the_recorded_plan_trains_a_teacher_and_the_encoder_first(monkeypatch):
+    """The teacher sees every image twice, E_a 60,000; both are told to DG-Net as networks of these people."""
+    seen, given = {}, {}
+
+    def train_baseline(people, *, images_seen, form, **_):
+        seen[form] = images_seen
+        return SimpleNamespace(embedder=form), None
+
+    monkeypatch.setattr(train_generators, "train_baseline", train_baseline)
+    monkeypatch.setattr(train_generators, "train_dg_net", lambda *names, **options: given.update(options, names=names))
     people = PersonImages(torch.zeros(11_520, 3, 4, 4, dtype=torch.uint8), torch.arange(11_520) // 24, [1] * 11_520)
     plan = train_generators.PLANS["dg_net"]
-    plan.train(people, plan.images_seen)
-    assert given["images_seen"] == 2 * 11_520 and given["form"] == "dg_net_teacher"
-    assert given["names"][1:3] == ("encoder", "teacher") and given["names"][3] is people.pids
+    plan.train(people, plan.images_seen, {"lambda_id": 0.5})
+    assert seen == {"dg_net_teacher": 2 * 11_520, "dg_net": 60_000}
+    assert given["names"][1:3] == ("dg_net", "dg_net_teacher") and given["names"][3] is people.pids
+    assert given["images_seen"] == 16_000 and given["code_gradient"] and given["lambda_id"] == 0.5  # what is asked for
 
 
 class Shade(nn.Module):

@@ -8,7 +8,6 @@ Without a benchmark flag the same code runs on the smoke preset. The losses of b
 """
 
 import copy
-import os
 import time
 
 import pytest
@@ -28,12 +27,6 @@ from reidlib.training.updates import plain_update
 
 SIZES = {"smoke": (4, 1), "course": (8, 5), "paper": (4, 1)}  # rows in a batch, rounds
 IDENTITIES, LATE = 6, 99
-
-
-@pytest.fixture
-def preset(request):
-    on = request.config.getoption("benchmark_only") or request.config.getoption("benchmark_enable")
-    return os.environ.get("REIDLIB_BENCHMARK", "course") if on else "smoke"
 
 
 def made(preset):

@@ -7,10 +7,8 @@ the 8 pairs of PATN, the published relative, on one core of the machine of `budg
 same code runs on the smoke preset, with everything asserted but the ratio.
 """
 
-import os
 import time
 
-import pytest
 import torch
 
 from reidlib.datasets import PersonImages
@@ -24,12 +22,6 @@ SIZES = {"smoke": (2, 4, 1), "course": (12, 16, 5), "paper": (1, 8, 1)}  # steps
 HEAD = dict(dimensions=128, norm="batch", relu=True, dropout=0.5, feature="layer")
 RATIO = 0.9
 IDENTITIES = 24
-
-
-@pytest.fixture
-def preset(request):
-    on = request.config.getoption("benchmark_only") or request.config.getoption("benchmark_enable")
-    return os.environ.get("REIDLIB_BENCHMARK", "course") if on else "smoke"
 
 
 def made(preset):

@@ -1,5 +1,6 @@
 """Fixtures of several folders."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -19,3 +20,10 @@ def shown(monkeypatch):
     monkeypatch.setattr("IPython.display.display", found.append)
     yield found
     plt.close("all")
+
+
+@pytest.fixture
+def preset(request):
+    """Which preset a benchmark measures: REIDLIB_BENCHMARK's, else the course's; "smoke" where nothing is measured."""
+    on = request.config.getoption("benchmark_only") or request.config.getoption("benchmark_enable")
+    return os.environ.get("REIDLIB_BENCHMARK", "course") if on else "smoke"

@@ -49,6 +49,7 @@ CHOICES = {
     "score": (*blocks.SCORES, "patchgan"),
     "mode": ("joint", "staged"),
     "semantic_feature": ("pooled", "embedding"),
+    "background": ("target", "source"),
 }
 WEIGHTS = {"L_I": "lambda_gan", "L_P": "lambda_gan", "L_R": "lambda_reconstruction", "L_S": "lambda_semantic",
            "L_quartet": "lambda_quartet", "L_id": "lambda_id", "perceptual": "lambda_guide"}  # fmt: skip
@@ -60,6 +61,7 @@ PAPER = dict(
     lambda_semantic=10.0, lambda_quartet=1.0, lambda_id=1.0, lambda_guide=0.0, guide_shift=0, mode="joint",
     train_E_on_LS=False, semantic_feature="pooled", embedding=128, quartet={}, normalise=True,
     steps=800 * PAIRS_PER_EPOCH // 32, epochs=800, lr=2e-4, lr_E=2e-4, foreground_weight=1.0,
+    background="target",
 )  # fmt: skip
 _DEFAULTS = PAPER | dict(lambda_guide=8.0, lr_E=None)  # 0 where there is no guide; None: as lr
 # two residual discriminators, with their 7x7 layers at full size, take as long as the generator on a CPU, and half of
@@ -317,6 +319,8 @@ class PoseAttention(nn.Module):
         steps: length of the training, over which the schedule's `epochs` are spread.
         lr: of the Adams, with betas (0.5, 0.999); 2e-4.  lr_E: of E's, with (0.9, 0.999); None: lr.
         foreground_weight: 1 as published; above 1: see `blocks.foreground_l1` (needs masks).
+        background: "target" as published; "source": what the picture is to show around the person is the condition
+            image's, see `blocks.wanted_images` (needs masks); D_I then sees that image's person alone.
 
     Attributes:
         settings: every choice above, as a dictionary for the records.
@@ -421,17 +425,22 @@ class PoseAttention(nn.Module):
         source, target = blocks.pair_images(batch, type(self).__name__, *names)
         source_pose, pose = (heat_maps(batch[name], target.shape[-2:]) for name in names[:2])
         fake = self.G(source, source_pose, pose).images.float()
-        sides = {"I": (self.D_I, self.pool_I, source), "P": (self.D_P, self.pool_P, pose)}
+        weight, background = self.settings["foreground_weight"], self.settings["background"]
+        wanted, known = blocks.wanted_images(batch, background)
+        # beside the whole source D_I would know the true image by its other background
+        beside = blocks.person_alone(source, batch["masks"]) if background == "source" else source
+        sides = {"I": (self.D_I, self.pool_I, beside), "P": (self.D_P, self.pool_P, pose)}
         sides = {name: side for name, side in sides.items() if side[0] is not None}
         terms = dict.fromkeys(("L_I", "L_P", "L_S"), fake.new_zeros(()))
         for name, (network, _, seen) in sides.items():
             terms[f"L_{name}"] = adversarial_loss(network(torch.cat([seen, fake], dim=1)), True)
-        terms["L_R"] = blocks.foreground_l1(fake, batch, self.settings["foreground_weight"])
+        terms["L_R"] = blocks.foreground_l1(fake, batch, weight, background)
         if self.settings["lambda_semantic"]:
             terms["L_S"] = self.semantic(source, fake)
         if self._guide is not None:
             shift = self.settings["guide_shift"]
-            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True, shift=shift)
+            wanted = torch.lerp(fake.detach(), wanted, known)
+            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, relative=True, shift=shift)
         terms["G"], fake = self._weighted(terms), fake.detach()
         update("G", terms["G"])
         if self.E is not None:

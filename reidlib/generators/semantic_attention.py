@@ -34,6 +34,7 @@ CHOICES = {
     "sem_operand": ("convolved", "raw"),
     "fake_cond": ("source", "target"),
     "decay": ("after", "from_start"),
+    "background": ("target", "source"),
     "p": (1, 2),
 }
 WEIGHTS = {"L_adv": "alpha", "L_l1": "beta", "L_perc": "gamma"}
@@ -43,7 +44,7 @@ PAPER = dict(
     image_size=(128, 64), width=64, discriminator_width=64, n_blocks=5, use_mask=True, mask_image=False, mask_sign=1,
     transfer="semantic", sem_operand="convolved", conditional=True, fake_cond="source", score="map", alpha=10.0,
     beta=15.0, gamma=5.0, use_perceptual=True, layer="relu1_2", p=2, relative=False, guide_shift=0,
-    foreground_weight=1.0, lr=2e-4, epochs=300, n_decay=100, decay="after", steps=400 * EPOCH // 32,
+    foreground_weight=1.0, background="target", lr=2e-4, epochs=300, n_decay=100, decay="after", steps=400 * EPOCH // 32,
 )  # fmt: skip
 DATASETS = {  # what is other than for Market-1501
     "market1501": {},
@@ -215,6 +216,8 @@ class SAN(nn.Module):
             straight line to 0.
         decay: "from_start": the training has `epochs` epochs (n_decay is 0), and the rate falls through all of it.
         foreground_weight: see `blocks.foreground_l1`; 1 as published.
+        background: "target" as published; "source": what the picture is to show around the person is the source's, see
+            `blocks.wanted_images`; D then sees the source's person alone.
 
     Attributes:
         settings: every choice above, as a dictionary for the records; "features" names the guide.
@@ -291,15 +294,21 @@ class SAN(nn.Module):
         wanted = {name: batch.get(f"target_{name}") for name in ("parsing", "masks")}
         condition = self.condition(wanted, batch)
         fake = self.G(*self._inputs(source, condition)).float()
+        background = self.settings["background"]
+        if background == "source":  # by its other background D would know the true image beside the whole source
+            source = source * condition["source"][:, :1]
         beside = target if self.settings["fake_cond"] == "target" else source
         terms = {"L_adv": adversarial_loss(self._score(beside, fake), True)}
-        masks = {"target_masks": 255 * condition["target"][:, 0]}
-        terms["L_l1"] = blocks.foreground_l1(fake, {**batch, **masks}, self.settings["foreground_weight"])
+        masks = {"masks": condition["source"][:, 0], "target_masks": condition["target"][:, 0]}
+        pair = {**batch, **{name: 255 * mask for name, mask in masks.items()}}
+        terms["L_l1"] = blocks.foreground_l1(fake, pair, self.settings["foreground_weight"], background)
         if gamma:
             layers = self.settings["layer"] and [self.settings["layer"]]
             options = dict(layers=layers, p=self.settings["p"], relative=self.settings["relative"])
             options |= dict(shift=self.settings["guide_shift"])
-            terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, target, **options)
+            wanted, known = blocks.wanted_images(pair, background)
+            wanted = torch.lerp(fake.detach(), wanted, known)
+            terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, **options)
         loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
         update("G", loss)
         d_loss = discriminator_loss(self._score(source, target), self._score(beside, fake.detach()))

@@ -64,7 +64,7 @@ def test_presets_and_deviations():
         steps=100_000, foreground_weight=1.0, embedding=128, pool_size=0, mode="joint", paan="pyramid", f0="pose",
         adain="pose_style", mask_relu=False, pad="reflect", kernel=7, score="map", use_appearance_discriminator=True,
         use_pose_discriminator=True, train_E_on_LS=False, semantic_feature="pooled", quartet={}, normalise=True,
-        lambda_guide=0.0, guide_shift=0, preset="paper",
+        lambda_guide=0.0, guide_shift=0, background="target", preset="paper",
     )  # fmt: skip
     assert paper.deviations == {} and paper.settings == published
     assert paper.settings.keys() - {"preset"} == PAPER.keys()

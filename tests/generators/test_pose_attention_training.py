@@ -45,6 +45,32 @@ def test_6_quartets_have_the_condition_image_as_anchor(monkeypatch):
     torch.testing.assert_close(terms["E"], terms["L_quartet"] + terms["L_id"])
 
 
+def test_the_condition_images_background_where_it_is_asked_for():
+    """Right in the target's person and in what I_c shows around its own: no loss; D_I sees I_c's person alone."""
+    batch, seen = one_batch(), []
+    batch["masks"], batch["target_masks"] = (torch.zeros(len(batch["images"]), *SIZE, dtype=torch.uint8) for _ in "ab")
+    batch["masks"][:, 16:], batch["target_masks"][:, :8] = 255, 255
+    source, target = (batch[name].float() / 127.5 - 1 for name in ("images", "target_images"))
+    drawn = torch.cat([target[:, :, :8], source[:, :, 8:15], -source[:, :, 15:]], dim=2)
+    guide = nn.Module()  # the pixels themselves
+    guide.stem, guide.stages = nn.Identity(), nn.ModuleList([nn.Identity()])
+    for background in ("source", "target"):
+        method = smoke(background=background, guide=guide, foreground_weight=4)
+        method.G = Constant(pose_attention.Generated(drawn.clone().requires_grad_(), [], []))
+        method.D_I.register_forward_hook(lambda m, given, _: seen.append(given[0][:, :3]))
+        terms, _ = step_of(method, batch)
+        for name in ("L_R", "perceptual"):
+            assert terms[name] < 1e-5 if background == "source" else terms[name] > 0.1
+    alone = source.clone()
+    alone[:, :, :16] = 0
+    for beside in seen[:3]:
+        torch.testing.assert_close(beside, alone)
+    torch.testing.assert_close(seen[3], source)
+    del batch["masks"]
+    with pytest.raises(ValueError, match="needs the masks of both images; this set lacks masks"):
+        step_of(smoke(background="source", foreground_weight=4), batch)
+
+
 def drawn_by(method, batch, monkeypatch, times: int = 1) -> list[torch.Tensor]:
     """Return the quartets that a method draws of a batch."""
     drawn = []

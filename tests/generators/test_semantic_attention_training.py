@@ -47,6 +47,31 @@ def test_8_l1_is_the_mean_and_weighs_the_person_where_asked():
     assert step_of(method, batch)[0]["L_l1"] > 0  # from the labels
 
 
+def test_the_sources_background_is_wanted_where_it_is_asked_for():
+    """Right in the target's person and in what the source shows around its own: no loss, whatever is in the hole."""
+    batch = one_batch()
+    batch["masks"], batch["target_masks"] = (torch.zeros(2, *SIZE, dtype=torch.uint8) for _ in range(2))
+    batch["masks"][:, 32:] = 255  # one row above it is of the hole, too: blur carries the person over the edge
+    batch["target_masks"][:, :16] = 255
+    source, target = (batch[name].float() / 127.5 - 1 for name in ("images", "target_images"))
+    drawn = torch.cat([target[:, :, :16], source[:, :, 16:31], torch.rand(2, 3, SIZE[0] - 31, SIZE[1])], dim=2)
+    guide = nn.Module()  # the pixels themselves
+    guide.stem, guide.stages = nn.Identity(), nn.ModuleList([nn.Identity()])
+    seen = []
+    for background in ("source", "target"):
+        method = smoke(background=background, guide=guide, use_perceptual=True, layer="stem", foreground_weight=4.0)
+        method.G = Constant(lambda a, s: drawn.clone().requires_grad_())
+        method.D.register_forward_hook(lambda m, given, _: seen.append(given[0][:, :3]))
+        losses, _ = step_of(method, batch)
+        for name in ("L_l1", "L_perc"):
+            assert losses[name] < 1e-5 if background == "source" else losses[name] > 0.1
+    alone = source.clone()
+    alone[:, :, :32] = 0
+    for beside in seen[:3]:  # in G's step, beside the target, beside the drawn one
+        torch.testing.assert_close(beside, alone)
+    torch.testing.assert_close(seen[3], source)
+
+
 def test_without_masks_no_mask_is_read():
     """The person's weight in L1, and the cut-out source, then come from the labels."""
     batch = one_batch()

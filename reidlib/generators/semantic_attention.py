@@ -44,7 +44,8 @@ PAPER = dict(
     image_size=(128, 64), width=64, discriminator_width=64, n_blocks=5, use_mask=True, mask_image=False, mask_sign=1,
     transfer="semantic", sem_operand="convolved", conditional=True, fake_cond="source", score="map", alpha=10.0,
     beta=15.0, gamma=5.0, use_perceptual=True, layer="relu1_2", p=2, relative=False, guide_shift=0,
-    foreground_weight=1.0, background="target", lr=2e-4, epochs=300, n_decay=100, decay="after", steps=400 * EPOCH // 32,
+    foreground_weight=1.0, background="target", lr=2e-4, epochs=300, n_decay=100, decay="after",
+    steps=400 * EPOCH // 32,
 )  # fmt: skip
 DATASETS = {  # what is other than for Market-1501
     "market1501": {},

@@ -125,6 +125,10 @@ def fit(
             kept in the checkpoint, and another one is refused.
         progress: a bar when interactive, otherwise a line every few seconds and at the end.
 
+    Warns:
+        UserWarning: a loss whose mean over a row of `log_every` steps is 1,000 times that of the first row (or 1, where
+            that is less); the training goes on, which a diverging one seldom deserves.
+
     Raises:
         FloatingPointError: a loss or a gradient is not finite; every loss of the step is named. The weights are those
             before the failing update, the checkpoint is the last good one.

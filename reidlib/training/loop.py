@@ -23,6 +23,8 @@ from reidlib.training.updates import Update, check_optimizers
 Evaluate = Callable[[nn.Module, int], Mapping[str, float]]  # (method, step) -> numbers
 KEPT = ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start", "devices")
 
+GROWN = 1000  # so many times its first mean, or 1, and a loss has grown out of hand
+
 
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Mix the three into one seed for torch."""
@@ -71,6 +73,7 @@ class Loop:
     devices: list[str] = field(default_factory=list)  # in words, those that took steps
     resumed_from: int | None = None
     stopping: bool = False  # every process knows of the interrupt
+    warned: set[str] = field(default_factory=set)  # losses that grew out of hand
 
     def start(self, stored: Mapping[str, Any] | None, settings: Any, steps: int) -> None:
         """Move the method, make its optimizers, take up the checkpoint."""
@@ -155,6 +158,7 @@ class Loop:
                 self.pending.append(values)
                 if self.step % every["log"] == 0:
                     self.rows.append(self._row())
+                    self._warn_of_growth(values)
                     self.pending, self.row_start = [], (self.images, self.seconds)
                 losses = [f"{name} {value:.4g}" for name, value in values.items()]
                 advance(1, " · ".join([*losses, f"{self.images / self.seconds:.0f} images/s"]))
@@ -215,6 +219,15 @@ class Loop:
             what = " and ".join(filter(None, [", ".join(bad), self.update.failure]))
             terms = ", ".join(f"{name} = {value:g}" for name, value in values.items())
             raise FloatingPointError(f"not finite at step {self.step}: {what}. Every loss of this step: {terms}")
+
+    def _warn_of_growth(self, terms: Mapping[str, float]) -> None:
+        """Warn, once a term, where its mean over a row is far above that of the first row: this training diverges."""
+        first, last = self.rows[0], self.rows[-1]
+        grown = [n for n in terms if abs(last[n]) > GROWN * max(1, abs(first.get(n, 0))) and n not in self.warned]
+        self.warned.update(grown)
+        if grown and not self.processes.rank:
+            said = ", ".join(f"{name} = {last[name]:.3g} (at first {first.get(name, 0):.3g})" for name in grown)
+            warnings.warn(f"at step {self.step} this training diverges: {said}; try a lower rate", stacklevel=4)
 
     def _move(self, value: Any) -> Any:
         if not isinstance(value, Tensor):

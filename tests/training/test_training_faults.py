@@ -179,3 +179,18 @@ for method in (Regressor(), Large(), Regressor()):
     small, large, again = map(int, ended.stdout.split())
     assert large - small > 200e6
     assert again - small < 100e6
+
+
+class Growing(Regressor):
+    """Reports losses that grow by a factor a step: one soon out of hand, one that stays below, one that began high."""
+
+    def training_step(self, batch, step, update):
+        super().training_step(batch, step, update)
+        return {"wild": torch.tensor(10.0**step), "tame": torch.tensor(900.0), "high": torch.tensor(1e6 * (1 + step))}
+
+
+def test_a_loss_that_grows_out_of_hand_is_said_once(recwarn):
+    history = training.fit(Growing(), ToyBatches(), 12, log_every=2, **QUIET)
+    said = [str(warning.message) for warning in recwarn if "diverges" in str(warning.message)]
+    assert said == ["at step 6 this training diverges: wild = 5.5e+04 (at first 5.5); try a lower rate"]
+    assert history.steps == 12

@@ -93,15 +93,18 @@ def train_semantic_attention(
 def train_pose_attention(
     people: PersonImages, images_seen: int, switches: Switches, *, seed: int = 0, **options: Any
 ) -> Trained:
-    """Train pose attention on pairs of one camera, beside a re-ID network of the same people: its E, and its guide."""
+    """Train pose attention on pairs of one camera, beside a re-ID network of the same people: its E, and its guide.
+
+    As for SAN, the background is to be the condition image's.
+    """
     seen = min(GUIDE_SEEN, 4 * images_seen)
     head = dict(dimensions=128, norm="batch", relu=True, dropout=0.5, feature="layer")
     options_of_E = dict(loss="softmax+quartet", heads=[head], seed=seed, progress=False)
     E, _ = train_baseline(people, images_seen=seen, **options_of_E)
     # three halvings of 64x32 leave 8x4, as the paper's four do of 128x64
-    chosen = dict(mode="staged", n_blocks=3, lambda_gan=0.5, guide=E.embedder.backbone)
+    chosen = dict(mode="staged", n_blocks=3, lambda_gan=0.5, background="source", guide_shift=4)
     pairs = pose_attention_pairs(people, "same_camera")
-    build = partial(PoseAttention, E.embedder, **chosen | switches)
+    build = partial(PoseAttention, E.embedder, guide=E.embedder.backbone, **chosen | switches)
     return train_generator(
         build, people, pairs, images_seen=images_seen, batch_size=16, ema=0.998, seed=seed, **options
     )
@@ -158,7 +161,7 @@ def judge_cameras(method: nn.Module, people: PersonImages, **options: Any) -> pd
 
 PLANS = {
     "pn_gan": Plan(train_pn_gan, judge_poses, 80_000),
-    "pose_attention": Plan(train_pose_attention, judge_poses, 60_000),
+    "pose_attention": Plan(train_pose_attention, judge_poses, 100_000),
     "semantic_attention": Plan(train_semantic_attention, judge_poses, 120_000),
     "dg_net": Plan(train_dg, judge_exchanges, 16_000, recorded_dg_net),
     **{

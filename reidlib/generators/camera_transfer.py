@@ -30,7 +30,7 @@ from reidlib.datasets.camera_pairs import camera_pair, random_targets
 from reidlib.datasets.contract import check_size
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, seeded
-from reidlib.generators import blocks
+from reidlib.generators import blocks, inputs
 from reidlib.generators.synthesis import synthesise, train_generator
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss, right_answers
 from reidlib.losses.reconstruction import CONDITION_MASKS, masked_condition, static_losses, variable_losses
@@ -233,7 +233,7 @@ class CameraTransfer(nn.Module):
             ValueError: a batch that is not of pairs, lacks masks, or has another image size.
         """
         names = masks_needed(self.model, self.settings["variant"])
-        x, y = blocks.pair_images(batch, f"model {self.model}", *names, image_size=self.image_size)
+        x, y = inputs.pair_images(batch, f"model {self.model}", *names, image_size=self.image_size)
         m_in, m_out = (self._mask(batch[name]) if name in names else None for name in ("masks", "target_masks"))
         seen = [x, *(2 * m - 1 for m in (m_in, m_out)[: MASKS_SEEN[self.model]])]
         fake = self.G(torch.cat(seen, dim=1)).float()
@@ -258,7 +258,7 @@ class CameraTransfer(nn.Module):
             ValueError: a batch, or its masks, is missing.
         """
         batches = (("sources", sources), ("targets", targets))[: MASKS_SEEN[self.model]]
-        masks = [blocks.annotation(batch, "masks", role, f"model {self.model}") for role, batch in batches]
+        masks = [inputs.annotation(batch, "masks", role, f"model {self.model}") for role, batch in batches]
         return torch.cat([2 * self._mask(mask) - 1 for mask in masks], dim=1) if masks else None
 
     @torch.no_grad()
@@ -277,14 +277,14 @@ class CameraTransfer(nn.Module):
             wanted = f"a condition of {masks} masks of the images' size {list(images.shape)}"
             raise ValueError(f"model {self.model} takes {wanted}, got {'none' if found is None else found}")
         x = images if condition is None else torch.cat([images, condition], dim=1)
-        x = blocks.resized(x, self.image_size)
+        x = inputs.resized(x, self.image_size)
         if self.settings["stochastic_test"]:
             network = copy.deepcopy(self.G).train()  # a copy: its running averages move, those of G stay
             out = torch.cat([network(one) for one in x.split(1)])  # the test script has batches of one image
         else:
             with evaluating(self.G):
                 out = self.G(x)
-        return blocks.resized(out.float(), tuple(images.shape[2:]))
+        return inputs.resized(out.float(), tuple(images.shape[2:]))
 
     def _mask(self, masks: Tensor) -> Tensor:
         """Turn masks uint8 [B,H,W] into float [B,1,H,W] from 0 to 1."""

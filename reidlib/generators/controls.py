@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reidlib.datasets.backgrounds import fill_person, mean_background
 from reidlib.datasets.person_images import PersonImages
-from reidlib.generators import blocks
+from reidlib.generators import inputs
 from reidlib.networks import lab_to_rgb, normalise, rgb_to_lab
 
 
@@ -81,7 +81,7 @@ class Paste(nn.Module):
             ValueError: where sources or targets are missing or have no masks.
         """
         masks, hidden = (
-            blocks.annotation(batch, "masks", role, "pasting")
+            inputs.annotation(batch, "masks", role, "pasting")
             for role, batch in (("sources", sources), ("targets", targets))
         )
         scenes = fill_person(targets["images"], hidden, self.mean)

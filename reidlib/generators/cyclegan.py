@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages, extend
-from reidlib.generators import blocks
+from reidlib.generators import blocks, inputs
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.networks import normal_init
@@ -132,7 +132,7 @@ class CycleGAN(nn.Module):
         Returns:
             every term, unweighted, by the authors' names: G_A, G_B, cycle_A, cycle_B, idt_A, idt_B, D_A, D_B.
         """
-        a, b = blocks.pair_images(batch, type(self).__name__, image_size=self.image_size)
+        a, b = inputs.pair_images(batch, type(self).__name__, image_size=self.image_size)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         update("G", self.generator_loss(terms))
         return terms | self.train_discriminators(a, b, fake_b, fake_a, update)
@@ -199,7 +199,7 @@ class CycleGAN(nn.Module):
         Raises:
             ValueError: for another condition.
         """
-        x = blocks.resized(images, self.image_size)
+        x = inputs.resized(images, self.image_size)
         forth = condition  # from a to b
         if condition is None or (isinstance(condition, str) and condition in DIRECTIONS):
             forth = torch.full((len(x),), condition != "b_to_a")
@@ -209,7 +209,7 @@ class CycleGAN(nn.Module):
         for net, rows in ((self.G_A, forth), (self.G_B, ~forth)):
             if rows.any():
                 out[rows] = net(x[rows]).to(out.dtype)
-        return blocks.resized(out, tuple(images.shape[2:]))
+        return inputs.resized(out, tuple(images.shape[2:]))
 
 
 class SiameseNet(nn.Module):
@@ -310,7 +310,7 @@ class SPGAN(CycleGAN):
 
     def training_step(self, batch: Mapping[str, Tensor], step: int, update: blocks.Update) -> dict[str, Tensor]:
         """Take the steps of generators, discriminators and Siamese net; returns CycleGAN's terms, con_G and con_M."""
-        a, b = blocks.pair_images(batch, type(self).__name__, image_size=self.image_size)
+        a, b = inputs.pair_images(batch, type(self).__name__, image_size=self.image_size)
         fake_b, fake_a, terms = self.generator_terms(a, b)
         contrast = self.contrastive_terms(a, b, fake_b, fake_a, for_generators=True)
         update("G", self.generator_loss(terms) + self.settings["lambda_contrast"] * contrast)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from reidlib.datasets.augment import compose, erase, flip, pad_crop
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, seeded, two_pair_batches
-from reidlib.generators import blocks
+from reidlib.generators import blocks, inputs
 from reidlib.generators.dg_net_networks import (  # noqa: F401 - some for whoever knows this module alone
     ASPP,
     BANDS,
@@ -278,7 +278,7 @@ class DGNet(nn.Module):
         extra, kept = self.settings["foreground_weight"] - 1, self.settings["background"] == "kept"
         if extra > 0 or kept or self.settings["grey_jitter"] > 0:
             role = "foreground_weight above 1" if extra > 0 else "background='kept'" if kept else "grey_jitter above 0"
-            masks = [blocks.annotation(batch, f"{name}masks", "a batch", role) for name in NAMES[:2]]
+            masks = [inputs.annotation(batch, f"{name}masks", "a batch", role) for name in NAMES[:2]]
             mask = torch.cat(masks)[:, None].float() / 255
             weight, scene = weight + extra * mask, torch.cat([real, mask], 1) if kept else None
             gain, offset = self.settings["grey_jitter"] * real.new_empty(2, len(real), 1, 1, 1).uniform_(-1, 1)
@@ -384,10 +384,10 @@ class DGNet(nn.Module):
 
         Where the background is kept their masks, in [0, 1], are a fourth channel.
         """
-        images = normalise(blocks.annotation(targets, "images", "targets", "DG-Net"), "signed")
+        images = normalise(inputs.annotation(targets, "images", "targets", "DG-Net"), "signed")
         if self.settings["background"] == "drawn":
             return images
-        masks = blocks.annotation(targets, "masks", "targets", "DG-Net with background='kept'")
+        masks = inputs.annotation(targets, "masks", "targets", "DG-Net with background='kept'")
         return torch.cat([images, masks[:, None].float() / 255], 1)
 
     def generate(self, images: Tensor, condition: Tensor) -> Tensor:

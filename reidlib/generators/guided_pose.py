@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.datasets.poses import skeleton_images
-from reidlib.generators import blocks
+from reidlib.generators import blocks, inputs
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.identity import cross_entropy
 from reidlib.networks import Frozen, normal_init, normalise, signed_to_imagenet
@@ -95,7 +95,7 @@ class GuidedPose(nn.Module):
             ValueError: a batch without partners, key points or labels, or labels that the guide does not know.
         """
         guided = [] if self._guide is None else ["labels"]
-        source, target = blocks.pair_images(batch, type(self).__name__, "target_keypoints", *guided)
+        source, target = inputs.pair_images(batch, type(self).__name__, "target_keypoints", *guided)
         seen = torch.cat([source, self.condition({"keypoints": batch["target_keypoints"], "images": target})], 1)
         fake = self.G(seen).float()
         real_scores, fake_scores = (self.D(torch.cat([seen, picture], 1)) for picture in (target, fake.detach()))
@@ -122,10 +122,10 @@ class GuidedPose(nn.Module):
         Raises:
             ValueError: targets without key points.
         """
-        keypoints = blocks.annotation(targets, "keypoints", "targets", "pose transfer")
+        keypoints = inputs.annotation(targets, "keypoints", "targets", "pose transfer")
         return normalise(skeleton_images(keypoints, tuple(targets["images"].shape[2:])), "signed")
 
     @torch.no_grad()
     def generate(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the persons of images [B,3,H,W] in [-1, 1] in the poses of the skeleton pictures [B,3,H,W]."""
-        return self.G(blocks.join_pictures(images, condition)).to(images.dtype)
+        return self.G(inputs.join_pictures(images, condition)).to(images.dtype)

@@ -25,7 +25,7 @@ from reidlib.checks import check_choice
 from reidlib.datasets import poses
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import seeded, usable_pairs
-from reidlib.generators import blocks
+from reidlib.generators import blocks, inputs
 from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import GAN_LOSSES, adversarial_loss, discriminator_loss, right_answers
 from reidlib.losses.perceptual import feature_maps, perceptual_loss, vgg19
@@ -138,11 +138,11 @@ class PNGAN(nn.Module):
             ValueError: a batch without pairs or key points, or without masks where `foreground_weight` needs them.
         """
         kind = self.settings["gan_loss"]
-        source, target = blocks.pair_images(batch, type(self).__name__, "target_keypoints")
+        source, target = inputs.pair_images(batch, type(self).__name__, "target_keypoints")
         pose = self._pose(batch["target_keypoints"], target.shape[-2:])
         fake = self.G(torch.cat([source, pose], dim=1)).float()
         terms = {"G adversarial": adversarial_loss(self.D(fake), True, kind)}
-        terms["L1"] = blocks.foreground_l1(fake, batch, self.settings["foreground_weight"])
+        terms["L1"] = inputs.foreground_l1(fake, batch, self.settings["foreground_weight"])
         loss = terms["G adversarial"] + self.settings["lambda_1"] * terms["L1"]
         if self._guide is not None:
             terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
@@ -172,7 +172,7 @@ class PNGAN(nn.Module):
     def generate(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the people of `images` in the poses of `condition`; all float [B,3,H,W] in [-1, 1]."""
         with evaluating(self):
-            return self.G(blocks.join_pictures(images, condition)).float()
+            return self.G(inputs.join_pictures(images, condition)).float()
 
     def _pose(self, keypoints: Tensor, image_size: tuple[int, int]) -> Tensor:
         return normalise(poses.skeleton_images(keypoints, tuple(image_size)), "signed")

@@ -22,7 +22,7 @@ from reidlib.checks import check_choice
 from reidlib.datasets.parsing import one_hot
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import seeded, target_pairs, usable_pairs
-from reidlib.generators import blocks
+from reidlib.generators import blocks, inputs
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.losses.perceptual import layers_of, perceptual_loss
 from reidlib.networks import Frozen, evaluating, normal_init
@@ -216,9 +216,9 @@ class SAN(nn.Module):
         epochs, n_decay: the rate is constant for the share epochs / (epochs + n_decay) of the steps, then falls in a
             straight line to 0.
         decay: "from_start": the training has `epochs` epochs (n_decay is 0), and the rate falls through all of it.
-        foreground_weight: see `blocks.foreground_l1`; 1 as published.
+        foreground_weight: see `inputs.foreground_l1`; 1 as published.
         background: "target" as published; "source": what the picture is to show around the person is the source's, see
-            `blocks.wanted_images`; D then sees the source's person alone.
+            `inputs.wanted_images`; D then sees the source's person alone.
 
     Attributes:
         settings: every choice above, as a dictionary for the records; "features" names the guide.
@@ -286,7 +286,7 @@ class SAN(nn.Module):
                 perceptual loss without a guide.
         """
         gamma, size = self.settings["gamma"], tuple(self.settings["image_size"])
-        source, target = blocks.pair_images(batch, "SAN", "parsing", "target_parsing", image_size=size)
+        source, target = inputs.pair_images(batch, "SAN", "parsing", "target_parsing", image_size=size)
         if gamma and self._guide is None:
             raise ValueError(
                 "SAN's perceptual loss needs guide=, a trained network (losses.vgg19 with your weights, or a re-ID "
@@ -302,12 +302,12 @@ class SAN(nn.Module):
         terms = {"L_adv": adversarial_loss(self._score(beside, fake), True)}
         masks = {"masks": condition["source"][:, 0], "target_masks": condition["target"][:, 0]}
         pair = {**batch, **{name: 255 * mask for name, mask in masks.items()}}
-        terms["L_l1"] = blocks.foreground_l1(fake, pair, self.settings["foreground_weight"], background)
+        terms["L_l1"] = inputs.foreground_l1(fake, pair, self.settings["foreground_weight"], background)
         if gamma:
             layers = self.settings["layer"] and [self.settings["layer"]]
             options = dict(layers=layers, p=self.settings["p"], relative=self.settings["relative"])
             options |= dict(shift=self.settings["guide_shift"])
-            wanted, known = blocks.wanted_images(pair, background)
+            wanted, known = inputs.wanted_images(pair, background)
             wanted = torch.lerp(fake.detach(), wanted, known)
             terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, **options)
         loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
@@ -330,7 +330,7 @@ class SAN(nn.Module):
         """
         found = {}
         for name, role, batch in (("source", "sources", sources), ("target", "targets", targets)):
-            parsing = blocks.annotation(batch, "parsing", role, "SAN")
+            parsing = inputs.annotation(batch, "parsing", role, "SAN")
             found[name] = semantic_maps(parsing, batch.get("masks") if self.settings["use_mask"] else None)
         return found
 
@@ -348,7 +348,7 @@ class SAN(nn.Module):
 
     def _inputs(self, images: Tensor, condition: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Join image and maps to what the two pathways take."""
-        source, target = blocks.both_maps(condition, images, MAPS)
+        source, target = inputs.both_maps(condition, images, MAPS)
         images = images * source[:, :1] if self.settings["mask_image"] else images
         first = 0 if self.settings["use_mask"] else 1
         return torch.cat([images, source[:, first:]], dim=1), target[:, first:]

@@ -13,16 +13,13 @@ from reidlib.generators.blocks import (
     ResidualUnit,
     adain,
     adam,
-    annotation,
     as_frozen_copy,
     choose_preset,
     deviations,
-    join_pictures,
     make_norm,
-    pair_images,
-    resized,
     style_statistics,
 )
+from reidlib.generators.inputs import annotation, join_pictures, pair_images, resized
 from reidlib.networks import normal_init
 
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from pose_attention_toys import SIZE, Constant, images_of, pose_pair, smoke
 from torch import nn
 
-from reidlib.generators.pose_attention import Generator, PAANBlock, PAGNBlock, PoseAttention
+from reidlib.generators.pose_attention import PoseAttention
+from reidlib.generators.pose_attention_networks import Generator, PAANBlock, PAGNBlock
 
 # ---- check 1: shapes
 

@@ -20,7 +20,7 @@ from reidlib.training import fit
 @pytest.mark.parametrize(("dataset", "total"), [("market1501", 10.5), ("deepfashion", 11.2)])
 def test_8_the_weights_of_the_losses(dataset, total, monkeypatch):
     monkeypatch.setattr(san, "adversarial_loss", lambda *_: torch.tensor(0.7))
-    monkeypatch.setattr(san.blocks, "foreground_l1", lambda *_: torch.tensor(0.2))
+    monkeypatch.setattr(san.inputs, "foreground_l1", lambda *_: torch.tensor(0.2))
     monkeypatch.setattr(san, "perceptual_loss", lambda *_, **__: torch.tensor(0.1))
     paper = SAN(preset="paper", dataset=dataset, width=4, discriminator_width=4, guide=vgg()).settings
     weights = {name: paper[name] for name in ("alpha", "beta", "gamma")}

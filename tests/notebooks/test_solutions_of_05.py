@@ -14,7 +14,8 @@ from reidlib.course.settings import Settings
 from reidlib.datasets.poses import heat_maps
 from reidlib.files import REPOSITORY
 from reidlib.generators.blocks import adain, style_statistics
-from reidlib.generators.pose_attention import PAIRS_PER_EPOCH, PRESETS, Generator, PAANBlock, PoseAttention
+from reidlib.generators.pose_attention import PAIRS_PER_EPOCH, PRESETS, PoseAttention
+from reidlib.generators.pose_attention_networks import Generator, PAANBlock
 from reidlib.losses import draw_quartets, quartet_loss
 from reidlib.losses.adversarial import adversarial_loss
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from reidlib.files import InUseError
 from reidlib.training import checkpoints
 
 QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
+PATIENCE = 300  # seconds for another process, on a machine that is busy with other tests
 
 
 def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
@@ -194,3 +196,76 @@ def test_a_loss_that_grows_out_of_hand_is_said_once(recwarn):
     said = [str(warning.message) for warning in recwarn if "diverges" in str(warning.message)]
     assert said == ["at step 6 this training diverges: wild = 5.5e+04 (at first 5.5); try a lower rate"]
     assert history.steps == 12
+
+
+INTERRUPTED = """
+import os, signal, sys, torch
+sys.path.insert(0, {tests!r})
+from toy_methods import Regressor, ToyBatches
+from reidlib import training
+batches = ToyBatches()
+class Killed(ToyBatches):
+    def __call__(self, step):
+        if step == 7:
+            os.kill(os.getpid(), signal.{signal})
+        return batches(step)
+training.fit(Regressor(), Killed(), 12, {run_dir!r}, device="cpu", precision="fp32", checkpoint_every=3, log_every=4)
+"""
+
+
+@pytest.mark.parametrize(("name", "kept"), [("SIGKILL", 6), ("SIGINT", 8)])
+def test_a_kill_and_an_interrupt_leave_a_checkpoint_to_go_on_from(tmp_path: Path, name: str, kept: int):
+    script = INTERRUPTED.format(tests=str(Path(__file__).parent), signal=name, run_dir=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode != 0
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == kept
+    if name == "SIGINT":
+        assert "stopped after step 8, saved in" in ended.stderr and "Interrupted" in ended.stderr
+    straight, resumed = Regressor(), Regressor()
+    training.fit(straight, ToyBatches(), 12, **QUIET)
+    (tmp_path / ".checkpoint.0badcafe.part.pt").write_bytes(b"half a file")  # what a kill while writing leaves
+    history = training.fit(resumed, ToyBatches(), 12, tmp_path, **QUIET)
+    assert history.resumed_from == kept
+    assert_same(straight, resumed)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint.pt"]
+
+
+def test_an_interrupt_in_a_notebook_is_a_keyboard_interrupt_with_the_history():
+    before = signal.getsignal(signal.SIGINT)
+
+    class Interrupting(ToyBatches):
+        def __call__(self, step):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(step)
+
+    with pytest.raises(KeyboardInterrupt, match="after step 3, not saved") as caught:
+        training.fit(Regressor(), Interrupting(), 9, log_every=2, **QUIET)
+    assert caught.value.history.stopped_early and caught.value.history.losses["step"].tolist() == [2, 3]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_notebooks_stop_button_saves_and_ends_the_cell(tmp_path: Path):
+    from jupyter_client.manager import start_new_kernel
+
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from toy_methods import Regressor, ToyBatches
+from reidlib import training
+training.fit(Regressor(), ToyBatches(), 10**6, {str(tmp_path)!r}, device="cpu", checkpoint_every=10, progress=False)
+"""
+    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=PATIENCE)
+    try:
+        client.execute(code)
+        end = time.monotonic() + PATIENCE
+        while not (tmp_path / "checkpoint.pt").exists():
+            assert manager.is_alive() and time.monotonic() < end, "the cell does not train"
+            time.sleep(0.05)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=PATIENCE)["content"]
+        assert reply["ename"] == "Interrupted" and "the same call goes on from there" in reply["evalue"]
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] >= 10
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -10,6 +10,8 @@ from torch import Tensor
 from reidlib.losses.reconstruction import masked_l1
 from reidlib.networks import normalise
 
+BACKGROUNDS = ("target", "source")  # whose background a generator is to draw
+
 
 def resized(images: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Return images [B,C,h,w] in [-1, 1] at another size (bicubic, antialiased, clamped), or as they are."""
@@ -81,6 +83,11 @@ def wanted_images(batch: Mapping[str, Tensor], background: str = "target") -> tu
     here, there = (batch[name][:, None].float() / 255 for name in ("masks", "target_masks"))
     known = 1 - (1 - there) * F.max_pool2d(here, 3, 1, 1)
     return torch.lerp(normalise(batch["images"], "signed"), target, there), known
+
+
+def where_known(generated: Tensor, batch: Mapping[str, Tensor], background: str) -> Tensor:
+    """Return `wanted_images` with the generated ones themselves, detached, where nothing is known to compare with."""
+    return torch.lerp(generated.detach(), *wanted_images(batch, background))
 
 
 def foreground_l1(

@@ -41,7 +41,7 @@ PRESETS = {
     "paper": dict(image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, lambda_1=10.0,
                   foreground_weight=1.0, lr=2e-4, steps=20 * 8238),
 }  # fmt: skip
-PAPER = PRESETS["paper"] | dict(epochs=20, lambda_guide=0.0)
+PAPER = PRESETS["paper"] | dict(epochs=20, lambda_guide=0.0, guide_shift=0, background="target")
 
 
 class PNGAN(nn.Module):
@@ -65,10 +65,13 @@ class PNGAN(nn.Module):
         steps: length of the training, over which the schedule's `epochs` are spread.
         lr: of both Adams, with betas (0.5, 0.999); 2e-4 as published.
         guide: None as published; a trained re-ID backbone with a `stem` and `stages` (`SmallResNet`, `ResNet50`) adds
-            `lambda_guide` times `perceptual_loss` to $L_G$. It is copied, frozen, and no part of the state. Train it on
-            the generator's own training identities, or it tells about people that the generator must not know.
+            `lambda_guide` times `perceptual_loss` (with `guide_shift`, 0, as its shift) to $L_G$. It is copied, frozen,
+            and no part of the state. Train it on the generator's own training identities, or it tells about people that
+            the generator must not know.
         foreground_weight: 1 as published; above 1 it is a deviation: pixels of the target's person count so many times
             as much in the reconstruction, $\sum w |\hat I_j - I_j| / \sum w$ (needs masks).
+        background: "target" as published; "source" is a deviation: what the picture is to show around the person is the
+            source's, see `inputs.wanted_images` (needs masks).
 
     Attributes:
         settings: every choice above, as a dictionary for the records.
@@ -102,12 +105,15 @@ class PNGAN(nn.Module):
         foreground_weight: float | None = None,
         guide: nn.Module | None = None,
         lambda_guide: float = 8.0,
+        guide_shift: int = 0,
+        background: str = "target",
     ) -> None:
         chosen = blocks.choose_preset(PRESETS, locals())
         super().__init__()
         self.settings = chosen | {"lambda_guide": 0.0 if guide is None else lambda_guide}
         check_choice("gan_loss", gan_loss, GAN_LOSSES)
         check_choice("real", real, REAL)
+        check_choice("background", background, inputs.BACKGROUNDS)
         self.deviations = blocks.deviations(self.settings, PAPER)
         self._guide = None if guide is None else Frozen(guide)  # no part of the state
         options = dict(unit_padding="zeros", relu_after_sum=True, last_bias=False)
@@ -142,10 +148,12 @@ class PNGAN(nn.Module):
         pose = self._pose(batch["target_keypoints"], target.shape[-2:])
         fake = self.G(torch.cat([source, pose], dim=1)).float()
         terms = {"G adversarial": adversarial_loss(self.D(fake), True, kind)}
-        terms["L1"] = inputs.foreground_l1(fake, batch, self.settings["foreground_weight"])
+        weight, background = self.settings["foreground_weight"], self.settings["background"]
+        terms["L1"] = inputs.foreground_l1(fake, batch, weight, background)
         loss = terms["G adversarial"] + self.settings["lambda_1"] * terms["L1"]
         if self._guide is not None:
-            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, target, relative=True)
+            wanted, shift = inputs.where_known(fake, batch, background), self.settings["guide_shift"]
+            terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, relative=True, shift=shift)
             loss = loss + self.settings["lambda_guide"] * terms["perceptual"]
         update("G", loss)
         real = target if self.settings["real"] == "target" else source

@@ -43,7 +43,7 @@ CHOICES = FORMS | {
     "score": (*blocks.SCORES, "patchgan"),
     "mode": ("joint", "staged"),
     "semantic_feature": ("pooled", "embedding"),
-    "background": ("target", "source"),
+    "background": inputs.BACKGROUNDS,
 }
 WEIGHTS = {"L_I": "lambda_gan", "L_P": "lambda_gan", "L_R": "lambda_reconstruction", "L_S": "lambda_semantic",
            "L_quartet": "lambda_quartet", "L_id": "lambda_id", "perceptual": "lambda_guide"}  # fmt: skip
@@ -220,9 +220,10 @@ class PoseAttention(nn.Module):
         source_pose, pose = (heat_maps(batch[name], target.shape[-2:]) for name in names[:2])
         fake = self.G(source, source_pose, pose).images.float()
         weight, background = self.settings["foreground_weight"], self.settings["background"]
-        wanted, known = inputs.wanted_images(batch, background)
         # beside the whole source D_I would know the true image by its other background
-        beside = inputs.person_alone(source, batch["masks"]) if background == "source" else source
+        beside = source
+        if background == "source":
+            beside = inputs.person_alone(source, inputs.annotation(batch, "masks", "pairs", "background='source'"))
         sides = {"I": (self.D_I, self.pool_I, beside), "P": (self.D_P, self.pool_P, pose)}
         sides = {name: side for name, side in sides.items() if side[0] is not None}
         terms = dict.fromkeys(("L_I", "L_P", "L_S"), fake.new_zeros(()))
@@ -233,7 +234,7 @@ class PoseAttention(nn.Module):
             terms["L_S"] = self.semantic(source, fake)
         if self._guide is not None:
             shift = self.settings["guide_shift"]
-            wanted = torch.lerp(fake.detach(), wanted, known)
+            wanted = inputs.where_known(fake, batch, background)
             terms["perceptual"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, relative=True, shift=shift)
         terms["G"], fake = self._weighted(terms), fake.detach()
         update("G", terms["G"])

@@ -34,7 +34,7 @@ CHOICES = {
     "sem_operand": ("convolved", "raw"),
     "fake_cond": ("source", "target"),
     "decay": ("after", "from_start"),
-    "background": ("target", "source"),
+    "background": inputs.BACKGROUNDS,
     "p": (1, 2),
 }
 WEIGHTS = {"L_adv": "alpha", "L_l1": "beta", "L_perc": "gamma"}
@@ -307,8 +307,7 @@ class SAN(nn.Module):
             layers = self.settings["layer"] and [self.settings["layer"]]
             options = dict(layers=layers, p=self.settings["p"], relative=self.settings["relative"])
             options |= dict(shift=self.settings["guide_shift"])
-            wanted, known = inputs.wanted_images(pair, background)
-            wanted = torch.lerp(fake.detach(), wanted, known)
+            wanted = inputs.where_known(fake, pair, background)
             terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, **options)
         loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
         update("G", loss)

@@ -160,6 +160,24 @@ def test_foreground_weight_by_hand():
         step_of(method, batch)
 
 
+def test_the_sources_background_where_it_is_asked_for():
+    """Right in the target's person and in what the source shows around its own: no loss, whatever is in the hole."""
+    batch = one_batch()
+    batch["masks"], batch["target_masks"] = (torch.zeros(2, 64, 32, dtype=torch.uint8) for _ in range(2))
+    batch["masks"][:, 32:], batch["target_masks"][:, :16] = 255, 255
+    source, target = (batch[name].float() / 127.5 - 1 for name in ("images", "target_images"))
+    drawn = torch.cat([target[:, :, :16], source[:, :, 16:31], -source[:, :, 31:]], dim=2)
+    guide = nn.Module()  # the pixels themselves
+    guide.stem, guide.stages = nn.Identity(), nn.ModuleList([nn.Identity()])
+    for background in ("source", "target"):
+        method = PNGAN(preset="smoke", background=background, guide=guide)
+        method.G, method.D = Constant(lambda x: drawn), Constant(0.0)
+        losses, _ = step_of(method, batch)
+        for name in ("L1", "perceptual"):
+            assert losses[name] < 1e-5 if background == "source" else losses[name] > 0.1
+    assert "background" not in method.deviations and PNGAN(background="source").deviations["background"] == "source"
+
+
 def test_the_guide_compares_stages_is_frozen_and_stays_out_of_the_state():
     g = torch.Generator().manual_seed(0)
     fake, target = torch.rand(2, 2, 3, 64, 32, generator=g) * 2 - 1
@@ -310,6 +328,7 @@ def test_the_course_presets_differ_by_name_only():
         (dict(preset="large"), "'smoke', 'course', 'paper'"),
         (dict(gan_loss="wasserstein"), "'vanilla', 'least_squares'"),
         (dict(real="both"), "'target', 'source'"),
+        (dict(background="none"), "'target', 'source'"),
         (dict(preset="smoke", padding=0), "56 pixels"),
         (dict(preset="smoke", image_size=(62, 32)), "multiples of 4"),
         (dict(preset="smoke", foreground_weight=0.5), "foreground_weight >= 1"),

@@ -67,7 +67,7 @@ def test_the_condition_images_background_where_it_is_asked_for():
         torch.testing.assert_close(beside, alone)
     torch.testing.assert_close(seen[3], source)
     del batch["masks"]
-    with pytest.raises(ValueError, match="needs the masks of both images; this set lacks masks"):
+    with pytest.raises(ValueError, match="background='source' needs pairs with masks, got"):
         step_of(smoke(background="source", foreground_weight=4), batch)
 
 

@@ -35,7 +35,7 @@ PAPER = {
     PNGAN: dict(
         image_size=(256, 128), width=64, units=9, discriminator_width=64, padding=0, lr=2e-4, lambda_1=10.0,
         gan_loss="least_squares", real="target", last_epoch_zero=False, epochs=20, steps=164_760, foreground_weight=1.0,
-        lambda_guide=0.0, preset="paper",
+        lambda_guide=0.0, guide_shift=0, background="target", preset="paper",
     ),
     GuidedPose: dict(
         width=64, units=9, lr=2e-4, lambda_l1=100.0, lambda_identity=0.0, constant=0.5, steps=1000, preset="paper"

@@ -73,11 +73,12 @@ class Job:
 
     @cached_property
     def code(self) -> str:
-        """Hash of what decides the numbers beside the parameters: the notebook's cells, reidlib's sources, torch."""
+        """Hash of what decides the numbers beside the parameters: cells, reidlib's sources, recorded weights, torch."""
         digest = hashlib.sha256(torch.__version__.encode())
         for cell in self.content.cells:
             digest.update(f"{cell.cell_type}\0{cell.source}\0".encode())
-        for path in sorted((REPOSITORY / "reidlib").rglob("*.py")):
+        weights = REPOSITORY / "notebooks" / "weights"
+        for path in sorted([*(REPOSITORY / "reidlib").rglob("*.py"), *weights.glob("*.safetensors")]):
             digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
 

@@ -195,11 +195,12 @@ def against(
 def _pairs(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
     """Return the pairs of two rows in the order of their seeds: seed, start, generator, value a, value b."""
     ours = ours.assign(start=ours.start.fillna("") if "start" in ours else "")
-    ours = ours.assign(generator=ours.generator.fillna(ours.seed) if "generator" in ours else ours.seed)
+    ours = ours.assign(generator=ours.generator if "generator" in ours else pd.NA)
     chosen = (ours[(ours.row == name) & (ours.metric == metric)] for name in names)
     a, b = (arm.drop_duplicates(["seed", "start"], keep="last").drop(columns=["row", "metric"]) for arm in chosen)
-    pairs = a.merge(b.drop(columns="generator"), on=["seed", "start"], suffixes=(" a", " b"))
-    return pairs.sort_values("seed", ignore_index=True)
+    pairs = a.merge(b, on=["seed", "start"], suffixes=(" a", " b"))
+    of_either = pairs.pop("generator a").astype(object).combine_first(pairs.pop("generator b").astype(object))
+    return pairs.assign(generator=of_either.fillna(pairs.seed)).sort_values("seed", ignore_index=True)
 
 
 def _decide(pairs: pd.DataFrame, direction: str) -> Verdict | None:
@@ -273,8 +274,9 @@ def summary(board: pd.DataFrame) -> str:
     lines = [": ".join([f"{len(tested)} claims tested", *([", ".join(counts)] if counts else [])])]
     if len(tested):
         undecided = tested.verdict.str.startswith("undecided").mean()
-        lines.append(f"undecided: {undecided:.0%}; if no claim had an effect, chance alone would let "
-                     f"{expected_false_holds(tested.n):.1f} hold at most")  # fmt: skip
+        strict = tested[tested.direction != "a>=b"]  # one that says "at least" should hold without an effect
+        lines.append(f"undecided: {undecided:.0%}; if no claim had an effect, chance alone would let at most "
+                     f"{expected_false_holds(strict.n):.2f} of the {len(strict)} strict ones hold")  # fmt: skip
     return "\n".join(lines + [f"{NOT_TESTABLE} {b.Index}: {b.reason}" for b in board.itertuples() if b.reason])
 
 

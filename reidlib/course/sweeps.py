@@ -293,8 +293,12 @@ def append(job: Job, study: str, path: Path) -> int:
     """Append a finished run's metrics to the recorded table, all or none; return how many there are.
 
     Nothing is appended (0) where another sweep has recorded the run meanwhile.
+
+    Raises ValueError for a run without metrics.
     """
-    results = json.loads((job.folder / RESULTS).read_text(encoding="utf-8"))
+    results = _results(job)
+    if not results["metrics"]:
+        raise ValueError(f"{job.folder / RESULTS} has no metric to record")
     values = {**job.values, **results["parameters"], **results, "study": study}
     facts = {name: values.get(name, "") for name in FACTS} | {"parameters": _kept(job.values)}
     with locked(path, wait=True):
@@ -306,10 +310,25 @@ def append(job: Job, study: str, path: Path) -> int:
         new = pd.DataFrame([{"run": name, "superseded": "", "metric": m, **e} for m, e in results["metrics"].items()])
         write_text(runs_path(path), json.dumps(runs | {name: facts}, indent=1, default=str) + "\n")
         old = path.read_bytes() if path.is_file() else b""
-        text = new.to_csv(columns=list(COLUMNS), header=not old, index=False, lineterminator="\n")
+        old += b"" if old.endswith(b"\n") or not old else b"\n"  # somebody's editor has left it out
+        new = new.reindex(columns=list(rows), fill_value="")  # in the table's own order
+        text = new.to_csv(header=not old, index=False, lineterminator="\n")
         with atomic_path(path) as temporary:
             temporary.write_bytes(old + text.encode())
     return len(new)
+
+
+def _results(job: Job) -> dict[str, Any]:
+    return json.loads((job.folder / RESULTS).read_text(encoding="utf-8"))
+
+
+def _lacks_its_row(job: Job, study: Study) -> bool:
+    """Say whether a run was killed between its end and its row: it is done as the study asks, and in no row yet."""
+    if not job.is_done():
+        return False
+    (rows, runs), results = read_table(study.table), _results(job)
+    mine = {runs[run]["finished"] for run in rows["run"].unique() if run.startswith(job.folder.name)}  # superseded, too
+    return results["threads"] == study.threads and results["finished"] not in mine
 
 
 def run_study(
@@ -335,13 +354,14 @@ def run_study(
             yield job, "missing", ""
         elif stopped or time.monotonic() >= deadline:
             yield job, "left", ""
-        else:  # what is done already was killed between its end and its row
-            outcome = Outcome(job, "done") if job.is_done() else execute(job, threads=study.threads)
+        else:  # one whose rows are superseded begins anew
+            again = dict(threads=study.threads, force=job.is_done())
+            outcome = Outcome(job, "done") if _lacks_its_row(job, study) else execute(job, **again)
             words = f"{outcome.cell}: {outcome.error} ({job.executed})"
             if not outcome.error:
                 try:
                     words = f"{append(job, study.name, path)} metrics to {path}"
-                except OSError as error:
+                except (OSError, ValueError) as error:
                     outcome, words = Outcome(job, "failed"), error_words(error, path)
             stopped = outcome.status == "failed" and not keep_going
             yield job, outcome.status, words

@@ -182,7 +182,7 @@ def with_second_start(first: Verdict, second: Verdict) -> Verdict:
 
 
 def expected_false_holds(pairs: Iterable[int], looks: Sequence[int] = LOOKS, level: float = LEVEL) -> float:
-    """Return how many claims chance alone would let hold at most, if none of them had an effect.
+    """Return how many claims of "more" or "less" chance alone would let hold at most, if none of them had an effect.
 
     Each look lets a claim without an effect hold with probability (1 - level) / 2; a claim has had as many looks as its
     number of pairs allows.

@@ -56,7 +56,10 @@ class _Named(nn.Module):
         self.features, self.num_features = features, dimensions
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.features(images).double().cpu()
+        found = self.features(images).double().cpu()
+        if not found.isfinite().all():  # the eigenvalues of such a covariance kill the process
+            raise ValueError(f"the features of {int((~found.isfinite()).any(1).sum())} images are not finite")
+        return found
 
 
 @torch.no_grad()
@@ -178,12 +181,15 @@ def diversity(images: Tensor, pids: Tensor, *, rounds: int = 5, pairs: int = 10,
         seed: of the draw.
 
     Raises:
-        ValueError: no person with two images.
+        ValueError: no person with two images, another number of pids than of images, no round or no pair.
 
     >>> same = torch.full((4, 3, 16, 16), 9, dtype=torch.uint8)
     >>> diversity(same, torch.tensor([1, 1, 2, 2]))
     Diversity(ssim=1.0, dissimilarity=0.0, half_range=0.0)
     """
+    if pids.shape != (len(images),) or min(rounds, pairs) < 1:
+        given = f"pids {list(pids.shape)} for {len(images)} images, rounds={rounds}, pairs={pairs}"
+        raise ValueError(f"a pid an image, rounds >= 1 and pairs >= 1 are needed, got {given}")
     groups = [(pids == pid).nonzero()[:, 0] for pid in pids[pids >= 0].unique()]
     groups, draw = [rows for rows in groups if len(rows) > 1], torch.Generator().manual_seed(seed)
     if not groups:
@@ -209,7 +215,7 @@ def silhouette_iou(images: Tensor, masks: Tensor, backgrounds: Tensor) -> float:
         backgrounds: uint8 or float (0..255), [B, 3, H, W] or [3, H, W], such as `backgrounds.mean_background`.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, masks of another type.
 
     >>> picture = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     >>> picture[..., 0, :] = 200
@@ -220,6 +226,8 @@ def silhouette_iou(images: Tensor, masks: Tensor, backgrounds: Tensor) -> float:
     if masks.shape != (len(images), *images.shape[2:]) or backgrounds.shape[-3:] != images.shape[1:]:
         shapes = f"{list(images.shape)}, {list(masks.shape)}, {list(backgrounds.shape)}"
         raise ValueError(f"images [B,3,H,W], masks [B,H,W] and backgrounds of one size are needed, got {shapes}")
+    if masks.dtype != torch.uint8:
+        raise ValueError(f"masks must be uint8 from 0 to 255, got {masks.dtype}")
     difference = (images.float() - backgrounds).abs().amax(1)
     person, wanted = difference > float(threshold_otsu(difference.flatten().numpy())), masks > 127
     both, either = ((person & wanted).sum((1, 2)), (person | wanted).sum((1, 2)))

@@ -337,7 +337,7 @@ def camera_style(images: Tensor, camids: Tensor | int, judges: Judges) -> Camera
     if wanted.shape != (len(images),) or not torch.isin(wanted, known).all():
         accepted = f"one or {len(images)} of the cameras {known.tolist()} that the judge knows"
         raise ValueError(f"camids must be {accepted}; got {list(wanted.shape)} with {wanted.unique().tolist()[:10]}")
-    rows, columns = (torch.searchsorted(known, values) for values in (wanted, judges.cameras(images)))
+    rows, columns = ((values[:, None] == known).int().argmax(1) for values in (wanted, judges.cameras(images)))
     n = len(known)
     confusion = torch.bincount(rows * n + columns, minlength=n * n).view(n, n)
     return CameraStyle(confusion.trace().item() / len(images), confusion)

@@ -422,7 +422,7 @@ def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict
 
     Raises:
         ValueError: another preset or switch; a number that no method can use (below `LEAST`, a share `constant`
-            above 1).
+            above 1, a `guide_shift` that is no whole number).
 
     >>> choose_preset({"smoke": {"width": 8, "lr": 1e-3}}, {"preset": "smoke", "width": 4, "lr": None, "steps": 1})
     {'preset': 'smoke', 'width': 4, 'lr': 0.001, 'steps': 1}
@@ -440,6 +440,8 @@ def choose_preset(presets: Mapping[str, dict], given: Mapping[str, Any]) -> dict
     for name, value in settings.items():
         if isinstance(value, (int, float)) and not value >= LEAST.get(name, 0):
             raise ValueError(f"{name} >= {LEAST.get(name, 0)} is accepted, got {name}={value}")
+    if settings.get("guide_shift", 0) % 1:
+        raise ValueError(f"guide_shift is a whole number of pixels, got guide_shift={settings['guide_shift']}")
     if settings.get("constant", 0) > 1:
         raise ValueError(f"constant is a share of the run, at most 1, got constant={settings['constant']}")
     return settings

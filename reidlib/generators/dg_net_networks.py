@@ -36,7 +36,8 @@ class DoublingConvolution(nn.Conv2d):
     $$y_{2i+p,\,2j+q} = \sum_{a,b} W^{pq}_{ab}\, x_{i+a,\,j+b}, \qquad
       W^{pq}_{ab} = \sum_{\lfloor (p+u)/2 \rfloor = a,\; \lfloor (q+v)/2 \rfloor = b} w_{uv}$$
 
-    Up to rounding that is the convolution of the doubled map. Kernels of 3 and 5; others are computed as they stand.
+    Up to rounding that is the convolution of the doubled map. It is computed so for kernels of 3x3 and 5x5 with their
+    own reflected border and a bias, and for all others as it stands.
 
     >>> layer, x = DoublingConvolution(2, 4, 5, padding=2, padding_mode="reflect"), torch.rand(1, 2, 6, 3)
     >>> slow = nn.Conv2d.forward(layer, F.interpolate(x, scale_factor=2))
@@ -45,9 +46,12 @@ class DoublingConvolution(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        k, (height, width) = self.kernel_size[0], x.shape[2:]
-        if k not in (3, 5):
+        k = self.kernel_size[0]
+        usual = (2 * (k,), 2 * (k // 2,), 2 * (1,), 2 * (1,), 1, "reflect")
+        mine = self.kernel_size, self.padding, self.stride, self.dilation, self.groups, self.padding_mode
+        if k not in (3, 5) or mine != usual or self.bias is None or min(x.shape[2:]) < 2:
             return super().forward(F.interpolate(x, scale_factor=2))
+        height, width = x.shape[2:]
         taps = (k + 1) // 2  # of each of the four kernels
         sums = self.weight.new_zeros(2, taps, k)  # which of the k are summed, at p = 0 and 1
         for p in (0, 1):

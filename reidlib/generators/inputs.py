@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reidlib.checks import check_choice
 from reidlib.losses.reconstruction import masked_l1
 from reidlib.networks import normalise
 
@@ -66,7 +67,7 @@ def wanted_images(batch: Mapping[str, Tensor], background: str = "target") -> tu
         float [B,3,H,W] in [-1, 1], and $k$, float [B,1,H,W] (1 everywhere for "target").
 
     Raises:
-        ValueError: "source" and no masks.
+        ValueError: "source" and no masks; another background.
 
     >>> batch = {"images": torch.zeros(1, 3, 1, 8, dtype=torch.uint8), "masks": torch.zeros(1, 1, 8, dtype=torch.uint8)}
     >>> batch |= {f"target_{name}": value + 255 for name, value in batch.items()}
@@ -75,6 +76,7 @@ def wanted_images(batch: Mapping[str, Tensor], background: str = "target") -> tu
     >>> wanted[0, 0, 0].tolist(), known[0, 0, 0].tolist()
     ([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     """
+    check_choice("background", background, BACKGROUNDS)
     target = normalise(batch["target_images"], "signed")
     if background == "target":
         return target, torch.ones_like(target[:, :1])
@@ -104,13 +106,15 @@ def foreground_l1(
         background: of $\tilde I_j$ and $k$, see `wanted_images`; the target itself by default.
 
     Raises:
-        ValueError: a weight above 1 and no masks; see `wanted_images`.
+        ValueError: a weight above 1 and no masks, one that is not above 0; see `wanted_images`.
 
     >>> batch = {"target_images": torch.zeros(1, 3, 1, 2, dtype=torch.uint8)}
     >>> batch["target_masks"] = torch.tensor([[[255, 0]]], dtype=torch.uint8)
     >>> foreground_l1(torch.tensor([[[[-1.0, 0.0]]]]).expand(1, 3, 1, 2), batch, 3).item()  # (3 * 0 + 1 * 1) / 4
     0.25
     """
+    if not weight > 0:
+        raise ValueError(f"a weight above 0 is needed, got {weight}")
     wanted, known = wanted_images(batch, background)
     if weight == 1 and background == "target":
         return F.l1_loss(generated, wanted)

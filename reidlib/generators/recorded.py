@@ -54,7 +54,7 @@ def load_generator(
 
     Raises:
         FileNotFoundError: no such file, naming those that are there.
-        ValueError: a file of something else.
+        ValueError: a file of something else; a part that the class cannot do without.
     """
     path = Path(name) if Path(name).suffix else resolve(folder) / f"{name}.safetensors"
     if not resolve(path).is_file():
@@ -66,6 +66,9 @@ def load_generator(
     made = getattr(module, facts["class"])
     accepted = {*signature(made).parameters, *module.PAPER}  # `PAPER` names what a class takes as `**switches`
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in facts["settings"].items() if n != "teacher"} | parts
+    own = [p for p in signature(made).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if missing := [p.name for p in own if p.name not in given]:
+        raise ValueError(f"{path} holds a {facts['class']}, which is loaded with {', '.join(f'{n}=' for n in missing)}")
     with torch.random.fork_rng(devices=[]):  # first weights are drawn and thrown away
         method = made(**{n: v for n, v in given.items() if n in accepted})
     load_state(method, read_weights(path), str(path), skip=NOT_DRAWING)

@@ -296,9 +296,10 @@ class SAN(nn.Module):
         condition = self.condition(wanted, batch)
         fake = self.G(*self._inputs(source, condition)).float()
         background = self.settings["background"]
+        seen = {"source": source, "target": target}
         if background == "source":  # by its other background D would know the true image beside the whole source
-            source = source * condition["source"][:, :1]
-        beside = target if self.settings["fake_cond"] == "target" else source
+            seen = {name: image * condition[name][:, :1] for name, image in seen.items()}
+        beside = seen[self.settings["fake_cond"]]
         terms = {"L_adv": adversarial_loss(self._score(beside, fake), True)}
         masks = {"masks": condition["source"][:, 0], "target_masks": condition["target"][:, 0]}
         pair = {**batch, **{name: 255 * mask for name, mask in masks.items()}}
@@ -311,7 +312,7 @@ class SAN(nn.Module):
             terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, **options)
         loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())
         update("G", loss)
-        d_loss = discriminator_loss(self._score(source, target), self._score(beside, fake.detach()))
+        d_loss = discriminator_loss(self._score(seen["source"], target), self._score(beside, fake.detach()))
         update("D", d_loss)
         return {**terms, "L_full": loss, "D": d_loss}
 

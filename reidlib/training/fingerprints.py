@@ -20,7 +20,8 @@ from reidlib.datasets.sampling import Batches
 SAMPLE = 64  # images of a set whose pixels are read
 FIRST = 3  # batches whose rows are read
 PLAIN = (bool, int, float, str, tuple, dict, type(None))  # attributes of a module that are settings
-_begun: "weakref.WeakKeyDictionary[nn.Module, tuple[Path, str]]" = weakref.WeakKeyDictionary()
+# of a method that has been trained: where, its weights at the start and those with which it came back
+_begun: "weakref.WeakKeyDictionary[nn.Module, tuple[Path, str, str]]" = weakref.WeakKeyDictionary()
 
 
 def digest(*values: Any) -> str:
@@ -58,8 +59,8 @@ def weights_digest(method: nn.Module) -> str:
 def describe(value: Any, depth: int = 6) -> str:
     """Describe an augmentation, or another setting, by its name and the options that it holds.
 
-    The arguments of `functools.partial`, what a closure or an object holds, and (outside this package) the constants
-    and names in a function's body count: with another number in any of them it is another one.
+    The arguments of `functools.partial`, defaults, what a closure or an object holds, and (outside this package) the
+    function's body count: with another number or operation in any of them it is another one.
 
     >>> describe(functools.partial(torch.clamp, min=0.5)), describe((1, "a", None))
     ('clamp(min=0.5)', "(1, 'a', None)")
@@ -76,7 +77,10 @@ def describe(value: Any, depth: int = 6) -> str:
         inside = value.__module__.split(".")[0] == "reidlib"
         name = value.__qualname__ if inside else f"{value.__qualname__}#{digest(*_body(value.__code__))}"
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        held = {key: cell.cell_contents for key, cell in cells} | (value.__kwdefaults__ or {})
+        defaults = value.__defaults__ or ()
+        named = value.__code__.co_varnames[: value.__code__.co_argcount][value.__code__.co_argcount - len(defaults) :]
+        held = dict(zip(named, defaults, strict=True)) | (value.__kwdefaults__ or {})
+        held |= {key: cell.cell_contents for key, cell in cells}
     elif isinstance(value, Tensor):
         name = f"tensor#{digest(value)}"
     elif hasattr(value, "tobytes"):
@@ -94,20 +98,22 @@ def describe(value: Any, depth: int = 6) -> str:
 
 
 def _body(code: CodeType) -> list[Any]:
-    """List the names, and the constants but for the docstring, of a function and of those inside it."""
+    """List operations, names, and constants but for the docstring, of a function and of those inside it."""
     kept = [value for i, value in enumerate(code.co_consts) if i or not isinstance(value, str)]
-    return [code.co_names, *(_body(value) if isinstance(value, CodeType) else value for value in kept)]
+    inner = (_body(value) if isinstance(value, CodeType) else value for value in kept)
+    return [code.co_code.hex(), code.co_names, *inner]
 
 
 def of_method(method: nn.Module, settings: Any, run_dir: Path | None) -> dict[str, Any]:
     """Return what a method and its settings decide: weights at the start, modules and their options, shapes.
 
-    A method that `run_dir` knows from an earlier call keeps the weights with which it began: after an interruption
-    the same call goes on.
+    A method that comes back as a call with this `run_dir` left it (see `remember`) began with the weights of that
+    call: after an interruption the same call goes on.
     """
-    if run_dir is None or _begun.get(method, (None,))[0] != run_dir:
-        _begun[method] = (run_dir, weights_digest(method))
-    facts = {"method": type(method).__name__, "weights at the start": _begun[method][1]}
+    now = weights_digest(method)
+    where, began, left = _begun.get(method, (None, now, now))
+    facts = {"method": type(method).__name__}
+    facts["weights at the start"] = began if (where, left) == (run_dir, now) else now
     for prefix, given in (("settings", settings), ("method.settings", getattr(method, "settings", None))):
         given = asdict(given) if is_dataclass(given) else given
         given = given if isinstance(given, Mapping) or given is None else {"value": given}
@@ -117,6 +123,11 @@ def of_method(method: nn.Module, settings: Any, run_dir: Path | None) -> dict[st
         options = module.extra_repr() if type(module).__module__.startswith("torch.nn") else describe(own)
         facts[f"module {name or 'itself'}"] = f"{type(module).__name__}({options})"
     return facts | {f"shape of {name}": list(tensor.shape) for name, tensor in method.named_parameters()}
+
+
+def remember(method: nn.Module, run_dir: Path, began: str) -> None:
+    """Note with which weights a training in `run_dir` began and ended, for the call that goes on."""
+    _begun[method] = (run_dir, began, weights_digest(method))
 
 
 def of_batches(batches: Callable[[int], Mapping[str, Any]], steps: int) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from reidlib.datasets.sampling import Augment, Batches, Sampler
 from reidlib.files import locked, resolve
 from reidlib.machine import Processes, has_fast_bfloat16, pick_device, watch_memory
 from reidlib.training.checkpoints import CHECKPOINT, load_checkpoint, remove_leftovers
+from reidlib.training.fingerprints import remember
 from reidlib.training.history import History
 from reidlib.training.loop import Evaluate, Loop
 from reidlib.training.updates import deterministic_kernels, postponed_sigint
@@ -126,7 +127,7 @@ def fit(
         progress: a bar when interactive, otherwise a line every few seconds and at the end.
 
     Warns:
-        UserWarning: a loss whose mean over a row of `log_every` steps is 1,000 times that of the first row (or 1, where
+        UserWarning: a loss whose mean over a row of `log_every` steps is 1,000 times that of its first row (or 1, where
             that is less); the training goes on, which a diverging one seldom deserves.
 
     Raises:
@@ -162,6 +163,8 @@ def fit(
         interrupted = stack.enter_context(postponed_sigint())
         loop = Loop(method, batches, processes, device, numerics, run_dir, seed, accumulation, ema, interrupted)
         loop.start(stored, settings, steps)
+        if run_dir is not None:  # however this call ends
+            stack.callback(lambda: remember(method, run_dir, loop.settings["weights at the start"]))
         loop.run(steps, every, evaluate, progress)
         return loop.finish(since)
 
@@ -195,7 +198,7 @@ def train(
         labels: int64 [N], class of each image; default: the identities, numbered in sorted order.
         seed: of the initial weights, the order, the augmentation and the steps.
         device: where the method and its batches lie; "auto" is what `machine.pick_device` says.
-        evaluations: how often `evaluate` is called, evenly spread, the last time at the end.
+        evaluations: how often `evaluate` is called (at most), evenly spread, the last time at the end.
         options: further arguments of `fit` (run_dir, evaluate, ema, settings, precision, progress, ...).
 
     Returns:
@@ -229,6 +232,6 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method = build(steps, batches.n_classes)
-    every = max(1, steps // evaluations) if options.get("evaluate") else None
+    every = -(-steps // max(1, evaluations)) if options.get("evaluate") else None
     history = fit(method, batches, steps, seed=seed, device=device, evaluate_every=every, **options)
     return method, history

@@ -16,12 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from reidlib.machine import Processes, device_name, peak_memory, progress_bar
 from reidlib.training.checkpoints import CHECKPOINT, check_same, save_checkpoint
-from reidlib.training.fingerprints import of_batches, of_method, plain
+from reidlib.training.fingerprints import describe, of_batches, of_method, plain
 from reidlib.training.history import History, Interrupted
 from reidlib.training.updates import Update, check_optimizers
 
 Evaluate = Callable[[nn.Module, int], Mapping[str, float]]  # (method, step) -> numbers
-KEPT = ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start", "devices")
+KEPT = ("step", "images", "seconds", "rows", "evaluations", "pending", "row_start", "devices", "warned")
 
 GROWN = 1000  # so many times its first mean, or 1, and a loss has grown out of hand
 
@@ -73,7 +73,7 @@ class Loop:
     devices: list[str] = field(default_factory=list)  # in words, those that took steps
     resumed_from: int | None = None
     stopping: bool = False  # every process knows of the interrupt
-    warned: set[str] = field(default_factory=set)  # losses that grew out of hand
+    warned: list[str] = field(default_factory=list)  # losses that grew out of hand
 
     def start(self, stored: Mapping[str, Any] | None, settings: Any, steps: int) -> None:
         """Move the method, make its optimizers, take up the checkpoint."""
@@ -81,10 +81,12 @@ class Loop:
         if self.numerics["channels_last"]:
             self.method.to(memory_format=torch.channels_last)
         self.entries = check_optimizers(self.method)
+        for entry in self.entries.values():  # what somebody's look at a step, or a failed one, has left
+            entry.optimizer.zero_grad()
         self.update = Update(self.processes, self.entries, self.device)
         self.processes.share(list(self.method.state_dict().values()))
         self.ema = None if self.ema_decay is None else {k: v.clone() for k, v in self._averaged().items()}
-        self.settings = {} if self.run_dir is None else self._facts(settings, steps)
+        self.settings = {} if self.run_dir is None else self._facts(settings, steps, stored is not None)
         if (count := self.processes.count) > 1:
             if not hasattr(self.batches, "shard"):
                 raise ValueError(f"{count} processes need batches.shard(rank, world), which these batches lack")
@@ -118,15 +120,18 @@ class Loop:
         if float(self.processes.sum(torch.tensor(abs(step - mean), device=self.device))):
             raise ValueError(f"the processes read different checkpoints in {self.run_dir}; is it one shared folder?")
 
-    def _facts(self, settings: Any, steps: int) -> dict[str, Any]:
+    def _facts(self, settings: Any, steps: int, goes_on: bool) -> dict[str, Any]:
         """Return what must be the same when a run resumes."""
         torch.manual_seed(step_seed(self.seed, 0, 0))  # for batches that draw from torch's own generator
         facts = {"seed": self.seed, "accumulation": self.accumulation, "ema": self.ema_decay}
         facts |= {"precision": self.numerics["precision"], **of_batches(self.batches, steps)}
-        facts |= of_method(self.method, settings, self.run_dir)
+        facts |= of_method(self.method, settings, self.run_dir if goes_on else None)
         for name, entry in self.entries.items():
             groups = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in entry.optimizer.param_groups]
             facts[f"optimizer {name}"] = [type(entry.optimizer).__name__, groups]
+            kept = isinstance(entry.schedule, LRScheduler)  # its state is in the checkpoint
+            function = getattr(entry.schedule, "__func__", entry.schedule)  # a method's own settings are facts already
+            facts[f"schedule {name}"] = type(entry.schedule).__name__ if kept else describe(function)
         return plain(facts)
 
     def _averaged(self) -> dict[str, Tensor]:
@@ -158,7 +163,7 @@ class Loop:
                 self.pending.append(values)
                 if self.step % every["log"] == 0:
                     self.rows.append(self._row())
-                    self._warn_of_growth(values)
+                    self._warn_of_growth(self.pending, self.rows)
                     self.pending, self.row_start = [], (self.images, self.seconds)
                 losses = [f"{name} {value:.4g}" for name, value in values.items()]
                 advance(1, " · ".join([*losses, f"{self.images / self.seconds:.0f} images/s"]))
@@ -220,13 +225,18 @@ class Loop:
             terms = ", ".join(f"{name} = {value:g}" for name, value in values.items())
             raise FloatingPointError(f"not finite at step {self.step}: {what}. Every loss of this step: {terms}")
 
-    def _warn_of_growth(self, terms: Mapping[str, float]) -> None:
-        """Warn, once a term, where its mean over a row is far above that of the first row: this training diverges."""
-        first, last = self.rows[0], self.rows[-1]
-        grown = [n for n in terms if abs(last[n]) > GROWN * max(1, abs(first.get(n, 0))) and n not in self.warned]
-        self.warned.update(grown)
+    def _warn_of_growth(self, steps: list[dict[str, float]], rows: list[dict[str, float]]) -> None:
+        """Warn, once a term, where its mean over the last row is far above that of its first: this training diverges.
+
+        `steps`: the losses of that row's steps.
+        """
+        names = dict.fromkeys(name for values in steps for name in values if name not in self.warned)
+        pairs = {name: [row[name] for row in rows if name in row] for name in names}
+        grown = {name: (means[0], means[-1]) for name, means in pairs.items()
+                 if abs(means[-1]) > GROWN * max(1, abs(means[0]))}  # fmt: skip
+        self.warned.extend(grown)
         if grown and not self.processes.rank:
-            said = ", ".join(f"{name} = {last[name]:.3g} (at first {first.get(name, 0):.3g})" for name in grown)
+            said = ", ".join(f"{name} = {last:.3g} (at first {first:.3g})" for name, (first, last) in grown.items())
             warnings.warn(f"at step {self.step} this training diverges: {said}; try a lower rate", stacklevel=4)
 
     def _move(self, value: Any) -> Any:
@@ -266,6 +276,7 @@ class Loop:
         self.processes.wait()
         self.method.load_state_dict(self.ema or {}, strict=False)
         rows = self.rows + ([self._row()] if self.pending else [])
+        self._warn_of_growth(self.pending, rows)
         checkpoint = None if self.run_dir is None else self.run_dir / CHECKPOINT
         history = History(
             losses=pd.DataFrame(rows), evaluations=pd.DataFrame(self.evaluations), steps=self.step, images=self.images,

@@ -39,7 +39,7 @@ def no_kernels(monkeypatch):
         metrics = {"toy/mAP (plain AP)": {"value": job.values["seed"] / 10 + job.values["rate"], "rule": "plain AP"},
                    "toy/loss": {"value": 1 / 3, "rule": "mean"}}  # fmt: skip
         results = {"parameters": {"image_size": "64x32", "seed": job.values["seed"]}, "commit": "abc", "device": "cpu",
-                   "threads": threads, "seconds": 1.5, "finished": "2026-01-01T00:00:00+00:00",
+                   "threads": threads, "seconds": 1.5, "finished": f"2026-01-01T00:00:{len(ran):02}+00:00",
                    "metrics": metrics}  # fmt: skip
         (job.folder / "results.json").write_text(json.dumps(results))
         job.executed.write_text("{}")
@@ -327,8 +327,59 @@ def test_superseded_rows_stay_and_are_run_again(tmp_path: Path, no_kernels: list
     assert [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")] == ["done", "recorded"]
     table = sweeps.recorded("00_toy", tmp_path, superseded=True)
     assert table["run"].nunique() == 3 and table["run"].iloc[-1] == f"{table['run'].iloc[0]}.2"
-    assert table[table["superseded"] == ""]["seed"].tolist() == [1, 1, 0, 0]
+    assert table[table["superseded"] == ""]["seed"].tolist() == [1, 1, 0, 0] and len(no_kernels) == 3
     assert path.read_text().startswith("\n".join(lines))  # nothing that stood there was touched
+
+
+def test_a_table_that_was_edited_by_hand_keeps_its_form(tmp_path: Path, no_kernels: list):
+    """Its columns may stand in another order, beside one of the editor's own, and the last line may lack its end."""
+    write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path, {"grid": {"seed": [0]}}), tmp_path)
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    path = tmp_path / "recorded" / "00_toy.csv"
+    edited = sweeps.read_table(path)[0].assign(remark="seen")[
+        ["remark", "superseded", "value", "run", "rule", "metric"]
+    ]
+    path.write_text(edited.to_csv(index=False).rstrip("\n"))
+    more = sweeps.read_study(write_study(tmp_path, {"grid": {"seed": [0, 1]}}), tmp_path)
+    assert [state for _, state, _ in sweeps.run_study(more, output_root=tmp_path / "runs")] == ["recorded", "done"]
+    found = sweeps.recorded("00_toy", tmp_path)
+    assert found["value"].tolist() == pytest.approx([0.5, 1 / 3, 0.6, 1 / 3]) and found["seed"].tolist() == [0, 0, 1, 1]
+    assert sweeps.read_table(path)[0]["remark"].tolist() == ["seen", "seen", "", ""]
+
+
+def test_a_run_without_numbers_fails_and_the_rest_goes_on(tmp_path: Path, no_kernels: list, monkeypatch):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path, {"grid": {"seed": [0, 1]}}), tmp_path)
+    papermill = runner._papermill
+
+    def once_empty(job, lines, resume, threads):
+        papermill(job, lines, resume, threads)
+        if job.values["seed"] == 0:
+            (job.folder / "results.json").write_text(json.dumps({"metrics": {}, "parameters": {}}))
+
+    monkeypatch.setattr(runner, "_papermill", once_empty)
+    states = [(state, words) for _, state, words in sweeps.run_study(study, output_root=tmp_path / "runs")]
+    assert [state for state, _ in states] == ["failed", "done"] and "has no metric to record" in states[0][1]
+
+
+def test_a_finished_run_of_another_number_of_threads_is_run_again(tmp_path: Path, no_kernels: list):
+    write_notebook(tmp_path / "00_toy.ipynb")
+    study = sweeps.read_study(write_study(tmp_path, {"grid": {"seed": [0]}}), tmp_path)
+    runner.execute(study.jobs(tmp_path / "runs")[0], threads=2)
+    list(sweeps.run_study(study, output_root=tmp_path / "runs"))
+    assert threads_of(study) == [1] and len(no_kernels) == 2
+
+
+def test_other_recorded_weights_are_other_code(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(jobs, "REPOSITORY", tmp_path)
+    weights = tmp_path / "notebooks" / "weights" / "artist.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"one")
+    notebook = write_notebook(tmp_path / "00_toy.ipynb")
+    before, again = (jobs.plan(notebook, {}, output_root=tmp_path / "runs").code for _ in range(2))
+    weights.write_bytes(b"two")
+    assert before == again != jobs.plan(notebook, {}, output_root=tmp_path / "runs").code
 
 
 def test_renamed_and_dropped_parameters_leave_recorded_runs_recorded(tmp_path: Path, no_kernels: list):

@@ -75,6 +75,8 @@ def test_fid_refuses_what_it_cannot_measure():
         fid(pictures(2).float(), pictures(2), features=lambda images: images.mean((2, 3)))
     with pytest.raises(ValueError, match=r"they gave \[2, 3, 64, 32\]"):
         fid(pictures(2), pictures(2), features=lambda images: images)
+    with pytest.raises(ValueError, match="the features of 1 images are not finite"):  # else LAPACK ends the process
+        fid(pictures(2), pictures(2), features=lambda images: torch.tensor([[1.0, float("nan")], [1.0, 2.0]]))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         fid(pictures(2), pictures(2), features="nowhere.pth")
 
@@ -249,6 +251,9 @@ def test_diversity_compares_one_persons_images_only():
     assert diversity(x, pids, rounds=9, pairs=1, seed=1) != diversity(x, pids, rounds=9, pairs=1, seed=2)
     with pytest.raises(ValueError, match="nobody has two images"):
         diversity(x, torch.tensor([1, 2, 3, 4, -1, -1]))
+    for given, options in ((pids[:2], {}), (pids.repeat(2), {}), (pids, dict(rounds=0)), (pids, dict(pairs=0))):
+        with pytest.raises(ValueError, match="a pid an image, rounds >= 1 and pairs >= 1 are needed"):
+            diversity(x, given, **options)
 
 
 def test_silhouette_is_what_differs_from_the_background():
@@ -261,3 +266,6 @@ def test_silhouette_is_what_differs_from_the_background():
     assert silhouette_iou(images, masks.roll(1, 0), scene) == 0
     with pytest.raises(ValueError, match=r"of one size are needed, got \[2, 3, 64, 32\], \[1, 64, 32\]"):
         silhouette_iou(images, masks[:1], scene)
+    for wrong in (masks > 0, masks / 255):  # nothing of them is above 127
+        with pytest.raises(ValueError, match="masks must be uint8 from 0 to 255"):
+            silhouette_iou(images, wrong, scene)

@@ -1,7 +1,7 @@
 """The judges' rules by hand, their training in small, and the recorded ones on freshly rendered people."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -171,6 +171,9 @@ def test_camera_share_and_confusion_by_hand():
     assert style.share == 3 / 4
     assert style.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 2]]
     assert camera_style(images, 6, judges).share == 2 / 4
+    unsorted = replace(judges, camids=(6, 1, 2))  # in the order of the judge's outputs, whatever that is
+    style = camera_style(images, torch.tensor([6, 2, 2, 2]), unsorted)
+    assert style.share == 3 / 4 and style.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 2]]
     with pytest.raises(ValueError, match=r"cameras \[1, 2, 6\] that the judge knows; got \[4\] with \[3\]"):
         camera_style(images, 3, judges)
     with pytest.raises(ValueError, match=r"got \[2\]"):

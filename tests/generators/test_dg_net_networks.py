@@ -23,6 +23,27 @@ def test_a_doubled_map_is_convolved_as_it_stands(kernel, size):
     assert all(torch.allclose(a, b, rtol=0, atol=1e-11) for a, b in zip(*slopes, strict=True))
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(padding_mode="zeros"),
+        dict(padding_mode="replicate"),
+        dict(padding=0),
+        dict(stride=2),
+        dict(dilation=2),
+        dict(groups=2),
+        dict(bias=False),
+        dict(kernel_size=(5, 3), padding=(2, 1)),
+    ],
+    ids=lambda options: str(options),
+)
+def test_other_layers_than_the_decoders_are_computed_as_they_stand(kernel, options):
+    usual = dict(kernel_size=kernel, padding=kernel // 2, padding_mode="reflect")
+    layer, x = DoublingConvolution(2, 4, **usual | options), torch.randn(2, 2, 6, 5)
+    assert torch.equal(layer(x), nn.Conv2d.forward(layer, F.interpolate(x, scale_factor=2)))
+
+
 def test_a_doubled_map_by_hand():
     """Of the map 1, 2 (columns), doubled 1 1 2 2 and with its reflection 2 1 1 1 2 2 2 1, a kernel counts its left."""
     layer = DoublingConvolution(1, 1, 5, padding=2, padding_mode="reflect", bias=True)

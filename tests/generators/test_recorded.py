@@ -52,6 +52,11 @@ def test_of_several_names_those_that_are_there_are_loaded(tmp_path):
     assert {name: method.model for name, method in found.items()} == {"transfer-4": 4, "transfer-1": 1}
 
 
+def test_a_part_that_its_class_needs_is_named():
+    with pytest.raises(ValueError, match=r"dg_net.safetensors holds a DGNet, which is loaded with encoder="):
+        load_recorded(["dg_net"])
+
+
 def test_every_class_is_where_the_table_says():
     for name, module in recorded.MODULES.items():
         assert hasattr(__import__(f"reidlib.generators.{module}", fromlist=[name]), name)

@@ -111,6 +111,7 @@ def test_bad_conditions_are_refused():
         (dict(score="mean"), "'map', 'features'"),
         (dict(p=3), "p must be one of 1, 2"),
         (dict(gamma=-1), "gamma=-1"),
+        (dict(guide_shift=2.5), "guide_shift is a whole number of pixels, got guide_shift=2.5"),
         (dict(blocks=3), "switch must be one of 'image_size', .*; got 'blocks'"),
     ],
 )

@@ -72,6 +72,20 @@ def test_the_sources_background_is_wanted_where_it_is_asked_for():
     torch.testing.assert_close(seen[3], source)
 
 
+def test_beside_a_drawing_the_targets_person_is_alone_too():
+    """With Eq. 4 as printed D sees the target beside a drawing, and by its street it would know the true image."""
+    batch, seen = one_batch(), []
+    batch["masks"], batch["target_masks"] = (torch.zeros(2, *SIZE, dtype=torch.uint8) for _ in range(2))
+    batch["masks"][:, 32:], batch["target_masks"][:, :16] = 255, 255
+    method = smoke(background="source", fake_cond="target", use_perceptual=False)
+    method.D.register_forward_hook(lambda m, given, _: seen.append(given[0][:, :3]))
+    step_of(method, batch)
+    source, target = (batch[name].float() / 127.5 - 1 for name in ("images", "target_images"))
+    source[:, :, :32], target[:, :, 16:] = 0, 0
+    for found, wanted in zip(seen, (target, source, target), strict=True):  # G's step, the true image, the drawn one
+        torch.testing.assert_close(found, wanted)
+
+
 def test_without_masks_no_mask_is_read():
     """The person's weight in L1, and the cut-out source, then come from the labels."""
     batch = one_batch()

@@ -53,7 +53,16 @@ def third(batch, generator):
     return batch | {"images": batch["images"] // 3}
 
 
-third.__qualname__ = "half"  # a cell of a notebook that was run again with another number in it
+def doubled(batch, generator):
+    return batch | {"images": batch["images"] * 2}
+
+
+def strongly(batch, generator, by: float = 0.9):
+    return darkened(batch, generator, by)
+
+
+third.__qualname__ = doubled.__qualname__ = "half"  # a notebook's cell that was run again with another number in it
+strongly.__qualname__ = "darkened"
 
 
 OTHERS = {
@@ -96,6 +105,8 @@ def test_other_data_is_refused_and_named(tmp_path, name):
         (Darken(0.5), Darken(0.25)),
         (Darken(0.5).method, Darken(0.25).method),
         (half, third),
+        (half, doubled),
+        (darkened, strongly),
     ],
 )
 def test_another_augmentation_is_told_by_its_name_and_its_options(tmp_path, one, other):
@@ -115,6 +126,11 @@ class Weighted(Regressor):
     ("one", "other", "named"),
     [
         (Regressor, lambda: Regressor(dropout=0.5), r"module net.3: checkpoint 'Dropout\(p=0.3.*now 'Dropout\(p=0.5"),
+        (
+            lambda: Regressor(schedule=lambda i: 0.5),
+            lambda: Regressor(schedule=lambda i: 0.1),
+            "schedule E: checkpoint",
+        ),
         (Weighted, lambda: Weighted(2.0), r"module itself: checkpoint 'Weighted\(.*weight=1.0.*now .*weight=2.0"),
         (
             lambda: Weighted(settings={"loss": "lsr", "margin": 0.3}),
@@ -180,6 +196,23 @@ def test_the_same_call_goes_on_with_the_method_that_was_interrupted(tmp_path):
     with pytest.raises(ValueError, match="weights at the start"):  # in another folder it is what it holds now
         training.fit(Game(), ToyBatches(), 9, tmp_path / "new", **QUIET)
         training.fit(method, ToyBatches(), 9, tmp_path / "new", **QUIET)
+
+
+def test_a_method_whose_weights_were_changed_begins_where_it_stands(tmp_path):
+    method = Regressor()
+    training.fit(method, ToyBatches(), 3, tmp_path, **QUIET)
+    assert training.fit(method, ToyBatches(), 3, tmp_path, **QUIET).resumed_from == 3  # as the first call left it
+    with torch.no_grad():
+        method.net[0].bias += 1
+    changed = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    with pytest.raises(ValueError, match="weights at the start: checkpoint"):
+        training.fit(method, ToyBatches(), 3, tmp_path, **QUIET)
+    training.fit(method, ToyBatches(), 3, tmp_path, resume=False, **QUIET)
+    again = Regressor()
+    with pytest.raises(ValueError, match="weights at the start: checkpoint"):  # the folder knows what it began with
+        training.fit(again, ToyBatches(), 3, tmp_path, **QUIET)
+    again.load_state_dict(changed)
+    assert training.fit(again, ToyBatches(), 3, tmp_path, **QUIET).resumed_from == 3
 
 
 def test_a_long_list_of_differences_is_cut(tmp_path):

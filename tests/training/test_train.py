@@ -59,6 +59,15 @@ def test_evaluations_are_spread_evenly_and_options_reach_fit(tmp_path):
     assert history.evaluations["step"].tolist() == [4, 8, 12] and history.checkpoint.exists()
 
 
+@pytest.mark.parametrize(
+    ("evaluations", "steps"), [(4, [3, 6, 9, 10]), (3, [4, 8, 10]), (6, [2, 4, 6, 8, 10]), (1, [10])]
+)
+def test_there_are_no_more_evaluations_than_were_asked_for(evaluations, steps):
+    options = dict(QUIET, evaluate=lambda method, step: {"step": step}, evaluations=evaluations)
+    _, history = training.train(Fresh.build, people(), uniform_batches(24, 8), images_seen=80, **options)
+    assert history.evaluations["step"].tolist() == steps
+
+
 def test_pairs_count_as_one_and_less_than_a_batch_is_refused():
     pairs = torch.tensor([[0, 1], [4, 5], [8, 9], [12, 13]])
     _, history = training.train(Fresh.build, people(), pair_batches(pairs, 2), images_seen=5, **QUIET)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_methods import Game, Regressor, ToyBatches
+from toy_methods import Game, Regressor, ToyBatches, interrupt
 
 from reidlib import training
 from reidlib.files import InUseError
-from reidlib.training import checkpoints
+from reidlib.training import checkpoints, plain_update
 
 QUIET = {"device": "cpu", "precision": "fp32", "progress": False}
 PATIENCE = 300  # seconds for another process, on a machine that is busy with other tests
@@ -196,6 +196,38 @@ def test_a_loss_that_grows_out_of_hand_is_said_once(recwarn):
     said = [str(warning.message) for warning in recwarn if "diverges" in str(warning.message)]
     assert said == ["at step 6 this training diverges: wild = 5.5e+04 (at first 5.5); try a lower rate"]
     assert history.steps == 12
+
+
+class Late(Regressor):
+    """One loss begins high, late; one is seen at every other step; one grows in the last steps alone."""
+
+    def training_step(self, batch, step, update):
+        super().training_step(batch, step, update)
+        odd = {"odd": torch.tensor(1e9 if step > 4 else 1.0)} if step % 2 == 0 else {}
+        late = {"late": torch.tensor(2000.0)} if step >= 2 else {}
+        return odd | late | {"end": torch.tensor(1e6 if step >= 10 else 1.0)}
+
+
+def test_growth_is_seen_in_every_loss_and_to_the_end_and_said_once_over_a_resumed_run(tmp_path, recwarn):
+    options = dict(run_dir=tmp_path, log_every=4, **QUIET)
+    with pytest.raises(training.Interrupted):
+        training.fit(Late(), ToyBatches(), 11, evaluate=interrupt, evaluate_every=8, **options)
+    training.fit(Late(), ToyBatches(), 11, **options)
+    said = [str(warning.message) for warning in recwarn if "diverges" in str(warning.message)]
+    assert said == [
+        "at step 8 this training diverges: odd = 5e+08 (at first 1); try a lower rate",
+        "at step 11 this training diverges: end = 3.33e+05 (at first 1); try a lower rate",
+    ]
+
+
+def test_a_step_that_somebody_looked_at_leaves_nothing_to_the_training():
+    looked, fresh = Game(norm=False), Game(norm=False)
+    looked.training_step(ToyBatches()(0), 0, plain_update(looked))
+    assert any(p.grad is not None for p in looked.parameters())
+    fresh.load_state_dict(looked.state_dict())
+    for method in (looked, fresh):
+        training.fit(method, ToyBatches(), 2, **QUIET)
+    assert_same(looked, fresh)
 
 
 INTERRUPTED = """

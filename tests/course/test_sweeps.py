@@ -309,7 +309,7 @@ def test_two_sweeps_at_once_share_the_work_and_double_no_row(tmp_path: Path, no_
     assert len(table) == 8 and not table.duplicated(["run", "metric"]).any() and len(no_kernels) == 5
 
 
-def test_superseded_rows_stay_and_are_run_again(tmp_path: Path, no_kernels: list):
+def test_superseded_rows_stay_and_are_run_again(tmp_path: Path, no_kernels: list, monkeypatch):
     write_notebook(tmp_path / "00_toy.ipynb")
     study = sweeps.read_study(write_study(tmp_path, {"grid": {"seed": [0, 1]}}), tmp_path)
     list(sweeps.run_study(study, output_root=tmp_path / "runs"))
@@ -324,10 +324,13 @@ def test_superseded_rows_stay_and_are_run_again(tmp_path: Path, no_kernels: list
     assert everything["superseded"].tolist() == ["the loss was summed", "", "", ""]
     lines[2] += "likewise"
     path.write_text("\n".join(lines) + "\n")  # all its rows: it is run again, and both recordings stay
+    papermill, resumed = runner._papermill, []
+    monkeypatch.setattr(runner, "_papermill", lambda *given: resumed.append(given[2]) or papermill(*given))
     assert [state for _, state, _ in sweeps.run_study(study, output_root=tmp_path / "runs")] == ["done", "recorded"]
     table = sweeps.recorded("00_toy", tmp_path, superseded=True)
     assert table["run"].nunique() == 3 and table["run"].iloc[-1] == f"{table['run'].iloc[0]}.2"
     assert table[table["superseded"] == ""]["seed"].tolist() == [1, 1, 0, 0] and len(no_kernels) == 3
+    assert resumed == [False]  # nor does it go on from the old one's checkpoints
     assert path.read_text().startswith("\n".join(lines))  # nothing that stood there was touched
 
 

@@ -204,7 +204,7 @@ class Late(Regressor):
     def training_step(self, batch, step, update):
         super().training_step(batch, step, update)
         odd = {"odd": torch.tensor(1e9 if step > 4 else 1.0)} if step % 2 == 0 else {}
-        late = {"late": torch.tensor(2000.0)} if step >= 2 else {}
+        late = {"late": torch.tensor(2000.0)} if step >= 4 else {}
         return odd | late | {"end": torch.tensor(1e6 if step >= 10 else 1.0)}
 
 

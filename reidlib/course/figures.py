@@ -23,8 +23,9 @@ VERDICT_COLOURS = {"holds": RIGHT, "reversed": WRONG, "no effect": QUERY, "undec
 
 
 def style() -> None:
-    """Set the look of a notebook: figures with a light grid and readable sizes, tables with their texts in full."""
+    """Set the look of a notebook: figures with a light grid and readable sizes, tables in full."""
     pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_rows", 200)
     plt.rc("figure", dpi=110)
     plt.rc("savefig", dpi=150, bbox="tight")
     plt.rc("axes", titlesize=11, grid=True)

@@ -3,7 +3,7 @@
 `python -m pytest tests/benchmarks/test_dg_net_speed.py --benchmark-enable --benchmark-only -s` takes steps of the
 published form at course size; REIDLIB_BENCHMARK=paper takes those of the paper preset (256x128, ResNet-50, batches of
 4; about three minutes), for comparison with the 32.5 s and 8.7 GB of the released code on one core of the machine of
-`budgets.md`. On 2026-11-27, with another job on the second core, ours took 25 s and 5.8 GiB (bf16: 30 s).
+`budgets.md`. On 2026-11-27, with the second core idle, ours took 31 s and 5.3 GiB (bf16: 35 s).
 Without a benchmark flag the same code runs on the smoke preset. The losses of both ways must agree.
 """
 

@@ -177,7 +177,8 @@ def against(
         base_of: the name of the row that a row is compared with; a row that is its own base is left out.
 
     Returns:
-        a line a row and metric: n, difference, low, high, verdict, as of `check_claims`.
+        a line a row and metric: n, difference, low, high, verdict, as of `check_claims`; where there are pairs from
+        the second start, its verdict too.
 
     >>> lines = [(row, "mAP", seed, 20 + (row == "a") + seed % 2) for row in "ab" for seed in range(6)]
     >>> against(pd.DataFrame(lines, columns=["row", "metric", "seed", "value"]), lambda row: "b").values.tolist()
@@ -185,11 +186,11 @@ def against(
     """
     lines = {}
     for row, metric in itertools.product(ours.row.unique(), metrics):
-        found = _decide(sweeps.one_start(_pairs(ours, (row, base_of(row)), metric)), "a>b")
-        if found and row != base_of(row):
-            ends = {"difference": found.mean, "low": found.low, "high": found.high}
-            lines[row, metric] = {"n": found.n} | ends | {"verdict": found.verdict}
-    return pd.DataFrame(lines).T
+        pairs = _pairs(ours, (row, base_of(row)), metric)
+        if row != base_of(row) and len(pairs):
+            lines[row, metric] = _judged(pairs, pairs, "a>b")
+    found = pd.DataFrame(lines).T.reindex(columns=["n", "difference", "low", "high", "verdict", "second start"])
+    return found if found["second start"].any() else found.drop(columns="second start")
 
 
 def _pairs(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:

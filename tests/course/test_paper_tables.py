@@ -254,3 +254,17 @@ def test_gains_over_a_row_that_no_claim_names():
     assert list(found.index) == [("T2|m|a 2|SAN", "rank1"), ("T2|m|a 2|SAN", "mAP")]
     assert found.difference.tolist() == [-3, 2] and found.verdict.tolist() == ["reversed", "holds"]
     assert found.n.tolist() == [6, 6] and paper_tables.against(ours(), lambda row: row).empty
+
+
+def test_gains_that_the_second_start_turns_are_undecided():
+    """Pairs run again from the second start stand beside the first ones' verdict, and can only withdraw it."""
+    lines = [(row, "mAP", s, 30 + s % 2 + d, "recorded") for row, d in (("a", 2), ("b", 0), ("c", 3)) for s in range(6)]
+    lines += [
+        (row, "mAP", s, 9 + s % 2 + d, "recorded-2") for row, d in (("a", 1), ("b", 0), ("c", -4)) for s in range(6)
+    ]
+    two = pd.DataFrame(lines, columns=["row", "metric", "seed", "value", "start"])
+    found = paper_tables.against(two, lambda row: "b", ["mAP"])
+    assert found.difference.tolist() == [2, 3] and found.n.tolist() == [6, 6]
+    assert found.verdict.tolist() == ["holds", "undecided (the starts disagree)"]
+    assert found["second start"].tolist() == ["holds", "reversed"]
+    assert "second start" not in paper_tables.against(two[two.start == "recorded"], lambda row: "b", ["mAP"])

@@ -15,7 +15,7 @@ import itertools
 import os
 import re
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -67,7 +67,12 @@ class Settings:
     ([5, 6], (128, 64), 30)
     """
 
-    def __init__(self, values: Mapping[str, Any], paper_image_size: tuple[int, int] = (256, 128)) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        paper_image_size: tuple[int, int] = (256, 128),
+        accepted: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         missing = [name for name in SHARED if name not in values]
         if missing:
             raise ParameterError(f"settings lack {', '.join(missing)}; every notebook has {', '.join(SHARED)}")
@@ -75,14 +80,28 @@ class Settings:
         if taken:
             raise ParameterError(f"no parameter can be called {', '.join(taken)}: settings use that name themselves")
         check_shared(values)
-        self.__dict__.update(values=MappingProxyType(dict(values)), paper_image_size=paper_image_size)
+        for name, words in accepted.items():
+            given = values[name]
+            for word in () if given == ["auto"] else given if isinstance(given, list) else [given]:
+                _check_word(name, word, words.split())
+        self.__dict__.update(
+            values=MappingProxyType(dict(values)), paper_image_size=paper_image_size, accepted=accepted
+        )
 
     @classmethod
-    def of(cls, cell: Mapping[str, Any], *, paper_image_size: tuple[int, int] = (256, 128)) -> "Settings":
+    def of(
+        cls, cell: Mapping[str, Any], *, paper_image_size: tuple[int, int] = (256, 128), **accepted: str
+    ) -> "Settings":
         """Freeze what the parameters cell has set; call it in the next code cell with `globals()`.
 
         The cell's names and types are the annotations there, the values those that papermill may have put in their
         place. Values of another type are read as a command line's words are.
+
+        Args:
+            cell: the notebook's names.
+            paper_image_size: see above.
+            accepted: by a parameter's name, the words, with blanks between, that it may be, or that its list may hold;
+                a list of "auto" alone may always be.
 
         Raises:
             ParameterError: there are no annotations, a shared parameter is missing, or a value does not fit.
@@ -97,7 +116,7 @@ class Settings:
         for name, kind in types.items():
             written = kind.__name__ if isinstance(kind, type) else str(kind)  # int, or list[int] and float | None
             values[name] = read_value(Parameter(name, written, None, ""), cell[name])
-        return cls(values, paper_image_size)
+        return cls(values, paper_image_size, accepted)
 
     def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("values", {})
@@ -114,7 +133,7 @@ class Settings:
     def replace(self, **values: Any) -> "Settings":
         """Return settings with other values of some parameters."""
         check_names(self.values, values, "this notebook")
-        return Settings({**self.values, **values}, self.paper_image_size)
+        return Settings({**self.values, **values}, self.paper_image_size, self.accepted)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -127,6 +146,11 @@ class Settings:
     def choose(self, smoke: Any, course: Any, paper: Any = None) -> Any:
         """Return the value of this profile; the paper profile takes the course's where it has none of its own."""
         return {"smoke": smoke, "course": course, "paper": course if paper is None else paper}[self.profile]
+
+    def words(self, name: str, smoke: str, course: str, paper: str) -> list[str]:
+        """Return a list of words as it was given, or where it is "auto" alone this profile's, written with blanks."""
+        given = self.values[name]
+        return self.choose(smoke, course, paper).split() if given == ["auto"] else given
 
     def load(self, scene: str = "retrieval", **options: Any) -> Benchmark:
         """Load the data set of these settings (`datasets.load`); `options` go on to it.
@@ -145,10 +169,17 @@ class Settings:
         yield from itertools.islice(every, count * (2 if name == "cuhk01" else 1))
 
 
+def _check_word(name: str, word: str, accepted: Collection[str]) -> None:
+    try:
+        check_choice(name, word, accepted)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+
+
 def check_shared(values: Mapping[str, Any]) -> None:
     """Raise ParameterError for a shared parameter that no run can have; parameters that are not there pass."""
+    _check_word("profile", values.get("profile", "course"), PROFILES)
     try:
-        check_choice("profile", values.get("profile", "course"), PROFILES)
         pick_device(values.get("device", "auto"))
     except ValueError as error:
         raise ParameterError(str(error)) from error

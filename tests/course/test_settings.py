@@ -52,6 +52,25 @@ def test_words_of_plain_papermill_are_read_by_the_type():
             Settings.of(cell(more, **wrong))
 
 
+def test_words_that_no_notebook_knows_are_refused_at_the_door():
+    more = 'experiments: list[str] = ["auto"]  # what runs\nweights: str = "recorded"  # who draws'
+    known = dict(experiments="none blocks rivals", weights="recorded train")
+    for given, found in (("auto", ["x", "y"]), ("none", ["none"]), ("blocks,rivals", ["blocks", "rivals"]), ("[]", [])):
+        settings = Settings.of(cell(more, profile="course", experiments=given), **known)
+        assert settings.words("experiments", smoke="z", course="x y", paper="y") == found
+    assert settings.replace(weights="train").weights == "train"
+    for wrong in (
+        {"experiments": "blocks,rival"},
+        {"experiments": "auto,blocks"},
+        {"weights": "recoded"},
+        {"weights": "auto"},
+    ):
+        with pytest.raises(ParameterError, match=f"{next(iter(wrong))} must be one of .*; got '(rival|auto|recoded)'"):
+            Settings.of(cell(more, **wrong), **known)
+    with pytest.raises(ParameterError, match="got 'recoded'"):
+        settings.replace(weights="recoded")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from reidlib.checks import check_choice
 from reidlib.course.settings import Settings
 from reidlib.datasets import Benchmark, PersonImages
 from reidlib.datasets.annotations import LIP_LABELS
@@ -16,7 +15,7 @@ from reidlib.embedders import embed_all
 from reidlib.evaluators.metric_learning import KISSME, XQDA
 from reidlib.experiments import score_features, train_baseline
 from reidlib.files import REPOSITORY
-from reidlib.generators import controls
+from reidlib.generators import controls, semantic_attention
 from reidlib.networks import normalise
 from reidlib.tools.lost_table import score_systems
 
@@ -69,16 +68,15 @@ def cell(beginning: str, start: str, end: str = "\0") -> str:
 
 def at_the_door(**given) -> dict:
     """Run the notebook up to the check of its parameters."""
-    names = {"Settings": Settings, "check_choice": check_choice}
+    names = {"Settings": Settings}
     exec(cell("profile: ", "profile: "), names)
     names |= given
-    exec(cell("import copy", "settings = ", "run = "), names)
-    exec(cell("preset, rendered", "preset, rendered", "PEOPLE"), names)
+    exec(cell("import copy", "ROWS = ", "run = "), names)
     return names
 
 
 def test_the_notebook_refuses_what_it_would_leave_out():
-    for name, values in {"alpha": ([0], [2, -1]), "rows": (["copies"], ["auto", "SAN"]), "weights": ("record",),
+    for name, values in {"rows": (["copies"], ["auto", "SAN"]), "weights": ("record", "auto"),
                          "experiments": (["ablation"], ["auto", "studio"])}.items():  # fmt: skip
         for value in values:
             with pytest.raises(ValueError, match=f"{name} must be one of .*; got "):
@@ -87,6 +85,13 @@ def test_the_notebook_refuses_what_it_would_leave_out():
         at_the_door(**{name: value})
         with pytest.raises(ValueError, match=f"{name} must be one of"):  # there is nothing to render
             at_the_door(dataset="market1501", **{name: value})
+    people = coloured(6, 4)
+    labels = (torch.arange(24 * 64 * 32) % 3).to(torch.uint8).view(24, 64, 32)  # background and two garments
+    people = PersonImages(people.images, people.pids, people.camids, parsing=labels)
+    line = cell("preset, rendered", "enlarging = ", "\n")
+    for alpha, message in (([0], "alpha must be .* got 0"), ([2, -1], "got -1"), ([25], "needs 24 .* there are 23")):
+        with pytest.raises(ValueError, match=message):
+            exec(line, at_the_door(alpha=alpha) | {"san": semantic_attention, "train": people})
     for study in NOTEBOOK.parent.glob("06_semantic_attention.*.json"):
         content = json.loads(study.read_text())
         for part in content.get("sets", [{}]):

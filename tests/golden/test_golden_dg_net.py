@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_golden import compare, family, fill, inputs, made, parameters, record
 from torch import Tensor, nn
 
@@ -71,6 +72,18 @@ def test_discriminator_and_its_losses(size, double):
     assert found["D"].item() / 2 == pytest.approx(losses["D total incl. penalty"], rel=1e-5)
     assert found["D penalty"].item() / 2 == pytest.approx(losses["penalty (coefficient 0.01 included)"], rel=1e-5)
     assert adversarial.item() == pytest.approx(losses["G adversarial (sum over scales of 2 mean (D-1)^2)"], rel=1e-5)
+
+
+def test_re_id_encoder_in_training(double):
+    """E_a with batch statistics and without dropout; in evaluation it stands in `tests/embedders/test_resnet.py`."""
+    title = "re-ID encoder train 4x128x64"
+    network = fill(Embedder(751, backbone="resnet50", last_stride=1, pool="max", heads=HEADS)).train()
+    assert parameters(network) == record(NETWORKS, title)["parameters"]
+    with torch.no_grad():
+        maps = network.backbone(*inputs(NETWORKS, title))
+        compare(F.adaptive_max_pool2d(maps, (4, 1)).flatten(1), outputs(title)["appearance code"])
+        for number, head in enumerate(network.heads, 1):
+            compare(head(maps.amax((2, 3))).logits, outputs(title)[f"head {number} logits"])
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +151,26 @@ def look_once(method: DGNet, monkeypatch) -> None:
     monkeypatch.setattr(method.E_a, "forward", forward)
 
 
+def batch_of(title: str) -> dict[str, Tensor]:
+    """The four images and two labels of a record of a full step."""
+    prefixes, labels = ("", "other_", "positive_", "other_positive_"), record(STEP, title)["labels"]
+    batch = {f"{prefix}images": x for prefix, x in zip(prefixes, inputs(STEP, title), strict=True)}
+    return batch | {"labels": torch.tensor(labels["a"]), "other_labels": torch.tensor(labels["b"])}
+
+
+def test_the_first_step(method, monkeypatch):
+    """At iteration 0 codes, cycle and teacher count nothing, and head 2 takes no part."""
+    look_once(method, monkeypatch)
+    monkeypatch.setattr(dg_net, "normalise", Tensor.float)
+    title = "generator update 4x128x64, weights of iteration 0, mode T"
+    terms, wanted = method.training_step(batch_of(title), 0, lambda name, loss: None), record(STEP, title)
+    wanted = wanted["losses (unweighted)"]
+    for ours, theirs in SUMS.items():
+        expected = sum(wanted.get(name, 0.0) for name in theirs)
+        assert terms.get(ours, torch.zeros(())).item() == pytest.approx(expected, rel=1e-3), ours
+    assert (terms["G"] + terms["E_a"]).item() == pytest.approx(wanted["generator total"], rel=1e-3)
+
+
 def test_a_full_step_and_the_gradients_of_every_loss(method, monkeypatch):
     """All losses of the release's full update, and what each sends where, in both modes of re-encoding.
 
@@ -157,15 +190,13 @@ def test_a_full_step_and_the_gradients_of_every_loss(method, monkeypatch):
     monkeypatch.setattr(dg_net, "normalise", Tensor.float)
     frozen, live = (f"generator update 4x128x64, full weights, mode {mode}" for mode in "FT")
     wanted = record(STEP, frozen)
-    prefixes = ("", "other_", "positive_", "other_positive_")
-    batch = {f"{prefix}images": x for prefix, x in zip(prefixes, inputs(STEP, frozen), strict=True)}
-    batch |= {"labels": torch.tensor(wanted["labels"]["a"]), "other_labels": torch.tensor(wanted["labels"]["b"])}
     made = {"s": [], "x": []}
     method.E_s.register_forward_hook(lambda module, args, output: made["s"].append(output))
     method.G.register_forward_hook(lambda module, args, output: made["x"].append(output))
     looks, frozen_copy = [], dg_net.blocks.as_frozen_copy
     remember = lambda *given, **options: looks.append(frozen_copy(*given, **options)) or looks[-1]  # noqa: E731
     monkeypatch.setattr(dg_net.blocks, "as_frozen_copy", remember)
+    batch = batch_of(frozen)
     terms = method.training_step(batch, method.settings["steps"] - 1, lambda name, loss: None)
     for ours, theirs in SUMS.items():
         expected = sum(wanted["losses (unweighted)"][name] for name in theirs)

@@ -70,8 +70,7 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{path}, line {line}: two JSON lists of 18 numbers (-1: missing) expected, got {row}"
             ) from error
-        missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
-        points[missing] = MISSING
+        points[(points[:, :2] == -1).any(axis=1)] = MISSING  # -1 in either coordinate
         out[name] = points
     return out
 
@@ -153,9 +152,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             low, high = picture.convert("RGBA").getchannel("A").getextrema()
             if low < 255:
                 raise ValueError(f"{path}: a mask must be opaque and grey, 255 the person, got alpha {low} to {high}")
-        if picture.mode == "1":
-            picture = picture.convert("L")
-        elif picture.mode == "P":
+        if picture.mode in ("1", "P"):
             picture = picture.convert("RGB")
         pixels = np.asarray(picture)
     if pixels.dtype != np.uint8:
@@ -186,19 +183,13 @@ def read_parsing(path: str | os.PathLike) -> np.ndarray:
     with open_picture(path) as picture:
         if picture.mode not in ("P", "L", "RGB"):
             raise ValueError(f"{path}: parsing must be a palette, grey or RGB PNG of labels, got mode {picture.mode}")
-        pixels = np.asarray(upright(picture))
-    labels = _labels_of_colours(pixels, path) if pixels.ndim == 3 else pixels
+        labels = np.asarray(upright(picture))
+    if labels.ndim == 3:
+        alike = (labels[..., None, :] == np.array(LIP_COLOURS, np.uint8)).all(-1)  # [H,W,20]
+        if len(wrong := labels[~alike.any(-1)]):
+            raise ValueError(f"{path}: the colour {tuple(wrong[0].tolist())} is that of no LIP class, see LIP_COLOURS")
+        labels = alike.argmax(-1).astype(np.uint8)
     check_labels(labels, f"{path}: ")
-    return labels
-
-
-def _labels_of_colours(pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-    codes, known = (np.asarray(x, np.int64) @ (65536, 256, 1) for x in (pixels, LIP_COLOURS))
-    order = known.argsort()
-    places = np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)
-    labels = order[places].astype(np.uint8)
-    if len(wrong := pixels[known[labels] != codes]):
-        raise ValueError(f"{path}: the colour {tuple(wrong[0].tolist())} is that of no LIP class, see LIP_COLOURS")
     return labels
 
 
@@ -225,12 +216,9 @@ def lip_palette() -> np.ndarray:
     >>> lip_palette()[:3].tolist()
     [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     """
-    palette = np.zeros((len(LIP_LABELS), 3), dtype=np.uint8)
-    for label in range(len(LIP_LABELS)):
-        for bit in range(8):  # three bits of the label at a time go to the high bits of red, green and blue
-            for channel in range(3):
-                palette[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
-    return palette
+    bits = np.arange(len(LIP_LABELS))[:, None] >> np.arange(24) & 1  # of each label, the lowest first
+    # three of them at a time go to red, green and blue, the lowest to the highest bit
+    return np.packbits(bits.reshape(-1, 8, 3), axis=1)[:, 0]
 
 
 def find_beside(folder: Path, paths: Iterable[str], kind: str) -> list[Path | None] | None:

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from reidlib.checks import check_choice
-from reidlib.datasets.poses import MISSING
+from reidlib.datasets.poses import JOINT_NAMES, MISSING
 from reidlib.machine import free_memory
 
-JOINTS = 18  # OpenPose order, see reidlib.datasets.poses
 ANNOTATIONS = ("keypoints", "masks", "parsing")
 LABELS = ("pids", "camids", "sequences", "is_generated")
 # A person is pid >= 0 everywhere; whoever is nobody in particular has one of these:
@@ -80,7 +79,7 @@ class PersonImages:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 [N,3,H,W], got {images.dtype} {list(images.shape)}")
         n, _, height, width = images.shape
-        _check_tensor("keypoints", keypoints, torch.float32, (n, JOINTS, 3))
+        _check_tensor("keypoints", keypoints, torch.float32, (n, len(JOINT_NAMES), 3))
         _check_tensor("masks", masks, torch.uint8, (n, height, width))
         _check_tensor("parsing", parsing, torch.uint8, (n, height, width))
         known = {"images": images, "keypoints": keypoints, "masks": masks, "parsing": parsing}
@@ -221,9 +220,8 @@ class PersonImages:
 
     def table(self) -> pd.DataFrame:
         """Return one row for each image: name, pid, camid, sequence, is_generated, then the columns of `info`."""
-        table = pd.DataFrame(
-            {"name": self.names} | {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS}
-        )
+        labels = {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS}
+        table = pd.DataFrame({"name": self.names} | labels)
         if self.info is not None:
             table = table.join(self.info[[c for c in self.info.columns if c not in table]])
         return table

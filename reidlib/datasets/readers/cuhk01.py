@@ -73,9 +73,9 @@ def read(root: str | os.PathLike, *, split: int = 0, query_view: int = 1, split_
     """
     check_choice("query_view", query_view, (1, 2))
     folder = listing.find_folder(root, ("CUHK01", "cuhk01"), ("campus/",), "CUHK01")
-    names = listing.named_well(folder / "campus", parse_name, GRAMMAR)
-    listing.check_counts(folder, "CUHK01", {"images": len(names)}, COUNTS)
-    rows = [(f"campus/{name}", name, *parse_name(name)) for name in names]
+    named = listing.named_well(folder / "campus", parse_name, GRAMMAR)
+    listing.check_counts(folder, "CUHK01", {"images": len(named)}, COUNTS)
+    rows = [(f"campus/{name}", name, *fields) for name, fields in named.items()]
     table = pd.DataFrame(rows, columns=["path", "name", "pid", "camid"])
     people = set(table["pid"].tolist())
     own = folder / "splits.json"

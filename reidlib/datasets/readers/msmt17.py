@@ -110,14 +110,14 @@ def _read_list(path: Path) -> list[tuple[str, int, int]]:
         raise FileNotFoundError(f"{path} is missing; MSMT17 has {', '.join(f'list_{part}.txt' for part in LISTS)}")
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     rows = [parse_line(line) for line in lines]
-    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
-        if row is None:
-            raise ValueError(
-                f"{path}, line {number}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
-                f"as the path's third field between underscores expected, got {line!r}"
-            )
+    if None in rows:
+        i = rows.index(None)
+        raise ValueError(
+            f"{path}, line {i + 1}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
+            f"as the path's third field between underscores expected, got {lines[i]!r}"
+        )
     if not rows:
         raise ValueError(f"{path} lists no image")
-    if len({row[0] for row in rows}) < len(rows):
-        raise ValueError(f"{path} lists {len(rows) - len({row[0] for row in rows})} images twice")
+    if twice := len(rows) - len({row[0] for row in rows}):
+        raise ValueError(f"{path} lists {twice} images twice")
     return rows

@@ -75,7 +75,7 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return out
 
 
-def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confidence: float = 0.0) -> np.ndarray:
+def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float]) -> np.ndarray:
     """Read the joints of one person from OpenPose's JSON: 18 joints (COCO model) or 25 (BODY_25).
 
     A crop often shows a part of somebody else. The person taken is the one with most joints found; among equals the one
@@ -84,11 +84,10 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
     Args:
         path: the file that OpenPose writes for one image.
         centre: (x, y) of the image's centre in pixels.
-        confidence: joints up to this confidence count as missing (OpenPose writes 0 where it found none).
 
     Returns:
-        float32 [18,3] (x, y, visible) in pixels of the stored image; missing = (-1, -1, 0). All missing where the file
-        lists nobody.
+        float32 [18,3] (x, y, visible) in pixels of the stored image; missing = (-1, -1, 0), for which OpenPose writes
+        confidence 0. All missing where the file lists nobody.
 
     Raises:
         ValueError: not such a file, or a person with another number of joints.
@@ -108,7 +107,7 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
         if len(joints) not in (18, 25):
             raise ValueError(f"{path}: 18 joints (COCO) or 25 (BODY_25) expected, got {len(joints)}")
         points = joints[list(BODY_25)] if len(joints) == 25 else joints.copy()
-        found = points[:, 2] > confidence
+        found = points[:, 2] > 0
         if found.any():
             away = float(np.linalg.norm(points[found, :2].mean(0) - centre))
             points[:, 2] = found

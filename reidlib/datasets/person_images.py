@@ -284,16 +284,15 @@ class PersonImages:
         return out
 
 
-def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") -> PersonImages:
+def extend(first: PersonImages, *others: PersonImages) -> PersonImages:
     """Put sets one after another, without copying a pixel: the result keeps a list of their parts.
 
     What only some of the sets know: images of a set without key points get missing joints; masks and parsing are
     dropped unless every image has them (`select` the images that have them, and they are back); the columns of `info`
-    are united and hold NaN where nothing is known. With `missing="error"` a set that lacks an annotation of another is
-    an error that names it.
+    are united and hold NaN where nothing is known.
 
     Raises:
-        ValueError: if the sets differ in image size; with `missing="error"` if they differ in annotations.
+        ValueError: if the sets differ in image size.
 
     >>> real = PersonImages(torch.zeros(2, 3, 8, 4, dtype=torch.uint8), [1, 2], [1, 1])
     >>> fakes = PersonImages(torch.ones(2, 3, 8, 4, dtype=torch.uint8), [1, 2], [2, 2], is_generated=[True, True])
@@ -306,12 +305,6 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
             raise TypeError(f"extend takes PersonImages, got {type(other).__name__} at position {i}")
     if len({s.image_size for s in sets}) > 1:
         raise ValueError(f"all sets must have one image size (height, width), got {[s.image_size for s in sets]}")
-    check_choice("missing", missing, ("drop", "error"))
-    if missing == "error":
-        for name in ANNOTATIONS:
-            without = [i for i, s in enumerate(sets) if not s.has(name)]
-            if 0 < len(without) < len(sets):
-                raise ValueError(f"the sets at positions {without} have no {name}, the others have")
     filled = [s for s in sets if len(s)] or [first]  # an empty set must not take annotations away from the others
     parts = {id(part): part for s in filled for part in s._parts}  # each once
     start = dict(zip(parts, _starts([*parts.values()]).tolist(), strict=True))

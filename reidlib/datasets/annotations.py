@@ -1,6 +1,7 @@
-"""Reading and writing what is known about person images: key points (CSV), masks and LIP parsing (PNG), truth (CSV).
+"""What is known about person images, in files: key points (CSV), masks (PNG), LIP parsing (PNG), truth (CSV).
 
-The file formats are those that public person re-ID work uses, so rendered and real data go through the same readers.
+All are read; key points and masks, which `reidlib annotate` makes, are written too. The file formats are those that
+public person re-ID work uses, so rendered and real data go through the same readers.
 """
 
 import csv
@@ -24,7 +25,7 @@ LIP_LABELS = (
     "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants",
     "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
 )  # fmt: skip
-# RGB of each class in colour pictures of LIP; `write_parsing` and other tools have the palette `lip_palette` instead
+# RGB of each class in colour pictures of LIP; other tools have the palette `lip_palette` instead
 LIP_COLOURS = (
     (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51), (255, 85, 0), (0, 0, 85), (0, 119, 221),
     (85, 85, 0), (0, 85, 85), (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255), (51, 170, 221), (0, 255, 255),
@@ -165,7 +166,9 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
     """Write a mask uint8 [H,W] as a grey PNG."""
-    _check_plane(mask, "mask")
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
+        received = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ValueError(f"mask must be a uint8 array [H,W], got {received}")
     with atomic_path(path) as temporary:
         Image.fromarray(mask).save(temporary)
 
@@ -190,16 +193,6 @@ def read_parsing(path: str | os.PathLike) -> np.ndarray:
         labels = alike.argmax(-1).astype(np.uint8)
     check_labels(labels, f"{path}: ")
     return labels
-
-
-def write_parsing(path: str | os.PathLike, labels: np.ndarray) -> None:
-    """Write LIP labels uint8 [H,W] as a palette PNG (open it in any viewer and the classes have colours)."""
-    _check_plane(labels, "parsing")
-    check_labels(labels)
-    picture = Image.fromarray(labels)
-    picture.putpalette(lip_palette().tobytes())
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
 
 
 def check_labels(labels: np.ndarray | Tensor, where: str = "") -> None:
@@ -267,9 +260,3 @@ def read_truth(path: Path) -> pd.DataFrame | None:
 def _check_finite(*points: np.ndarray) -> None:
     if not all(np.isfinite(array).all() for array in points):
         raise ValueError("null, NaN or infinite numbers")
-
-
-def _check_plane(plane: np.ndarray, name: str) -> None:
-    if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.ndim != 2:
-        received = f"{plane.dtype} {plane.shape}" if isinstance(plane, np.ndarray) else type(plane).__name__
-        raise ValueError(f"{name} must be a uint8 array [H,W], got {received}")

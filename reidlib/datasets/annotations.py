@@ -1,6 +1,7 @@
-"""Reading and writing what is known about person images: key points (CSV), masks and LIP parsing (PNG), truth (CSV).
+"""What is known about person images, in files: key points (CSV), masks (PNG), LIP parsing (PNG), truth (CSV).
 
-The file formats are those that public person re-ID work uses, so rendered and real data go through the same readers.
+All are read; key points and masks, which `reidlib annotate` makes, are written too. The file formats are those that
+public person re-ID work uses, so rendered and real data go through the same readers.
 """
 
 import csv
@@ -24,7 +25,7 @@ LIP_LABELS = (
     "background", "hat", "hair", "glove", "sunglasses", "upper-clothes", "dress", "coat", "socks", "pants",
     "jumpsuits", "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
 )  # fmt: skip
-# RGB of each class in colour pictures of LIP; `write_parsing` and other tools have the palette `lip_palette` instead
+# RGB of each class in colour pictures of LIP; other tools have the palette `lip_palette` instead
 LIP_COLOURS = (
     (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51), (255, 85, 0), (0, 0, 85), (0, 119, 221),
     (85, 85, 0), (0, 85, 85), (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255), (51, 170, 221), (0, 255, 255),
@@ -70,13 +71,12 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{path}, line {line}: two JSON lists of 18 numbers (-1: missing) expected, got {row}"
             ) from error
-        missing = (points[:, :2] == -1).any(axis=1)  # -1 in either coordinate
-        points[missing] = MISSING
+        points[(points[:, :2] == -1).any(axis=1)] = MISSING  # -1 in either coordinate
         out[name] = points
     return out
 
 
-def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confidence: float = 0.0) -> np.ndarray:
+def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float]) -> np.ndarray:
     """Read the joints of one person from OpenPose's JSON: 18 joints (COCO model) or 25 (BODY_25).
 
     A crop often shows a part of somebody else. The person taken is the one with most joints found; among equals the one
@@ -85,11 +85,10 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
     Args:
         path: the file that OpenPose writes for one image.
         centre: (x, y) of the image's centre in pixels.
-        confidence: joints up to this confidence count as missing (OpenPose writes 0 where it found none).
 
     Returns:
-        float32 [18,3] (x, y, visible) in pixels of the stored image; missing = (-1, -1, 0). All missing where the file
-        lists nobody.
+        float32 [18,3] (x, y, visible) in pixels of the stored image; missing = (-1, -1, 0), for which OpenPose writes
+        confidence 0. All missing where the file lists nobody.
 
     Raises:
         ValueError: not such a file, or a person with another number of joints.
@@ -109,7 +108,7 @@ def read_openpose(path: str | os.PathLike, *, centre: tuple[float, float], confi
         if len(joints) not in (18, 25):
             raise ValueError(f"{path}: 18 joints (COCO) or 25 (BODY_25) expected, got {len(joints)}")
         points = joints[list(BODY_25)] if len(joints) == 25 else joints.copy()
-        found = points[:, 2] > confidence
+        found = points[:, 2] > 0
         if found.any():
             away = float(np.linalg.norm(points[found, :2].mean(0) - centre))
             points[:, 2] = found
@@ -153,9 +152,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             low, high = picture.convert("RGBA").getchannel("A").getextrema()
             if low < 255:
                 raise ValueError(f"{path}: a mask must be opaque and grey, 255 the person, got alpha {low} to {high}")
-        if picture.mode == "1":
-            picture = picture.convert("L")
-        elif picture.mode == "P":
+        if picture.mode in ("1", "P"):
             picture = picture.convert("RGB")
         pixels = np.asarray(picture)
     if pixels.dtype != np.uint8:
@@ -169,7 +166,9 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
     """Write a mask uint8 [H,W] as a grey PNG."""
-    _check_plane(mask, "mask")
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
+        received = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ValueError(f"mask must be a uint8 array [H,W], got {received}")
     with atomic_path(path) as temporary:
         Image.fromarray(mask).save(temporary)
 
@@ -186,30 +185,14 @@ def read_parsing(path: str | os.PathLike) -> np.ndarray:
     with open_picture(path) as picture:
         if picture.mode not in ("P", "L", "RGB"):
             raise ValueError(f"{path}: parsing must be a palette, grey or RGB PNG of labels, got mode {picture.mode}")
-        pixels = np.asarray(upright(picture))
-    labels = _labels_of_colours(pixels, path) if pixels.ndim == 3 else pixels
+        labels = np.asarray(upright(picture))
+    if labels.ndim == 3:
+        alike = (labels[..., None, :] == np.array(LIP_COLOURS, np.uint8)).all(-1)  # [H,W,20]
+        if len(wrong := labels[~alike.any(-1)]):
+            raise ValueError(f"{path}: the colour {tuple(wrong[0].tolist())} is that of no LIP class, see LIP_COLOURS")
+        labels = alike.argmax(-1).astype(np.uint8)
     check_labels(labels, f"{path}: ")
     return labels
-
-
-def _labels_of_colours(pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-    codes, known = (np.asarray(x, np.int64) @ (65536, 256, 1) for x in (pixels, LIP_COLOURS))
-    order = known.argsort()
-    places = np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)
-    labels = order[places].astype(np.uint8)
-    if len(wrong := pixels[known[labels] != codes]):
-        raise ValueError(f"{path}: the colour {tuple(wrong[0].tolist())} is that of no LIP class, see LIP_COLOURS")
-    return labels
-
-
-def write_parsing(path: str | os.PathLike, labels: np.ndarray) -> None:
-    """Write LIP labels uint8 [H,W] as a palette PNG (open it in any viewer and the classes have colours)."""
-    _check_plane(labels, "parsing")
-    check_labels(labels)
-    picture = Image.fromarray(labels)
-    picture.putpalette(lip_palette().tobytes())
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
 
 
 def check_labels(labels: np.ndarray | Tensor, where: str = "") -> None:
@@ -225,12 +208,9 @@ def lip_palette() -> np.ndarray:
     >>> lip_palette()[:3].tolist()
     [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     """
-    palette = np.zeros((len(LIP_LABELS), 3), dtype=np.uint8)
-    for label in range(len(LIP_LABELS)):
-        for bit in range(8):  # three bits of the label at a time go to the high bits of red, green and blue
-            for channel in range(3):
-                palette[label, channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
-    return palette
+    bits = np.arange(len(LIP_LABELS))[:, None] >> np.arange(24) & 1  # of each label, the lowest first
+    # three of them at a time go to red, green and blue, the lowest to the highest bit
+    return np.packbits(bits.reshape(-1, 8, 3), axis=1)[:, 0]
 
 
 def find_beside(folder: Path, paths: Iterable[str], kind: str) -> list[Path | None] | None:
@@ -280,9 +260,3 @@ def read_truth(path: Path) -> pd.DataFrame | None:
 def _check_finite(*points: np.ndarray) -> None:
     if not all(np.isfinite(array).all() for array in points):
         raise ValueError("null, NaN or infinite numbers")
-
-
-def _check_plane(plane: np.ndarray, name: str) -> None:
-    if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.ndim != 2:
-        received = f"{plane.dtype} {plane.shape}" if isinstance(plane, np.ndarray) else type(plane).__name__
-        raise ValueError(f"{name} must be a uint8 array [H,W], got {received}")

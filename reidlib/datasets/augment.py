@@ -56,8 +56,8 @@ def compose(*operations: Callable[..., Batch], joint: bool = True) -> sampling.A
     return together if joint else each
 
 
-def reid_augmentation(recipe: str = "bag_of_tricks", *, joint: bool = True) -> sampling.Augment:
-    """Return a published training augmentation (`joint`: see `compose`).
+def reid_augmentation(recipe: str = "bag_of_tricks") -> sampling.Augment:
+    """Return a published training augmentation.
 
     - `"none"`: nothing.
     - `"flip"`: horizontal flip, p = 0.5.
@@ -73,7 +73,7 @@ def reid_augmentation(recipe: str = "bag_of_tricks", *, joint: bool = True) -> s
     recipes = {"none": (), "flip": (flip,), "flip_crop": (flip, pad_crop), "softmax": (enlarge_crop, flip)}
     recipes |= {"bag_of_tricks": (flip, pad_crop, erase), "camstyle": (random_rectangle, flip)}
     check_choice("recipe", recipe, recipes)
-    return compose(*recipes[recipe], joint=joint)
+    return compose(*recipes[recipe])
 
 
 def flip(batch: Batch, generator: torch.Generator, *, p: float = 0.5) -> Batch:
@@ -132,10 +132,7 @@ def crop(batch: Batch, top: Tensor, left: Tensor, image_size: tuple[int, int], *
     corners = list(zip((top + up).tolist(), (left + before).tolist(), strict=True))
 
     def cut(plane: Tensor, name: str) -> Tensor:  # windows are views, and stack copies them in one go
-        padded = plane
-        if any((before, after, up, down)):
-            mode = "replicate" if edge else "constant"
-            padded = F.pad(plane, (before, after, up, down), mode=mode)
+        padded = F.pad(plane, (before, after, up, down), mode="replicate" if edge else "constant")
         return torch.stack([p[:, t : t + h, f : f + w] for p, (t, f) in zip(padded, corners, strict=True)])  # [B,C,h,w]
 
     def follow(points: Tensor) -> Tensor:

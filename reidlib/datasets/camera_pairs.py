@@ -79,11 +79,10 @@ def camera_pair(train: PersonImages, a: int, b: int) -> CameraPair:
     >>> pair.train_pairs.tolist(), pair.generate_from_a.tolist()
     ([[0, 1]], [2])
     """
-    pids, camids, sequences = (values.numpy() for values in (train.pids, train.camids, train.sequences))
     if a == b:
         raise ValueError(f"a camera pair needs two cameras, got {a} twice")
-    of_a, of_b = (np.flatnonzero((camids == camera) & (pids >= 0)) for camera in (a, b))
-    _check_cameras(camids, {a: of_a, b: of_b})
+    pids, sequences = train.pids.numpy(), train.sequences.numpy()
+    of_a, of_b = (_of_camera(train, camera, train.pids >= 0) for camera in (a, b))
     if not np.isin(pids[of_a], pids[of_b]).any():
         raise ValueError(f"no identity is in both camera {a} and camera {b}, so there is nothing to pair")
     key = np.unique(np.stack([pids, sequences]), axis=1, return_inverse=True)[1].reshape(-1)  # of (identity, sequence)
@@ -106,16 +105,16 @@ def random_targets(train: PersonImages, a: int, b: int, *, per_source: int = 10,
     Raises:
         ValueError: if a camera has no images.
     """
-    camids = train.camids.numpy()
-    of_a, of_b = (np.flatnonzero(camids == camera) for camera in (a, b))
-    _check_cameras(camids, {a: of_a, b: of_b})
+    of_a, of_b = (_of_camera(train, camera) for camera in (a, b))
     rng = np.random.default_rng(seed)
     count = min(per_source, len(of_b))
     targets = np.stack([rng.choice(of_b, count, replace=False) for _ in of_a])  # [n_a, count]
     return torch.from_numpy(np.stack([np.repeat(of_a, count), targets.reshape(-1)], axis=1))
 
 
-def _check_cameras(camids: np.ndarray, members: dict[int, np.ndarray]) -> None:
-    for camera, rows in members.items():
-        if len(rows) == 0:
-            raise ValueError(f"camera {camera} has no images; the set's cameras are {np.unique(camids).tolist()}")
+def _of_camera(train: PersonImages, camera: int, taking_part: Tensor | bool = True) -> np.ndarray:
+    """Return the images of one camera (that take part), at least one."""
+    rows = ((train.camids == camera) & taking_part).numpy().nonzero()[0]
+    if len(rows) == 0:
+        raise ValueError(f"camera {camera} has no images; the set's cameras are {train.camids.unique().tolist()}")
+    return rows

@@ -155,11 +155,10 @@ def _info(truth: pd.DataFrame | None, subset: str, table: pd.DataFrame) -> pd.Da
     own = table.drop(columns=list(OWN_COLUMNS), errors="ignore").reset_index(drop=True)
     if truth is None:
         return own if len(own.columns) else None
-    rows = truth
     if "subset" in truth.columns:  # a file's subset may go by its folder's name or by ours
         tops = {PurePosixPath(path).parts[0] for path in table["path"]}
         own_rows = truth[truth["subset"].isin([*tops, subset])]
-        rows = own_rows if subset != "all" or len(own_rows) else truth
-    rows = rows.drop_duplicates("name").drop(columns=[*own.columns, "pid", "camid", "sequence"], errors="ignore")
+        truth = own_rows if subset != "all" or len(own_rows) else truth
+    truth = truth.drop_duplicates("name").drop(columns=[*own.columns, "pid", "camid", "sequence"], errors="ignore")
     names = pd.DataFrame({"name": table["name"].to_list()}).join(own)
-    return names.merge(rows, on="name", how="left").drop(columns="name")
+    return names.merge(truth, on="name", how="left").drop(columns="name")

@@ -7,7 +7,7 @@ Labels are uint8 [B,H,W]; their names, colours and reading stand in `reidlib.dat
 import torch
 from torch import Tensor
 
-from reidlib.datasets.annotations import LIP_FLIPPED, LIP_LABELS, check_labels
+from reidlib.datasets.annotations import LIP_LABELS, check_labels
 
 
 def one_hot(parsing: Tensor) -> Tensor:
@@ -33,23 +33,3 @@ def one_hot(parsing: Tensor) -> Tensor:
     check_labels(parsing)
     classes = torch.arange(len(LIP_LABELS), dtype=torch.uint8, device=parsing.device)
     return (parsing[:, None] == classes[:, None, None]).float()
-
-
-def flip_one_hot(maps: Tensor) -> Tensor:
-    """Mirror the maps of a batch: columns are reversed, and left and right arms, legs and shoes change places.
-
-    The same as making the maps of mirrored labels (`augment.flip`); applied twice it gives the maps back.
-
-    Args:
-        maps: float [B,20,H,W], also soft ones (a network's probabilities).
-
-    Raises:
-        ValueError: another number of classes.
-
-    >>> left_arm = one_hot(torch.tensor([[[14, 0]]], dtype=torch.uint8))
-    >>> flip_one_hot(left_arm).argmax(1).tolist()
-    [[[0, 15]]]
-    """
-    if maps.dim() != 4 or maps.shape[1] != len(LIP_LABELS):
-        raise ValueError(f"maps must be [B,{len(LIP_LABELS)},H,W], got {list(maps.shape)}")
-    return maps[:, LIP_FLIPPED].flip(-1)

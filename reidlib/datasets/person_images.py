@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from reidlib.checks import check_choice
-from reidlib.datasets.poses import MISSING
+from reidlib.datasets.poses import JOINT_NAMES, MISSING
 from reidlib.machine import free_memory
 
-JOINTS = 18  # OpenPose order, see reidlib.datasets.poses
 ANNOTATIONS = ("keypoints", "masks", "parsing")
 LABELS = ("pids", "camids", "sequences", "is_generated")
 # A person is pid >= 0 everywhere; whoever is nobody in particular has one of these:
@@ -80,7 +79,7 @@ class PersonImages:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 [N,3,H,W], got {images.dtype} {list(images.shape)}")
         n, _, height, width = images.shape
-        _check_tensor("keypoints", keypoints, torch.float32, (n, JOINTS, 3))
+        _check_tensor("keypoints", keypoints, torch.float32, (n, len(JOINT_NAMES), 3))
         _check_tensor("masks", masks, torch.uint8, (n, height, width))
         _check_tensor("parsing", parsing, torch.uint8, (n, height, width))
         known = {"images": images, "keypoints": keypoints, "masks": masks, "parsing": parsing}
@@ -221,9 +220,8 @@ class PersonImages:
 
     def table(self) -> pd.DataFrame:
         """Return one row for each image: name, pid, camid, sequence, is_generated, then the columns of `info`."""
-        table = pd.DataFrame(
-            {"name": self.names} | {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS}
-        )
+        labels = {name.removesuffix("s"): getattr(self, name).numpy() for name in LABELS}
+        table = pd.DataFrame({"name": self.names} | labels)
         if self.info is not None:
             table = table.join(self.info[[c for c in self.info.columns if c not in table]])
         return table
@@ -286,16 +284,15 @@ class PersonImages:
         return out
 
 
-def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") -> PersonImages:
+def extend(first: PersonImages, *others: PersonImages) -> PersonImages:
     """Put sets one after another, without copying a pixel: the result keeps a list of their parts.
 
     What only some of the sets know: images of a set without key points get missing joints; masks and parsing are
     dropped unless every image has them (`select` the images that have them, and they are back); the columns of `info`
-    are united and hold NaN where nothing is known. With `missing="error"` a set that lacks an annotation of another is
-    an error that names it.
+    are united and hold NaN where nothing is known.
 
     Raises:
-        ValueError: if the sets differ in image size; with `missing="error"` if they differ in annotations.
+        ValueError: if the sets differ in image size.
 
     >>> real = PersonImages(torch.zeros(2, 3, 8, 4, dtype=torch.uint8), [1, 2], [1, 1])
     >>> fakes = PersonImages(torch.ones(2, 3, 8, 4, dtype=torch.uint8), [1, 2], [2, 2], is_generated=[True, True])
@@ -308,12 +305,6 @@ def extend(first: PersonImages, *others: PersonImages, missing: str = "drop") ->
             raise TypeError(f"extend takes PersonImages, got {type(other).__name__} at position {i}")
     if len({s.image_size for s in sets}) > 1:
         raise ValueError(f"all sets must have one image size (height, width), got {[s.image_size for s in sets]}")
-    check_choice("missing", missing, ("drop", "error"))
-    if missing == "error":
-        for name in ANNOTATIONS:
-            without = [i for i, s in enumerate(sets) if not s.has(name)]
-            if 0 < len(without) < len(sets):
-                raise ValueError(f"the sets at positions {without} have no {name}, the others have")
     filled = [s for s in sets if len(s)] or [first]  # an empty set must not take annotations away from the others
     parts = {id(part): part for s in filled for part in s._parts}  # each once
     start = dict(zip(parts, _starts([*parts.values()]).tolist(), strict=True))

@@ -115,7 +115,6 @@ def skeleton_images(keypoints: Tensor, image_size: tuple[int, int], *, radius: f
     >>> skeleton_images(points, (64, 32))[0, :, 20, 10].tolist()
     [0, 255, 170]
     """
-    _check(keypoints)
     height, width = image_size
     radius = max(0.75, 4 * height / 256) if radius is None else radius
     device = keypoints.device
@@ -166,7 +165,6 @@ def limb_masks(keypoints: Tensor, image_size: tuple[int, int], *, radius: float 
     >>> (limb_masks(points, (64, 32))[0, 30] == 255).nonzero().flatten().tolist()
     [14, 15, 16, 17, 18]
     """
-    _check(keypoints)
     height, width = image_size
     radius = 4 * height / 128 if radius is None else radius
     y = torch.arange(height, device=keypoints.device, dtype=torch.float32)[:, None]

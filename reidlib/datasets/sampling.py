@@ -417,9 +417,8 @@ def two_pair_batches(pids: Tensor, batch_size: int, *, distinct: bool = False) -
         columns = []
         anchors = [torch.randperm(len(order), generator=generator) for _ in range(2)]  # places in `order`
         while distinct and len(clash := (group[anchors[0]] == group[anchors[1]]).nonzero()[:, 0]):
-            for row, other in zip(
-                clash.tolist(), torch.randint(len(order), (len(clash),), generator=generator).tolist(), strict=True
-            ):
+            others = torch.randint(len(order), (len(clash),), generator=generator)
+            for row, other in torch.stack([clash, others], dim=1).tolist():
                 anchors[1][[row, other]] = anchors[1][[other, row]]
         for anchor in anchors:
             away = 1 + torch.randint(2**62, (len(order),), generator=generator) % (size[anchor] - 1).clamp_min(1)

@@ -56,7 +56,7 @@ class Tree:
         for sub, names in NAMES.items():
             for name in names:
                 annotations.write_mask(self.folder / f"{sub}_seg" / f"{annotations.bare_name(name)}.png", mask)
-                annotations.write_parsing(self.folder / f"{sub}_parsing" / f"{name}.png", mask // 255 * 7)
+                annotations.write_mask(self.folder / f"{sub}_parsing" / f"{name}.png", mask // 255 * 7)
         for split in ("train", "test"):
             subs = [sub for sub in NAMES if (sub == "bounding_box_train") == (split == "train")]
             y, x = [10 + 5 * j for j in range(18)], [2 * j for j in range(18)]

@@ -91,9 +91,11 @@ def test_masks_in_another_channel_are_refused(tmp_path):
         a.read_mask(tmp_path / "m.png")
 
 
-def test_parsing_there_and_back(tmp_path):
+def test_parsing_of_every_kind(tmp_path):
     labels = (np.arange(32) % 20).reshape(8, 4).astype(np.uint8)
-    a.write_parsing(tmp_path / "p.png", labels)
+    palette = Image.fromarray(labels)
+    palette.putpalette(a.lip_palette().tobytes())
+    palette.save(tmp_path / "p.png")
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.mode == "P" and picture.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
     assert np.array_equal(a.read_parsing(tmp_path / "p.png"), labels)
@@ -116,11 +118,10 @@ def test_parsing_there_and_back(tmp_path):
         a.read_parsing(tmp_path / "rgba.png")
 
 
-@pytest.mark.parametrize("write", [a.write_mask, a.write_parsing])
-def test_writers_check_what_they_get(write, tmp_path):
+def test_the_writer_of_masks_checks_what_it_gets(tmp_path):
     for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8), [[1]]):
         with pytest.raises(ValueError, match=r"uint8 array \[H,W\]"):
-            write(tmp_path / "x.png", wrong)
+            a.write_mask(tmp_path / "x.png", wrong)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,7 +173,6 @@ def test_openpose_coco_and_body_25(tmp_path):
     assert points[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
     path.write_text(openpose(coco, key="pose_keypoints"))  # as older versions call it
     assert a.read_openpose(path, centre=(0, 0))[1].tolist() == [1, 3, 1]
-    assert a.read_openpose(path, centre=(0, 0), confidence=0.5)[:, 2].sum() == 0
 
 
 def test_openpose_takes_the_person_with_most_joints_then_nearest_the_centre(tmp_path):

@@ -361,7 +361,7 @@ def test_four_images_that_belong_together_undergo_one_draw(operation):
 def test_not_joint_draws_anew_for_each_image(recipe):
     """Each of the four is augmented alone, one after the other, from one generator."""
     before, draw = random_batch(16), seeded(5)
-    out = A.reid_augmentation(recipe, joint=False)(four_times(before), draw)
+    out = A.compose(A.reid_augmentation(recipe), joint=False)(four_times(before), draw)
     assert sorted(out) == sorted(four_times(before))
     alone, again = A.reid_augmentation(recipe), seeded(5)
     expected = [alone(before, again) for _ in FOUR]

@@ -84,15 +84,11 @@ def test_extend_with_images_that_lack_annotations():
     assert s.is_generated.tolist() == [False] * 4 + [True] * 2
     back = s.select(indices=~s.is_generated)
     assert back.masks.shape == (4, 8, 4) and back.batch([1])["parsing"].unique().tolist() == [5]
-    with pytest.raises(ValueError, match=r"positions \[1\] have no keypoints"):
-        extend(real, fake, missing="error")
 
 
 def test_unknown_words_name_the_known():
     with pytest.raises(ValueError, match="annotation must be one of 'keypoints', 'masks', 'parsing'; got 'yaw'"):
         people(1).has("yaw")
-    with pytest.raises(ValueError, match="missing must be one of 'drop', 'error'; got 'keep'"):
-        extend(people(1), missing="keep")
 
 
 def test_extend_refuses_other_sizes_and_other_things():

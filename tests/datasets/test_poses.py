@@ -145,8 +145,9 @@ def test_a_batch_is_drawn_person_by_person():
     together = P.skeleton_images(keypoints, (64, 32))
     assert torch.equal(together, torch.cat([P.skeleton_images(k[None], (64, 32)) for k in keypoints]))
     assert P.skeleton_images(points(), (64, 32)).sum() == 0
-    with pytest.raises(ValueError, match=r"\[4, 54\]"):
-        P.heat_maps(keypoints.flatten(1), (64, 32))
+    for draw in (P.heat_maps, P.skeleton_images, P.limb_masks):
+        with pytest.raises(ValueError, match=r"\[4, 54\]"):
+            draw(keypoints.flatten(1), (64, 32))
 
 
 def test_joints_in_one_place_make_a_spot_and_not_a_canvas():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from reidlib.course.figures import to_pictures
 from reidlib.datasets import extend, load
-from reidlib.datasets.annotations import write_parsing
+from reidlib.datasets.annotations import write_mask
 from reidlib.datasets.procedural import studio
 from reidlib.datasets.readers.deepfashion import pairs
 from reidlib.files import REPOSITORY
@@ -32,7 +32,7 @@ def wardrobe(root: Path, outfits: dict[str, range], views: int = 3) -> Path:
             garment, outfit = divmod(int(people.pids[i]), 100)
             stem = f"fashionWOMENDressesid{garment:08d}{outfit:02d}_{i % views + 1}front"
             Image.fromarray(picture).save(root / "deepfashion" / subset / f"{stem}.jpg", quality=95)
-            write_parsing(root / "deepfashion" / f"{subset}_parsing" / f"{stem}.png", labels.numpy())
+            write_mask(root / "deepfashion" / f"{subset}_parsing" / f"{stem}.png", labels.numpy())
     return root
 
 

@@ -44,7 +44,7 @@ def parse_name(name: str) -> tuple[int, int] | None:
     return None if match is None else (int(match["pid"]), 1 + (int(match["image"]) - 1) // 2)
 
 
-def draw_splits(pids: Iterable[int], seed: int = 0, n: int = N_SPLITS) -> list[list[int]]:
+def draw_splits(pids: Iterable[int], seed: int = 0) -> list[list[int]]:
     """Return the training identities of each split: half of them (rounded down), the same on every machine.
 
     >>> [len(split) for split in draw_splits(range(1, 972))]
@@ -52,7 +52,7 @@ def draw_splits(pids: Iterable[int], seed: int = 0, n: int = N_SPLITS) -> list[l
     """
     people = sorted(set(pids))
     splits = []
-    for k in range(n):
+    for k in range(N_SPLITS):
         order = {pid: hashlib.sha256(f"{seed} {k} {pid}".encode()).digest() for pid in people}
         splits.append(sorted(sorted(people, key=order.__getitem__)[: len(people) // 2]))
     return splits
@@ -73,9 +73,9 @@ def read(root: str | os.PathLike, *, split: int = 0, query_view: int = 1, split_
     """
     check_choice("query_view", query_view, (1, 2))
     folder = listing.find_folder(root, ("CUHK01", "cuhk01"), ("campus/",), "CUHK01")
-    names = listing.named_well(folder / "campus", parse_name, GRAMMAR)
-    listing.check_counts(folder, "CUHK01", {"images": len(names)}, COUNTS)
-    rows = [(f"campus/{name}", name, *parse_name(name)) for name in names]
+    named = listing.named_well(folder / "campus", parse_name, GRAMMAR)
+    listing.check_counts(folder, "CUHK01", {"images": len(named)}, COUNTS)
+    rows = [(f"campus/{name}", name, *fields) for name, fields in named.items()]
     table = pd.DataFrame(rows, columns=["path", "name", "pid", "camid"])
     people = set(table["pid"].tolist())
     own = folder / "splits.json"

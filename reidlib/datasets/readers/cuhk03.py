@@ -90,7 +90,7 @@ def parse_name(name: str) -> tuple[int, int, int] | None:
     match = NAME.fullmatch(name)
     if match is None:
         return None
-    pair, person, view, index = (int(match[group]) for group in ("pair", "person", "view", "index"))
+    pair, person, view, index = map(int, match.groups())
     if not 1 <= person <= PEOPLE[pair - 1] or not 1 <= index <= 10 or view != 1 + (index > 5):
         return None
     return sum(PEOPLE[: pair - 1]) + person, view, index
@@ -119,12 +119,11 @@ def read(root: str | os.PathLike, *, split: int = 0, boxes: str = "detected", pr
     mat = next((folder / path for path in MAT if (folder / path).is_file()), None)
     source: dict = {}
     if (folder / sub).is_dir():
-        names = listing.named_well(folder / sub, parse_name, GRAMMAR)
+        fields = listing.named_well(folder / sub, parse_name, GRAMMAR)
     else:
-        names = list(_mat_cells(mat, boxes, mat.stat().st_mtime_ns))
+        fields = {n: parse_name(n) for n in _mat_cells(mat, boxes, mat.stat().st_mtime_ns)}
         source = {"container": mat, "open_image": _open_from(mat, boxes)}
-    listing.check_counts(folder, "CUHK03", {boxes: len(names)}, IMAGES)
-    fields = {n: parse_name(n) for n in names}
+    listing.check_counts(folder, "CUHK03", {boxes: len(fields)}, IMAGES)
     chosen = (_classic_split if protocol == "classic" else _new_split)(folder, mat, boxes, fields, split)
     pids = {n: (chosen.pids or {}).get(n, pid) for n, (pid, _, _) in fields.items()}
     _check(chosen, pids, folder)
@@ -165,17 +164,15 @@ def _mat_cells(mat: Path, boxes: str, changed: int) -> tuple[str, ...]:
 def _open_from(mat: Path, boxes: str) -> Callable[[Path], Image.Image]:
     """Return a function that opens the image of a name out of the .mat."""
 
-    @lru_cache(maxsize=1)
-    def tables() -> list[np.ndarray]:  # opened when the first image is wanted: a cache that is whole needs none
+    @lru_cache(maxsize=1)  # opened when the first image is wanted: a cache that is whole needs none
+    def tables() -> list[tuple[h5py.File, np.ndarray]]:
         file = _open_mat(mat)
         return [(file, _array(file, reference)) for reference in _references(file, boxes)]
 
     def open_image(path: Path) -> Image.Image:
-        match = NAME.fullmatch(path.name)
-        file, cells = tables()[int(match["pair"]) - 1]
-        pixels = _array(
-            file, cells[int(match["index"]) - 1, int(match["person"]) - 1]
-        )  # [3,W,H]: reversed, as MATLAB's
+        pair, person, _, index = map(int, NAME.fullmatch(path.name).groups())
+        file, cells = tables()[pair - 1]
+        pixels = _array(file, cells[index - 1, person - 1])  # [3,W,H]: reversed, as MATLAB's
         if pixels.ndim != 3 or pixels.shape[0] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"{mat}: an RGB image of 8 bits expected, got {pixels.dtype} {pixels.shape[::-1]}")
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
@@ -243,10 +240,8 @@ def _classic_split(folder: Path, mat: Path | None, boxes: str, fields: dict[str,
         test = _people(pairs, f"{mat}, test set {split}")
     else:
         raise FileNotFoundError(f"the classic protocol needs {path} or one of {', '.join(MAT)} in {folder}")
-    if absent := sorted(test - {pid for pid, _, _ in fields.values()}):
-        raise FileNotFoundError(
-            f"{len(absent)} test people of split {split} have no image, for example pid {absent[0]}"
-        )
+    absent = sorted(test - {pid for pid, _, _ in fields.values()})
+    listing.check_absent(folder, absent, len(test), f"test people (pids) of split {split}")
     of_test = [n for n in fields if fields[n][0] in test]
     return Split([n for n in fields if fields[n][0] not in test], of_test, of_test)
 
@@ -322,8 +317,6 @@ def _check(chosen: Split, pids: dict[str, int], folder: Path) -> None:
         listed = getattr(chosen, subset)
         if not listed:
             raise ValueError(f"the split of {folder} has no {subset} image")
-        if absent := [n for n in listed if n not in pids]:
-            raise FileNotFoundError(
-                f"{len(absent)} of the {len(listed)} {subset} images of the split are not in {folder}: {some(absent)}"
-            )
+        absent = [n for n in listed if n not in pids]
+        listing.check_absent(folder, absent, len(listed), f"{subset} images of the split")
     listing.check_disjoint(folder, (pids[n] for n in chosen.train), (pids[n] for n in chosen.query + chosen.gallery))

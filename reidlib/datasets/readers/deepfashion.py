@@ -150,12 +150,10 @@ def _list(folder: Path, subset: str) -> dict[str, str]:
         if not there:  # the tree as released
             paths = sorted(path for path in (folder / "img").glob("*/*/*/*_*") if path.suffix.lower() in SUFFIXES)
             there = {flatten_name(str(path)): path.relative_to(folder).as_posix() for path in paths}
-        if absent := [name for name in names if name not in there]:
-            raise FileNotFoundError(
-                f"{len(absent)} of the {len(names)} pictures that {lst.name} names are not in {folder}: {some(absent)}"
-            )
+        absent = [name for name in names if name not in there]
+        listing.check_absent(folder, absent, len(names), f"pictures that {lst.name} names")
     else:
-        names = listing.named_well(folder / subset, group_of, GRAMMAR) if there else []
+        names = [*listing.named_well(folder / subset, group_of, GRAMMAR)] if there else []
     if not names:
         raise ValueError(f"{folder} holds no picture for {subset}: neither {lst.name} nor {subset}/ with {GRAMMAR}")
     return {name: there[name] for name in names}

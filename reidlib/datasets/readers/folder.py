@@ -62,8 +62,7 @@ def read(root: str | os.PathLike, *, table: str | os.PathLike | None = None, out
             raise ValueError(f"{path} has no {subset} image; its splits: {rows['split'].value_counts().to_dict()}")
     listing.check_disjoint(path, subsets["train"]["pid"], rows["pid"][rows["split"] != "train"])
     _warn_of_copies(folder, subsets)
-    protocol = _protocol(path, rows)
-    return Listing(folder, subsets, protocol=protocol, variant=path.stem)
+    return Listing(folder, subsets, protocol=_protocol(path, rows), variant=path.stem)
 
 
 def _find_table(root: str | os.PathLike) -> Path:
@@ -122,9 +121,8 @@ def _whole(text: object) -> int | None:
 
 def _protocol(path: Path, rows: pd.DataFrame) -> Protocol:
     """Choose the rule that the queries can be scored by, and say what it leaves out."""
-    test = rows[rows["split"] != "train"]
-    cameras = set(test["camid"])
-    queries, gallery = (test[test["split"] == subset] for subset in ("query", "gallery"))
+    queries, gallery = (rows[rows["split"] == subset] for subset in ("query", "gallery"))
+    cameras = {*queries["camid"], *gallery["camid"]}
     cameras_of = gallery.groupby("pid")["camid"].agg(set).to_dict()
     asked = [(camid, cameras_of.get(pid, set())) for pid, camid in zip(queries["pid"], queries["camid"], strict=True)]
     crossing = sum(bool(found - {camid}) for camid, found in asked)
@@ -171,8 +169,5 @@ def _warn_of_copies(folder: Path, subsets: dict[str, pd.DataFrame]) -> None:
     queries = set(subsets["query"]["path"])
     groups = copies(folder, [*subsets["query"]["path"], *subsets["gallery"]["path"]])
     if wrong := [same[0] for same in groups if queries & set(same)]:
-        warnings.warn(
-            f"{len(wrong)} query images of {folder} have exact copies among the test images, which makes them easy to "
-            f"find: {some(wrong)}",
-            stacklevel=3,
-        )
+        said = f"{len(wrong)} query images of {folder} have exact copies among the test images"
+        _warn(f"{said}, which makes them easy to find: {some(wrong)}")

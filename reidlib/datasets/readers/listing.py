@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -114,10 +115,17 @@ def check_files(folder: Path, paths: Sequence[str], source: str, outside: bool =
         raise ValueError(f"{len(climbing)} of the paths that {source} names leave {folder}: {some(climbing)}")
     # a link to nowhere is an image that cannot be read, like others; os.path is quicker on 100,000 files
     missing = [p for p in paths if not (os.path.isfile(folder / p) or os.path.islink(folder / p))]  # noqa: PTH113, PTH114
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of the {len(paths)} images that {source} names are not in {folder}: {some(missing)}"
-        )
+    check_absent(folder, missing, len(paths), f"images that {source} names")
+
+
+def check_absent(folder: Path, absent: Sequence[object], of: int, what: str) -> None:
+    """Refuse a list that names what the data set does not have.
+
+    Raises:
+        FileNotFoundError: with how many are missing, and the first of them.
+    """
+    if absent:
+        raise FileNotFoundError(f"{len(absent)} of the {of} {what} are not in {folder}: {some(absent)}")
 
 
 def check_split(split: int, available: int, title: str) -> None:
@@ -132,40 +140,34 @@ def check_split(split: int, available: int, title: str) -> None:
 
 def in_utf8(names: Sequence[str], folder: Path) -> list[str]:
     """Return the names that are UTF-8; others, which no table could hold, are named in a warning and left out."""
-    if wrong := [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]:
+    if wrong := {name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)}:
         said = f"{len(wrong)} names in {folder} are not UTF-8 and are left out, rename them"
-        warnings.warn(f"{said}: {some([ascii(name) for name in wrong])}", stacklevel=4)
-    return [name for name in names if name not in set(wrong)]
+        warnings.warn(f"{said}: {some([ascii(name) for name in sorted(wrong)])}", stacklevel=4)
+    return [name for name in names if name not in wrong]
 
 
 def list_names(folder: Path) -> list[str]:
-    """List the picture files of one folder, sorted by name; hidden files are ignored.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing")
+    """List the picture files of one folder, sorted by name; hidden files are ignored."""
     names = [e.name for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES) and e.name[0] != "."]
     return sorted(in_utf8(names, folder))
 
 
-def named_well(folder: Path, parse: Callable[[str], object], grammar: str) -> list[str]:
-    """List the picture files of one folder whose names `parse` understands (does not answer None).
+def named_well(folder: Path, parse: Callable[[str], Any], grammar: str) -> dict[str, Any]:
+    """List the picture files of one folder, sorted by name, each with what `parse` reads in its name.
 
-    The others are named in a warning and left out: a guessed identity would quietly spoil every score.
+    Those of which it understands nothing (answers None) are named in a warning and left out: a guessed identity would
+    quietly spoil every score.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
         ValueError: if no name follows the grammar.
     """
-    names = list_names(folder)
-    if wrong := [name for name in names if parse(name) is None]:
+    fields = {name: parse(name) for name in list_names(folder)}
+    if wrong := [name for name in fields if fields[name] is None]:
         said = f"{len(wrong)} names in {folder} do not follow {grammar} and are left out"
         warnings.warn(f"{said}: {some(wrong)}", stacklevel=4)
-    if len(wrong) == len(names):
+    if len(wrong) == len(fields):
         raise ValueError(f"{folder} holds no image named {grammar}")
-    return [name for name in names if name not in set(wrong)]
+    return {name: found for name, found in fields.items() if found is not None}
 
 
 def read_json(path: Path) -> object:

@@ -123,6 +123,6 @@ def list_images(folder: Path, layout: Layout = MARKET) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{folder} is missing; a {layout.title} folder holds bounding_box_train, query and bounding_box_test"
         )
-    names = listing.named_well(folder, lambda name: parse_name(name, layout), layout.grammar)
-    rows = [(f"{folder.name}/{name}", name, *parse_name(name, layout)) for name in names]
+    named = listing.named_well(folder, lambda name: parse_name(name, layout), layout.grammar)
+    rows = [(f"{folder.name}/{name}", name, *fields) for name, fields in named.items()]
     return pd.DataFrame(rows, columns=["path", "name", "pid", "camid", "sequence", "frame"])

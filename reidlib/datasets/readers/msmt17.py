@@ -32,7 +32,8 @@ LISTS = ("train", "val", "query", "gallery")
 COUNTS = {"train + val": 32_621, "query": 11_659, "gallery": 82_161}
 TRAIN_PEOPLE = 1_041
 CAMERAS = 15
-NUMBER = re.compile(r"[0-9]{1,18}")  # fits an int64
+# the camera is the path's third field between underscores; 18 digits fit an int64
+LINE = re.compile(r"(?P<path>[^_]*_[^_]*_(?P<camid>[0-9]{1,18})_.*\.jpg) (?P<pid>[0-9]{1,18})", re.IGNORECASE)
 
 
 def parse_line(line: str) -> tuple[str, int, int] | None:
@@ -43,14 +44,10 @@ def parse_line(line: str) -> tuple[str, int, int] | None:
     >>> parse_line("0003/a.jpg 3") is None
     True
     """
-    path, _, number = line.strip().rpartition(" ")
-    fields = path.split("_")
-    if not (
-        NUMBER.fullmatch(number) and path.lower().endswith(".jpg") and len(fields) > 3 and NUMBER.fullmatch(fields[2])
-    ):
+    match = LINE.fullmatch(line.strip())
+    if match is None or not 1 <= int(match["camid"]) <= CAMERAS:
         return None
-    camera = int(fields[2])
-    return (path, int(number), camera) if 1 <= camera <= CAMERAS else None
+    return match["path"], int(match["pid"]), int(match["camid"])
 
 
 def read(root: str | os.PathLike, *, version: int | None = None, train_with_val: bool = False) -> Listing:
@@ -110,14 +107,14 @@ def _read_list(path: Path) -> list[tuple[str, int, int]]:
         raise FileNotFoundError(f"{path} is missing; MSMT17 has {', '.join(f'list_{part}.txt' for part in LISTS)}")
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     rows = [parse_line(line) for line in lines]
-    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
-        if row is None:
-            raise ValueError(
-                f"{path}, line {number}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
-                f"as the path's third field between underscores expected, got {line!r}"
-            )
+    if None in rows:
+        i = rows.index(None)
+        raise ValueError(
+            f"{path}, line {i + 1}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
+            f"as the path's third field between underscores expected, got {lines[i]!r}"
+        )
     if not rows:
         raise ValueError(f"{path} lists no image")
-    if len({row[0] for row in rows}) < len(rows):
-        raise ValueError(f"{path} lists {len(rows) - len({row[0] for row in rows})} images twice")
+    if twice := len(rows) - len({row[0] for row in rows}):
+        raise ValueError(f"{path} lists {twice} images twice")
     return rows

@@ -181,7 +181,7 @@ def test_a_split_of_file_lists(read, extracted):
     with pytest.raises(FileNotFoundError, match=r"1 of the 1 query images of the split are not in .*: 5_001_1_01\.png"):
         read(extracted)
     path.write_text(json.dumps([[[1, 1], [3, 9]]]))
-    with pytest.raises(FileNotFoundError, match="1 test people of split 0 have no image, for example pid 1292"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 test people \(pids\) of split 0 are not in .*: 1292"):
         read(extracted)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"classic protocol needs .*splits_classic_detected\.json or one of"):

@@ -64,7 +64,7 @@ def test_key_points_masks_and_parsing_take_the_same_way(read, duke):
         for i, name in enumerate(names):
             size = (40 + 10 * i, 20 + 3 * i)
             annotations.write_mask(duke / f"{sub}_seg" / name.replace(".jpg", ".png"), np.full(size, 200, np.uint8))
-            annotations.write_parsing(duke / f"{sub}_parsing" / f"{name}.png", np.full(size, 7, np.uint8))
+            annotations.write_mask(duke / f"{sub}_parsing" / f"{name}.png", np.full(size, 7, np.uint8))
     joints = np.full((3, 18, 3), 5.0)
     annotations.write_keypoints(duke / "duke-annotation-train.csv", NAMES["bounding_box_train"], joints)
     bench = read()

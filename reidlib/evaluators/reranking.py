@@ -203,17 +203,15 @@ class _Nearest:
     def take(self, first_row: int, block: Tensor, first_column: int) -> None:
         """Look through distances [r, c] of rows first_row... to images first_column..., all later than those seen."""
         rows = slice(first_row, first_row + len(block))
-        found = self._few_below(block, self.values[rows, -1])
+        k, found = self.values.shape[1], self._few_below(block, self.values[rows, -1])
         if found is None:
-            values, columns = smallest(block.contiguous(), min(self.values.shape[1], block.shape[1]))
-            touched = torch.arange(rows.start, rows.stop, device=block.device)
-        else:
-            touched, values, columns = found
-            touched = touched + first_row
+            everyone = torch.arange(len(block), device=block.device)
+            found = everyone, *smallest(block.contiguous(), min(k, block.shape[1]))
+        touched, values, columns = found
+        touched = touched + first_row
         values = torch.cat([self.values[touched], values], 1)
         indices = torch.cat([self.indices[touched], columns + first_column], 1)
         values, order = values.sort(dim=1, stable=True)
-        k = self.values.shape[1]
         self.values[touched], self.indices[touched] = values[:, :k], indices.gather(1, order[:, :k])
 
     def _few_below(self, block: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -305,17 +303,13 @@ class _FromFeatures:
         return result.masked_fill_(rows == columns, 0).cpu().numpy()
 
     def query_block(self, n_queries: int) -> Callable[[Tensor], Tensor]:
-        """Return query rows [q] -> their distances to the gallery [q, G], which the next call may overwrite."""
-        query, gallery = self.features[:n_queries], self.features[n_queries:]
-        blocks = ranking_blocks(query, gallery, "euclidean")
+        """Return query rows [q] -> their distances to the gallery [q, G]."""
+        gallery = self.features[n_queries:]
 
         def block(rows: Tensor) -> Tensor:
-            start, stop = int(rows[0]), int(rows[-1]) + 1
-            if stop - start == len(rows) and torch.equal(rows, torch.arange(start, stop)):
-                values = blocks(start, stop)
-            else:
-                values = ranking_blocks(query[rows.to(query.device)], gallery, "euclidean")(0, len(rows))
-            return values.add_(self.squares[rows.to(query.device), None]).clamp_(min=0)
+            rows = rows.to(gallery.device)
+            values = ranking_blocks(self.features[rows], gallery, "euclidean")(0, len(rows))
+            return values.add_(self.squares[rows, None]).clamp_(min=0)
 
         return block
 

@@ -16,8 +16,6 @@ from reidlib.losses import CentreLoss, QuartetLoss, batch_hard_triplet, lsro, mi
 from reidlib.networks import device_of, evaluating
 from reidlib.networks import normalise as normalise_pixels
 
-PASSES = ("separate", "joint")
-FAKES = (None, "lsr", "vanilla")
 SMOOTHING = 0.1  # of labels
 CENTRE = 5e-4  # weight of the centre loss
 
@@ -107,8 +105,8 @@ class Baseline(nn.Module):
         self.weights_source = self.embedder.weights_source
         if frozen_share is None:
             frozen_share = 0.0 if self.weights_source == "random" else self.recipe.frozen_share
-        check_choice("fakes", self.fakes, FAKES)
-        check_choice("passes", passes, PASSES)
+        check_choice("fakes", self.fakes, (None, "lsr", "vanilla"))
+        check_choice("passes", passes, ("separate", "joint"))
         if steps < 1 or not 0 <= frozen_share < 1:
             given = f"steps={steps}, frozen_share={frozen_share}"
             raise ValueError(f"{given}: accepted are steps >= 1 and a share in [0, 1)")

@@ -10,8 +10,6 @@ from torch import nn
 
 from reidlib.checks import check_choice
 
-LOSSES = ("softmax", "lsr", "triplet", "quartet", "centre")
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -205,7 +203,7 @@ def read_losses(loss: str) -> tuple[str, ...]:
     """
     names = tuple(loss.split("+"))
     for name in names:
-        check_choice("loss", name, LOSSES)
+        check_choice("loss", name, ("softmax", "lsr", "triplet", "quartet", "centre"))
     if len(set(names)) < len(names) or {"softmax", "lsr"} <= set(names):
         raise ValueError(f"loss={loss!r}: each loss is named once, and softmax or lsr but not both")
     return names if {"softmax", "lsr"} & set(names) else ("softmax", *names)

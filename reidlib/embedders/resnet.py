@@ -208,16 +208,16 @@ class Embedder(nn.Module):
             pooled.append(x.mean((2, 3)))  # [B, C]
         return torch.cat(pooled, dim=1) if self.merge == "concat" else torch.stack(pooled).sum(0)
 
-    def forward(self, images: Tensor, *, frozen: bool = False) -> Embedding:
-        """Take ImageNet-normalised float images [B, 3, H, W]; give the first head's `Embedding`.
+    def forward(self, images: Tensor) -> Embedding:
+        """Take ImageNet-normalised float images [B, 3, H, W]; give the first head's `Embedding`."""
+        return self.all_heads(images)[0]
+
+    def all_heads(self, images: Tensor, *, frozen: bool = False) -> list[Embedding]:
+        """Give every head's `Embedding`, see `forward`; float32 also under mixed precision.
 
         With `frozen` the backbone runs in evaluation mode and without gradient: its weights and the statistics of its
         normalisations stay as they are.
         """
-        return self.all_heads(images, frozen=frozen)[0]
-
-    def all_heads(self, images: Tensor, *, frozen: bool = False) -> list[Embedding]:
-        """Give every head's `Embedding`, see `forward`; float32 also under mixed precision."""
         if frozen:
             with evaluating(self.backbone), torch.no_grad():
                 pooled = self.pool(images)

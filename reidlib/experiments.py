@@ -150,19 +150,18 @@ def augmented(
     >>> augmented(people, Negative(), 0.5).is_generated.tolist()
     [False, False, False, False, True, True]
     """
-    if pairs is not None:
-        return extend(train, synthesise(method, train, pairs, targets=targets, seed=seed, **options))
-    count, generator = round(factor * len(train)), seeded(seed, 6)
-    if count < 1 or (targets is None and factor > 1):
-        raise ValueError(
-            f"factor={factor} with {len(train)} images: at least one image must come out, and without targets each "
-            "real image gives one generated image at most"
-        )
-    rest = torch.randperm(len(train), generator=generator)[: count % len(train)].sort().values
-    sources = torch.cat([torch.arange(len(train)).repeat_interleave(count // len(train)), rest]).sort().values
-    if targets is None:
-        return extend(train, synthesise(method, train.select(indices=sources), seed=seed, **options))
-    pairs = target_pairs(sources, torch.arange(len(targets)), generator, itself=targets is not train)
+    if pairs is None:
+        count, generator = round(factor * len(train)), seeded(seed, 6)
+        if count < 1 or (targets is None and factor > 1):
+            raise ValueError(
+                f"factor={factor} with {len(train)} images: at least one image must come out, and without targets "
+                "each real image gives one generated image at most"
+            )
+        rest = torch.randperm(len(train), generator=generator)[: count % len(train)].sort().values
+        sources = torch.cat([torch.arange(len(train)).repeat_interleave(count // len(train)), rest]).sort().values
+        if targets is None:
+            return extend(train, synthesise(method, train.select(indices=sources), seed=seed, **options))
+        pairs = target_pairs(sources, torch.arange(len(targets)), generator, itself=targets is not train)
     return extend(train, synthesise(method, train, pairs, targets=targets, seed=seed, **options))
 
 

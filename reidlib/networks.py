@@ -121,6 +121,18 @@ def _scale(mode: str, device: torch.device) -> tuple[Tensor, Tensor]:
     return tuple(255 * torch.tensor(v, device=device)[:, None, None] for v in SCALES[mode])
 
 
+def check_images(images: Tensor) -> None:
+    """Refuse anything but uint8 images [B,3,H,W].
+
+    >>> check_images(torch.zeros(1, 3, 2, 2))
+    Traceback (most recent call last):
+    ValueError: images must be uint8 [B,3,H,W], got torch.float32 [1, 3, 2, 2]
+    """
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        got = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be uint8 [B,3,H,W], got {got}")
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode for the length of the block."""

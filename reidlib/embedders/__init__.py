@@ -5,16 +5,3 @@ from reidlib.embedders.features import colour_histogram, pixel_features
 from reidlib.embedders.recipes import RECIPES, Recipe
 from reidlib.embedders.resnet import Embedder, Head
 from reidlib.embedders.siamese import Siamese, train_siamese
-
-__all__ = [
-    "RECIPES",
-    "Baseline",
-    "Embedder",
-    "Head",
-    "Recipe",
-    "Siamese",
-    "colour_histogram",
-    "embed_all",
-    "pixel_features",
-    "train_siamese",
-]

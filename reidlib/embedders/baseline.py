@@ -16,8 +16,6 @@ from reidlib.losses import CentreLoss, QuartetLoss, batch_hard_triplet, lsro, mi
 from reidlib.networks import device_of, evaluating
 from reidlib.networks import normalise as normalise_pixels
 
-PASSES = ("separate", "joint")
-FAKES = (None, "lsr", "vanilla")
 SMOOTHING = 0.1  # of labels
 CENTRE = 5e-4  # weight of the centre loss
 
@@ -107,22 +105,19 @@ class Baseline(nn.Module):
         self.weights_source = self.embedder.weights_source
         if frozen_share is None:
             frozen_share = 0.0 if self.weights_source == "random" else self.recipe.frozen_share
-        self._check(frozen_share)
-        self.frozen_steps = round(frozen_share * steps)
-        self.quartet = QuartetLoss()
-        self.centre = CentreLoss(n_classes, self.embedder.dimensions) if "centre" in self.losses else None
-
-    def _check(self, frozen_share: float) -> None:
-        check_choice("fakes", self.fakes, FAKES)
-        check_choice("passes", self.passes, PASSES)
-        if self.steps < 1 or not 0 <= frozen_share < 1:
-            given = f"steps={self.steps}, frozen_share={frozen_share}"
+        check_choice("fakes", self.fakes, (None, "lsr", "vanilla"))
+        check_choice("passes", passes, ("separate", "joint"))
+        if steps < 1 or not 0 <= frozen_share < 1:
+            given = f"steps={steps}, frozen_share={frozen_share}"
             raise ValueError(f"{given}: accepted are steps >= 1 and a share in [0, 1)")
         if self.fakes is not None and "lsr" in self.losses:
             raise ValueError(
                 f"fakes={self.fakes!r} leaves the labels of real images sharp, and the loss {'+'.join(self.losses)} "
                 "smooths them: take softmax"
             )
+        self.frozen_steps = round(frozen_share * steps)
+        self.quartet = QuartetLoss()
+        self.centre = CentreLoss(n_classes, self.embedder.dimensions) if "centre" in self.losses else None
 
     def optimizers(self) -> dict[str, tuple[list[nn.Parameter], torch.optim.Optimizer, Callable | None]]:
         """Give the embedder's optimizer "E" with the recipe's schedule, and others where something else learns.

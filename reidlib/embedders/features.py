@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidlib.checks import check_choice
-from reidlib.networks import rgb_to_lab
+from reidlib.networks import check_images, rgb_to_lab
 
 
 def pixel_features(images: Tensor, *, size: tuple[int, int] = (16, 8)) -> Tensor:
@@ -20,7 +20,7 @@ def pixel_features(images: Tensor, *, size: tuple[int, int] = (16, 8)) -> Tensor
     >>> pixel_features(torch.full((2, 3, 64, 32), 255, dtype=torch.uint8)).shape
     torch.Size([2, 384])
     """
-    _check(images)
+    check_images(images)
     small = F.interpolate(images.float() / 255, size=size, mode="bilinear", antialias=True)
     return small.flatten(1)
 
@@ -60,7 +60,7 @@ def colour_histogram(
     >>> colour_histogram(torch.zeros(2, 3, 64, 32, dtype=torch.uint8), stripes=6).shape
     torch.Size([2, 768])
     """
-    _check(images)
+    check_images(images)
     n, _, height, width = images.shape
     check_choice("space", space, _SPACES)
     if not 1 <= stripes <= height:
@@ -111,8 +111,3 @@ def _scaled_lab(rgb: Tensor) -> Tensor:
 
 
 _SPACES = {"hsv": rgb_to_hsv, "lab": _scaled_lab}
-
-
-def _check(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 [N, 3, H, W]; got {images.dtype} {tuple(images.shape)}")

@@ -10,8 +10,6 @@ from torch import nn
 
 from reidlib.checks import check_choice
 
-LOSSES = ("softmax", "lsr", "triplet", "quartet", "centre")
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -136,50 +134,45 @@ RECIPES = {
 }  # fmt: skip
 
 
-def _dg_net(dimensions: int, *, last_stride: int, pool: str, dropouts: tuple[float, ...]) -> dict[str, Any]:
-    heads = [dict(dimensions=dimensions, norm="batch", dropout=p) for p in dropouts]
-    return dict(last_stride=last_stride, pool=pool, heads=heads)
+# what every form brings in a size: the backbone, and what it starts from
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": dict(width=8, start="none"),
+    "course": dict(width=16, start="recorded"),
+    "paper": dict(backbone="resnet50", start="imagenet"),
+}
 
 
-_E_A = dict(last_stride=1, pool="max", dropouts=(0.5, 0.75))
-_TEACHER = dict(last_stride=2, pool="avg", dropouts=(0.5,))
+def _dg_net(dimensions: int, *dropouts: float) -> list[dict[str, Any]]:
+    return [dict(dimensions=dimensions, norm="batch", dropout=p) for p in dropouts]
 
-# what a form brings in each size: the recipe, the network's switches, and how generated images are taken
+
+# what a form adds: the recipe, more of the network's switches, and how generated images are taken
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
-    "baseline": {
-        "smoke": dict(recipe="course", width=8),
-        "course": dict(recipe="course", width=16),
-        "paper": dict(recipe="thesis", backbone="resnet50"),
-    },
+    "baseline": {"smoke": dict(recipe="course"), "course": dict(recipe="course"), "paper": dict(recipe="thesis")},
     "pn_gan": {
-        "smoke": dict(recipe="two_step_course", width=8, dimensions=64, pool="blocks"),
-        "course": dict(recipe="two_step_course", width=16, dimensions=128, pool="blocks"),
-        "paper": dict(recipe="two_step", backbone="resnet50", dimensions=1024, pool="blocks"),
+        "smoke": dict(recipe="two_step_course", dimensions=64, pool="blocks"),
+        "course": dict(recipe="two_step_course", dimensions=128, pool="blocks"),
+        "paper": dict(recipe="two_step", dimensions=1024, pool="blocks"),
     },
     "camstyle": {
-        "smoke": dict(recipe="course", width=8, fakes="lsr"),
-        "course": dict(recipe="course", width=16, fakes="lsr"),
+        "smoke": dict(recipe="course", fakes="lsr"),
+        "course": dict(recipe="course", fakes="lsr"),
         "paper": dict(
-            recipe="camstyle",
-            backbone="resnet50",
-            fakes="lsr",
-            heads=[dict(dimensions=1024, norm="batch", relu=True, feature="pooled")],
+            recipe="camstyle", fakes="lsr", heads=[dict(dimensions=1024, norm="batch", relu=True, feature="pooled")]
         ),
     },
     # DG-Net's re-ID network E_a, whose features are f_prim and f_fine; `generators.dg_net` trains it
     "dg_net": {
-        "smoke": dict(recipe="course", width=8) | _dg_net(32, **_E_A),
-        "course": dict(recipe="course", width=16) | _dg_net(128, **_E_A),
-        "paper": dict(recipe="dg_net", backbone="resnet50") | _dg_net(512, **_E_A),
+        "smoke": dict(recipe="course", last_stride=1, pool="max", heads=_dg_net(32, 0.5, 0.75)),
+        "course": dict(recipe="course", last_stride=1, pool="max", heads=_dg_net(128, 0.5, 0.75)),
+        "paper": dict(recipe="dg_net", last_stride=1, pool="max", heads=_dg_net(512, 0.5, 0.75)),
     },
     "dg_net_teacher": {
-        "smoke": dict(recipe="course", width=8) | _dg_net(32, **_TEACHER),
-        "course": dict(recipe="course", width=16) | _dg_net(128, **_TEACHER),
-        "paper": dict(recipe="dg_net", backbone="resnet50") | _dg_net(512, **_TEACHER),
+        "smoke": dict(recipe="course", last_stride=2, heads=_dg_net(32, 0.5)),
+        "course": dict(recipe="course", last_stride=2, heads=_dg_net(128, 0.5)),
+        "paper": dict(recipe="dg_net", last_stride=2, heads=_dg_net(512, 0.5)),
     },
 }
-# what a backbone starts from in each size, whatever the form
-START = {"smoke": "none", "course": "recorded", "paper": "imagenet"}
 
 
 def choose_form(form: str, preset: str, **given: Any) -> dict[str, Any]:
@@ -193,11 +186,7 @@ def choose_form(form: str, preset: str, **given: Any) -> dict[str, Any]:
     """
     check_choice("form", form, FORMS)
     check_choice("preset", preset, FORMS[form])
-    chosen = (
-        {"start": START[preset]}
-        | FORMS[form][preset]
-        | {name: value for name, value in given.items() if value is not None}
-    )
+    chosen = SIZES[preset] | FORMS[form][preset] | {name: value for name, value in given.items() if value is not None}
     if given.get("recipe") is None and (chosen["recipe"], chosen["start"]) == ("course", "none"):
         chosen["recipe"] = "scratch"
     if not isinstance(chosen["recipe"], Recipe):
@@ -214,7 +203,7 @@ def read_losses(loss: str) -> tuple[str, ...]:
     """
     names = tuple(loss.split("+"))
     for name in names:
-        check_choice("loss", name, LOSSES)
+        check_choice("loss", name, ("softmax", "lsr", "triplet", "quartet", "centre"))
     if len(set(names)) < len(names) or {"softmax", "lsr"} <= set(names):
         raise ValueError(f"loss={loss!r}: each loss is named once, and softmax or lsr but not both")
     return names if {"softmax", "lsr"} & set(names) else ("softmax", *names)

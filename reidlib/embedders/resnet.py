@@ -14,13 +14,6 @@ from reidlib.checks import check_choice
 from reidlib.embedders.starts import Start, load_start
 from reidlib.networks import SmallResNet, evaluating
 
-BACKBONES = ("small", "resnet50")
-POOLS = ("avg", "max", "blocks")
-MERGES = ("concat", "add")
-NORMS = (None, "batch", "bnneck")
-INITS = ("kaiming", "torch")
-FEATURES = ("pooled", "layer", "norm")
-
 
 class ResNet50(nn.Module):
     """torchvision's ResNet-50 up to the last stage's map, with random weights.
@@ -90,9 +83,9 @@ class Head(nn.Module):
         init: str = "kaiming",
     ) -> None:
         super().__init__()
-        check_choice("norm", norm, NORMS)
-        check_choice("init", init, INITS)
-        check_choice("feature", feature, FEATURES)
+        check_choice("norm", norm, (None, "batch", "bnneck"))
+        check_choice("init", init, ("kaiming", "torch"))
+        check_choice("feature", feature, ("pooled", "layer", "norm"))
         if n_classes < 1 or dimensions < 0:
             raise ValueError(f"{n_classes=}, {dimensions=}: accepted are at least 1 and 0 (no layer)")
         outs = dimensions or ins
@@ -181,9 +174,10 @@ class Embedder(nn.Module):
         image_size: tuple[int, int] = (64, 32),
     ) -> None:
         super().__init__()
-        for name, value, accepted in (("backbone", backbone, BACKBONES), ("last_stride", last_stride, (1, 2)),
-                                      ("pool", pool, POOLS), ("merge", merge, MERGES)):  # fmt: skip
-            check_choice(name, value, accepted)
+        check_choice("backbone", backbone, ("small", "resnet50"))
+        check_choice("last_stride", last_stride, (1, 2))
+        check_choice("pool", pool, ("avg", "max", "blocks"))
+        check_choice("merge", merge, ("concat", "add"))
         self.pooling, self.merge = pool, merge
         self.backbone = SmallResNet(width, last_stride) if backbone == "small" else ResNet50(last_stride)
         self.weights_source = load_start(self.backbone, start, image_size)
@@ -214,16 +208,16 @@ class Embedder(nn.Module):
             pooled.append(x.mean((2, 3)))  # [B, C]
         return torch.cat(pooled, dim=1) if self.merge == "concat" else torch.stack(pooled).sum(0)
 
-    def forward(self, images: Tensor, *, frozen: bool = False) -> Embedding:
-        """Take ImageNet-normalised float images [B, 3, H, W]; give the first head's `Embedding`.
+    def forward(self, images: Tensor) -> Embedding:
+        """Take ImageNet-normalised float images [B, 3, H, W]; give the first head's `Embedding`."""
+        return self.all_heads(images)[0]
+
+    def all_heads(self, images: Tensor, *, frozen: bool = False) -> list[Embedding]:
+        """Give every head's `Embedding`, see `forward`; float32 also under mixed precision.
 
         With `frozen` the backbone runs in evaluation mode and without gradient: its weights and the statistics of its
         normalisations stay as they are.
         """
-        return self.all_heads(images, frozen=frozen)[0]
-
-    def all_heads(self, images: Tensor, *, frozen: bool = False) -> list[Embedding]:
-        """Give every head's `Embedding`, see `forward`; float32 also under mixed precision."""
         if frozen:
             with evaluating(self.backbone), torch.no_grad():
                 pooled = self.pool(images)

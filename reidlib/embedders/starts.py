@@ -18,8 +18,8 @@ RECORDED = {  # by name and image size
     ("recorded-2", (64, 32)): "start-2.safetensors",
     ("recorded", (128, 64)): "start-128x64.safetensors",
 }
-STAGES = {f"layer{k}.": f"stages.{k - 1}." for k in range(1, 5)}
-TORCHVISION = {"conv1.": "stem.0.", "bn1.": "stem.1."} | STAGES  # torchvision's names and ours
+# torchvision's names and ours
+TORCHVISION = {"conv1.": "stem.0.", "bn1.": "stem.1."} | {f"layer{k}.": f"stages.{k - 1}." for k in range(1, 5)}
 
 Start = str | Path | Mapping[str, Tensor]
 

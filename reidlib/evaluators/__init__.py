@@ -7,19 +7,3 @@ from reidlib.evaluators.scores import RetrievalScores
 from reidlib.evaluators.splits import SplitScores, average_over_splits, score_splits
 from reidlib.evaluators.thresholds import Threshold, reliability
 from reidlib.evaluators.verification import Verification, verify
-
-__all__ = [
-    "RetrievalScores",
-    "SplitScores",
-    "Threshold",
-    "Verification",
-    "average_over_splits",
-    "evaluate_retrieval",
-    "ignored_images",
-    "nearest_neighbours",
-    "pool_queries",
-    "reliability",
-    "rerank",
-    "score_splits",
-    "verify",
-]

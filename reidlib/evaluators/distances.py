@@ -10,7 +10,6 @@ from reidlib.checks import check_choice
 
 Array = Tensor | np.ndarray
 Distance = Callable[[Tensor], Array]
-METRICS = ("euclidean", "cosine")
 _BLOCK_ELEMENTS = 1 << 25  # 128 MB of float32: large enough that the matrix product runs at full speed
 _LEAST_ROWS = 16  # a product of fewer rows takes another code path, which rounds differently
 
@@ -55,7 +54,7 @@ def as_pair(
         if shape is None:
             raise ValueError("a callable distance needs shape=(number of queries, number of gallery images)")
         return None, None, *shape
-    check_choice("distance", distance, METRICS)
+    check_choice("distance", distance, ("euclidean", "cosine"))
     n_queries, n_gallery = shape or (None, None)
     query = as_features("query_features", query, n_queries)
     gallery = as_features("gallery_features", gallery, n_gallery)

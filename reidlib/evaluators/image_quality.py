@@ -24,7 +24,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3 
 from reidlib.checks import check_choice
 from reidlib.datasets import PersonImages
 from reidlib.files import resolve
-from reidlib.networks import device_of, load_state, normalise, read_weights
+from reidlib.networks import check_images, device_of, load_state, normalise, read_weights
 
 Features = Callable[[Tensor], Tensor]
 TRUNKS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}  # LPIPS's name -> torchvision's, smallest side in pixels
@@ -222,7 +222,7 @@ def silhouette_iou(images: Tensor, masks: Tensor, backgrounds: Tensor) -> float:
     >>> silhouette_iou(picture, torch.tensor([[[255, 0], [0, 0]]], dtype=torch.uint8), torch.zeros(3, 2, 2))
     0.5
     """
-    _check(images)
+    check_images(images)
     if masks.shape != (len(images), *images.shape[2:]) or backgrounds.shape[-3:] != images.shape[1:]:
         shapes = f"{list(images.shape)}, {list(masks.shape)}, {list(backgrounds.shape)}"
         raise ValueError(f"images [B,3,H,W], masks [B,H,W] and backgrounds of one size are needed, got {shapes}")
@@ -358,19 +358,13 @@ def _inception(path: str | Path, device: str | torch.device) -> Features:
 def _chunks(images: Tensor | PersonImages, size: int) -> Iterator[Tensor]:
     for rows in torch.arange(len(images)).split(size):
         chunk = images.batch(rows)["images"] if isinstance(images, PersonImages) else images[rows]
-        _check(chunk)
+        check_images(chunk)
         yield chunk
 
 
-def _check(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        got = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be uint8 [B,3,H,W], got {got}")
-
-
 def _check_pair(images: Tensor, targets: Tensor) -> None:
-    _check(images)
-    _check(targets)
+    check_images(images)
+    check_images(targets)
     if images.shape != targets.shape or not len(images):
         shapes = f"{list(images.shape)}, {list(targets.shape)}"
         raise ValueError(f"images and targets must be of one shape and not empty, got {shapes}")

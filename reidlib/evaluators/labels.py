@@ -9,8 +9,6 @@ from reidlib.checks import check_choice
 from reidlib.datasets.person_images import DISTRACTOR, JUNK
 from reidlib.evaluators.distances import Array
 
-CAMERA_RULES = ("cross_camera", "separate_views", "none")
-
 
 class Labels(NamedTuple):
     """Identities and cameras of images: two int64 arrays [N] on the CPU."""
@@ -49,7 +47,7 @@ def check_cameras(query: Labels, gallery: Labels, camera_rule: str) -> None:
 
     "cross_camera" does so for people only, "separate_views" for everything but junk.
     """
-    check_choice("camera_rule", camera_rule, CAMERA_RULES)
+    check_choice("camera_rule", camera_rule, ("cross_camera", "separate_views", "none"))
     compared = gallery.pids >= 0 if camera_rule == "cross_camera" else gallery.pids != JUNK
     for name, camids in (("query", query.camids), ("gallery", gallery.camids[compared])):
         if camera_rule != "none" and camids.min(initial=0) < 0:

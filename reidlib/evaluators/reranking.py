@@ -83,12 +83,16 @@ def rerank(
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value={lambda_value!r}: accepted are 0 to 1")
     query, gallery, n_queries, n_gallery = as_pair(query_features, gallery_features, distance, shape)
-    kept = _kept_images(gallery_pids, n_queries, n_gallery)
+    kept = None if gallery_pids is None else not_junk(as_integers("gallery_pids", gallery_pids, n_gallery))
+    if kept is not None and len(kept) == n_gallery:
+        kept = None  # all take part: nothing needs to be copied
+    columns = slice(None) if kept is None else torch.from_numpy(kept)
     if callable(distance):
-        everyone = np.arange(n_queries + n_gallery) if kept is None else kept
-        images = _FromBlocks(distance, n_queries + n_gallery, torch.from_numpy(everyone))
+        everyone = torch.arange(n_queries + n_gallery)
+        everyone = torch.cat([everyone[:n_queries], everyone[n_queries:][columns]])
+        images = _FromBlocks(distance, n_queries + n_gallery, everyone)
     else:
-        images = _FromFeatures(query, gallery, kept, distance)
+        images = _FromFeatures(query, gallery[columns], distance)
     nearest, maxima = images.nearest(max(k1 + 1, k2))
     encoding = _encode(nearest, maxima, images, k1)
     if k2 > 1:
@@ -98,7 +102,7 @@ def rerank(
         lambda_value=lambda_value,
         encoding=encoding,
         maxima=maxima[:n_queries],
-        columns=None if kept is None else kept[n_queries:] - n_queries,
+        columns=kept,
         original=images.query_block(n_queries),
     )
 
@@ -203,17 +207,15 @@ class _Nearest:
     def take(self, first_row: int, block: Tensor, first_column: int) -> None:
         """Look through distances [r, c] of rows first_row... to images first_column..., all later than those seen."""
         rows = slice(first_row, first_row + len(block))
-        found = self._few_below(block, self.values[rows, -1])
+        k, found = self.values.shape[1], self._few_below(block, self.values[rows, -1])
         if found is None:
-            values, columns = smallest(block.contiguous(), min(self.values.shape[1], block.shape[1]))
-            touched = torch.arange(rows.start, rows.stop, device=block.device)
-        else:
-            touched, values, columns = found
-            touched = touched + first_row
+            everyone = torch.arange(len(block), device=block.device)
+            found = everyone, *smallest(block.contiguous(), min(k, block.shape[1]))
+        touched, values, columns = found
+        touched = touched + first_row
         values = torch.cat([self.values[touched], values], 1)
         indices = torch.cat([self.indices[touched], columns + first_column], 1)
         values, order = values.sort(dim=1, stable=True)
-        k = self.values.shape[1]
         self.values[touched], self.indices[touched] = values[:, :k], indices.gather(1, order[:, :k])
 
     def _few_below(self, block: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -264,9 +266,7 @@ class _Nearest:
 class _FromFeatures:
     """Squared Euclidean distances among images [n, D]."""
 
-    def __init__(self, query: Tensor, gallery: Tensor, kept: np.ndarray | None, distance: str) -> None:
-        if kept is not None:
-            gallery = gallery[torch.from_numpy(kept[len(query) :] - len(query))]
+    def __init__(self, query: Tensor, gallery: Tensor, distance: str) -> None:
         self.features = torch.cat([query, gallery.to(query.device)])  # our own copy
         if distance == "cosine":  # 1 - cos is half the squared distance, and the row's maximum takes the half away
             self.features /= self.features.norm(dim=1, keepdim=True).clamp_(min=1e-12)
@@ -305,17 +305,13 @@ class _FromFeatures:
         return result.masked_fill_(rows == columns, 0).cpu().numpy()
 
     def query_block(self, n_queries: int) -> Callable[[Tensor], Tensor]:
-        """Return query rows [q] -> their distances to the gallery [q, G], which the next call may overwrite."""
-        query, gallery = self.features[:n_queries], self.features[n_queries:]
-        blocks = ranking_blocks(query, gallery, "euclidean")
+        """Return query rows [q] -> their distances to the gallery [q, G]."""
+        gallery = self.features[n_queries:]
 
         def block(rows: Tensor) -> Tensor:
-            start, stop = int(rows[0]), int(rows[-1]) + 1
-            if stop - start == len(rows) and torch.equal(rows, torch.arange(start, stop)):
-                values = blocks(start, stop)
-            else:
-                values = ranking_blocks(query[rows.to(query.device)], gallery, "euclidean")(0, len(rows))
-            return values.add_(self.squares[rows.to(query.device), None]).clamp_(min=0)
+            rows = rows.to(gallery.device)
+            values = ranking_blocks(self.features[rows], gallery, "euclidean")(0, len(rows))
+            return values.add_(self.squares[rows, None]).clamp_(min=0)
 
         return block
 
@@ -365,11 +361,3 @@ def _checked(maxima: Tensor) -> Tensor:
         row = int((~maxima.isfinite()).nonzero()[0])
         raise ValueError(f"infinite distance for row {row} of the queries and gallery: it cannot be normalised")
     return torch.where(maxima > 0, maxima, 1)
-
-
-def _kept_images(gallery_pids: Array | None, n_queries: int, n_gallery: int) -> np.ndarray | None:
-    """Number the images that take part, queries first; None if all do."""
-    if gallery_pids is None:
-        return None
-    kept = not_junk(as_integers("gallery_pids", gallery_pids, n_gallery))
-    return None if len(kept) == n_gallery else np.concatenate([np.arange(n_queries), n_queries + kept])

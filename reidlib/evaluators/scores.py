@@ -130,10 +130,8 @@ class RetrievalScores:
         if len(people) < 2 or repeats < 2:
             raise ValueError(f"a bootstrap needs 2 people and 2 repeats, got {len(people)} people, {repeats} repeats")
         drawn = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), repeats)
-        of_query = {
-            "mAP": self.average_precisions.nan_to_num(),
-            "rank-1": (self.first_hits == 1).double(),
-        }  # [Q, rounds]
+        # [Q, rounds]
+        of_query = {"mAP": self.average_precisions.nan_to_num(), "rank-1": (self.first_hits == 1).double()}
         sums = {name: np.bincount(person, values.mean(1).numpy()[counted]) for name, values in of_query.items()}
         return {
             name: float(np.std(drawn @ total / (drawn @ np.bincount(person)), ddof=1)) for name, total in sums.items()

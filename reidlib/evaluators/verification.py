@@ -133,10 +133,8 @@ class Verification:
 
     def as_dict(self, fars: tuple[float, ...] = FARS) -> dict[str, float]:
         """Return EER, TAR and DIR by name, ready for results.json, without rates too small to be measured here."""
-        once = np.ones((1, len(self.nearest)))
-        return {
-            name: float(value[0]) for name, value in self._rates(self.far[None], self.tar[None], once, fars).items()
-        }
+        rates = self._rates(self.far[None], self.tar[None], np.ones((1, len(self.nearest))), fars)
+        return {name: float(value[0]) for name, value in rates.items()}
 
     def _rates(self, far: np.ndarray, tar: np.ndarray, weights: np.ndarray, fars: tuple[float, ...]) -> dict:
         """Return `as_dict`'s values, each [repeats], of curves [repeats, T] and weights of the queries [repeats, Q]."""

@@ -170,20 +170,15 @@ def centre_loss(features: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
 class QuartetLoss(nn.Module):
     """`quartet_loss` of L2-normalised features, one quartet for each possible anchor of the batch.
 
-    A batch that holds no quartet gives 0. Options are those of `quartet_loss`.
+    A batch that holds no quartet gives 0.
     """
-
-    def __init__(self, *, normalise: bool = True, **options: object) -> None:
-        super().__init__()
-        self.normalise, self.options = normalise, options
 
     def forward(self, features: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         known, counts = labels[labels >= 0].unique(return_counts=True)
         if len(known) < 3 or int(counts.max()) < 2:
             return features.sum() * 0
-        features = F.normalize(features, dim=1) if self.normalise else features
-        quartets = draw_quartets(labels, generator)
-        return quartet_loss(*(features[column] for column in quartets.T), **self.options)
+        features, quartets = F.normalize(features, dim=1), draw_quartets(labels, generator)
+        return quartet_loss(*(features[column] for column in quartets.T))
 
 
 class CentreLoss(nn.Module):

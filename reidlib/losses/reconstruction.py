@@ -5,6 +5,7 @@ Kolbeinsson, master's thesis, 2019, eqs. 6-13. Weights are left to the caller (t
 the background).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -70,10 +71,9 @@ def static_losses(
     >>> [term.item() for term in static_losses(x, x, y, source_mask=m, target_mask=m)]
     [0.0, 1.0]
     """
+    under = partial(masked_l1, generated, normalise_by_mask_area=normalise_by_mask_area)
     scene = (1 - source_mask) * (1 - target_mask)
-    foreground = masked_l1(generated, source, source_mask, normalise_by_mask_area=normalise_by_mask_area)
-    background = masked_l1(generated, target, scene, normalise_by_mask_area=normalise_by_mask_area)
-    return MaskedLosses(foreground, background)
+    return MaskedLosses(under(source, source_mask), under(target, scene))
 
 
 def variable_losses(
@@ -94,9 +94,8 @@ def variable_losses(
     >>> [term.item() for term in variable_losses(g, y, target_mask=torch.full((1, 1, 4, 2), 0.25))]
     [0.25, 0.75]
     """
-    foreground = masked_l1(generated, target, target_mask, normalise_by_mask_area=normalise_by_mask_area)
-    background = masked_l1(generated, target, 1 - target_mask, normalise_by_mask_area=normalise_by_mask_area)
-    return MaskedLosses(foreground, background)
+    under = partial(masked_l1, generated, target, normalise_by_mask_area=normalise_by_mask_area)
+    return MaskedLosses(under(target_mask), under(1 - target_mask))
 
 
 def masked_condition(source: Tensor, source_mask: Tensor, target_mask: Tensor, kind: str = "in_out_inv") -> Tensor:

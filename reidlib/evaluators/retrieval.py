@@ -93,7 +93,7 @@ def evaluate_retrieval(
     rounds = list(_rounds(gallery, sorted(set(query.camids.tolist())), camera_rule, gallery_shots, repeats, seed))
     parts = []
     for start, stop in row_chunks(*sizes):
-        block = blocks(start, stop).cpu().numpy()  # [q, G]
+        block = blocks(start, stop)  # [q, G]
         chunk = query.take(slice(start, stop))
         parts.append(np.stack([_score_chunk(block, chunk, gallery, camera_rule, faced) for faced in rounds], 1))
     values = np.concatenate(parts)  # [Q, rounds, 4]
@@ -181,9 +181,7 @@ def _rounds(
         yield _Round(columns, np.argsort(order) if shots else None)
 
 
-def _score_chunk(
-    block: np.ndarray, query: Labels, gallery: Labels, camera_rule: str, faced: _Round | None
-) -> np.ndarray:
+def _score_chunk(block: Tensor, query: Labels, gallery: Labels, camera_rule: str, faced: _Round | None) -> np.ndarray:
     """Score one block [q, G] of distances in one round: plain AP, trapezoid AP, first hit, INP, each [q, 4]."""
     if faced is None:
         return _score_rows(block, None, *own_images(query, gallery, camera_rule))
@@ -194,7 +192,8 @@ def _score_chunk(
         if faced.priority is not None:  # of the matches, only the drawn one counts
             priority = np.where(is_match, faced.priority[own], len(gallery.pids))
             is_match &= priority == priority.min(1, keepdims=True)
-        result[rows] = _score_rows(block[rows], faced.columns[camera], own, is_match)
+        sub_block = block[torch.from_numpy(rows).to(block.device)]
+        result[rows] = _score_rows(sub_block, faced.columns[camera], own, is_match)
     return result
 
 
@@ -210,23 +209,24 @@ def own_images(query: Labels, gallery: Labels, camera_rule: str) -> tuple[np.nda
     return own, is_own
 
 
-def _score_rows(block: np.ndarray, columns: np.ndarray | None, own: np.ndarray, is_match: np.ndarray) -> np.ndarray:
+def _score_rows(block: Tensor, columns: np.ndarray | None, own: np.ndarray, is_match: np.ndarray) -> np.ndarray:
     """Score rows that face the same columns; without a match: NaN, NaN, 0, NaN."""
     scores = np.tile([np.nan, np.nan, 0.0, np.nan], (len(own), 1))
     valid = is_match.any(1)
     if not valid.any():
         return scores
     # own images by (distance, gallery order); where the padding comes to lie changes nothing
-    distances = np.take_along_axis(block, np.maximum(own, 0), 1)
+    distances = block.gather(1, torch.from_numpy(np.maximum(own, 0)).to(block.device)).cpu().numpy()
     by_distance = np.argsort(distances, axis=1, kind="stable")
     own, is_match, distances = (np.take_along_axis(x, by_distance, 1) for x in (own, is_match, distances))
     if columns is None:
         place, is_faced = own, own >= 0
     else:
-        block = block.take(columns, 1)
+        block = block[:, torch.from_numpy(columns).to(block.device)]
         place = np.searchsorted(columns, own)
         is_faced = columns[np.minimum(place, len(columns) - 1)] == own
-    before = _count_before(block, distances, place, is_match)
+    count = _count_before_cpu if block.device.type == "cpu" else _count_before
+    before = count(block, distances, place, is_match)
     before -= is_faced.cumsum(1) - is_faced  # now only images of other identities
     k = is_match.cumsum(1)  # hit number
     rank = np.where(is_match, before + k, 1)
@@ -242,18 +242,31 @@ def _score_rows(block: np.ndarray, columns: np.ndarray | None, own: np.ndarray, 
     return scores
 
 
-def _count_before(block: np.ndarray, distances: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _count_before_cpu(block: Tensor, distances: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Count, for each wanted entry, the images of its row that are nearer, or as near and earlier in the gallery.
 
     One comparison and one count over a row that stays in the cache: 3-4 µs for 20,000 images, a fiftieth of sorting.
     """
-    beaten_by = np.empty(block.shape[1], bool)
+    rows = block.numpy()
+    beaten_by = np.empty(rows.shape[1], bool)
     counts = []
     for i, limit, at in zip(np.nonzero(wanted)[0].tolist(), distances[wanted], place[wanted].tolist(), strict=True):
-        row = block[i]
+        row = rows[i]
         np.less_equal(row[:at], limit, out=beaten_by[:at])
         np.less(row[at:], limit, out=beaten_by[at:])
         counts.append(np.count_nonzero(beaten_by))
     before = np.zeros(place.shape, np.int64)
     before[wanted] = counts
     return before
+
+
+def _count_before(block: Tensor, distances: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The same count in whole-block operations, for a GPU."""
+    limits = torch.from_numpy(distances).to(block.device)
+    places = torch.from_numpy(place).to(block.device)
+    column = torch.arange(block.shape[1], device=block.device)
+    before = torch.zeros(place.shape, dtype=torch.int64, device=block.device)
+    for j in np.flatnonzero(wanted.any(0)).tolist():
+        limit, at = limits[:, j : j + 1], places[:, j : j + 1]
+        before[:, j] = ((block < limit) | ((block == limit) & (column < at))).sum(1)
+    return before.cpu().numpy()

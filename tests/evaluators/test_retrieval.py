@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_problems import problem
 
-from reidlib.evaluators import RetrievalScores, distances, evaluate_retrieval, pool_queries
+from reidlib.evaluators import RetrievalScores, distances, evaluate_retrieval, pool_queries, retrieval
 
 
 def brute_force(distance, query_pids, query_camids, gallery_pids, gallery_camids, *, ap="plain", camera_rule):
@@ -78,7 +78,7 @@ def cases(draw):
     case=cases(),
     ap=st.sampled_from(["plain", "trapezoid"]),
     camera_rule=st.sampled_from(["cross_camera", "separate_views", "none"]),
-    route=st.sampled_from(["features", "callable"]),
+    route=st.sampled_from(["features", "callable", "device"]),
 )
 def test_equals_a_loop_that_sorts(case, ap, camera_rule, route):
     if (case["ids"]["gallery_pids"] == -1).all():
@@ -90,6 +90,8 @@ def test_equals_a_loop_that_sorts(case, ap, camera_rule, route):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distances, "_BLOCK_ELEMENTS", 40)  # several chunks
         patch.setattr(distances, "_LEAST_ROWS", 2)
+        if route == "device":  # the whole-block counting that a GPU uses
+            patch.setattr(retrieval, "_count_before_cpu", retrieval._count_before)
         if route == "callable":
             got = evaluate_retrieval(None, None, distance=lambda rows: squared[rows.numpy()], **options)
         else:

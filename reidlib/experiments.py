@@ -106,7 +106,7 @@ def train_baseline(
 
 def _sampler(images: PersonImages, recipe: Recipe, losses: Sequence[str], fakes: str | None) -> Sampler:
     """Choose the batches that the losses need."""
-    size = recipe.batch if isinstance(recipe.batch, int) else recipe.batch[0] * recipe.batch[1]
+    size = recipe.batch_size
     real = int((~images.is_generated).sum())
     if {"triplet", "quartet"} & set(losses):
         k = IMAGES_PER_IDENTITY if isinstance(recipe.batch, int) else recipe.batch[1]

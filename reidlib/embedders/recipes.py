@@ -57,6 +57,11 @@ class Recipe:
     augmentation: str = "flip"
     image_size: tuple[int, int] | None = (256, 128)
 
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch: those of `batch`, or P times K."""
+        return self.batch if isinstance(self.batch, int) else math.prod(self.batch)
+
     def factor(self, unit: int) -> float:
         """Return the factor of the learning rate in unit 1, 2, ... `length`."""
         share = unit / self.warmup if self.warmup else 1.0

@@ -212,14 +212,14 @@ def train_siamese(
     options, ratio = options or {}, ratio or {}
     chosen = options.get("recipe", SIAMESE_RECIPES.get(preset))
     recipe = choose_form("baseline", preset, recipe=chosen)["recipe"]  # a name becomes its recipe
-    steps = images_seen // (2 * recipe.batch)
+    steps = images_seen // (2 * recipe.batch_size)
     if steps < 1:
-        raise ValueError(f"images_seen={images_seen} is less than one batch of {recipe.batch} pairs")
+        raise ValueError(f"images_seen={images_seen} is less than one batch of {recipe.batch_size} pairs")
     return train(
         lambda steps, n_classes: Siamese(n_classes, preset=preset, steps=steps, **options),
         images,
-        growing_pairs(images.pids, recipe.batch, steps, **ratio),
-        images_seen=steps * recipe.batch,
+        growing_pairs(images.pids, recipe.batch_size, steps, **ratio),
+        images_seen=steps * recipe.batch_size,
         augment=augment or AUGMENTATIONS[preset],
         seed=seed,
         settings={"preset": preset, "recipe": recipe.name, "images": len(images)} | ratio,

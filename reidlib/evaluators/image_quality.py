@@ -229,7 +229,7 @@ def silhouette_iou(images: Tensor, masks: Tensor, backgrounds: Tensor) -> float:
     if masks.dtype != torch.uint8:
         raise ValueError(f"masks must be uint8 from 0 to 255, got {masks.dtype}")
     difference = (images.float() - backgrounds).abs().amax(1)
-    person, wanted = difference > float(threshold_otsu(difference.flatten().numpy())), masks > 127
+    person, wanted = difference > float(threshold_otsu(difference.flatten().cpu().numpy())), masks > 127
     both, either = ((person & wanted).sum((1, 2)), (person | wanted).sum((1, 2)))
     return (both / either.clamp(min=1)).double().mean().item()
 

@@ -1,5 +1,7 @@
 """The Siamese network: its square layer, its three losses, growing negatives, and a training that learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -141,6 +143,14 @@ def test_it_learns_to_identify_and_to_verify():
     again, _ = train_siamese(data, images_seen=32 * 2, preset="smoke", device="cpu", progress=False, seed=5)
     same, _ = train_siamese(data, images_seen=32 * 2, preset="smoke", device="cpu", progress=False, seed=5)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), same.parameters(), strict=True))
+
+
+def test_a_recipe_of_p_times_k_images_gives_as_many_pairs():
+    options = {"recipe": replace(SIAMESE_RECIPES["smoke"], batch=(4, 2))}
+    _, history = train_siamese(
+        coloured(), images_seen=32, preset="smoke", options=options, device="cpu", progress=False
+    )
+    assert history.steps == 2 and history.images == 16
 
 
 def test_bad_input_is_refused():

@@ -167,8 +167,7 @@ def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> No
 def announce(jobs: Sequence[Job], *, force: bool = False) -> str:
     """Say before the start how many notebooks will run and how long that took on two CPU cores."""
     pending = [job for job in jobs if force or not job.is_done()]
-    notes = [job.content.metadata.get("reidlib", {}).get("seconds_on_two_cores", {}) for job in pending]
-    times = [note.get(job.values.get("profile")) for job, note in zip(pending, notes, strict=True)]
+    times = [job.noted_seconds for job in pending]
     known = [seconds for seconds in times if seconds is not None]
     words = f"{len(pending)} of {len(jobs)} notebooks to run"
     if known:

@@ -60,8 +60,8 @@ class Verdict:
 def verdict(differences: Sequence[float], *, direction: str = "a>b", groups: Sequence | None = None) -> Verdict:
     r"""Decide a claim by its paired differences at the first look that decides it.
 
-    A look takes the first 6, 12, 24 differences (`LOOKS`), $n$ of them with mean $\bar d$ and standard deviation $s$, and
-    the two-sided interval of Student's t with `LEVEL`,
+    A look takes the first 6, 12, 24 differences (`LOOKS`), $n$ of them with mean $\bar d$ and standard deviation $s$,
+    and the two-sided interval of Student's t with `LEVEL`,
 
     $$\bar d \pm t_{n-1,\,(1 + \text{level})/2}\; s / \sqrt n.$$
 

@@ -7,16 +7,14 @@ has them, `start` (the weights a re-ID network started from) and `generator` (th
 share).
 """
 
-import argparse
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from reidlib.checks import check_choice, reading_inputs
+from reidlib.checks import check_choice
 from reidlib.course import sweeps
 from reidlib.course.verdicts import MARGIN, SECOND_START, Verdict, expected_false_holds, verdict, with_second_start
 from reidlib.files import resolve
@@ -281,27 +279,3 @@ def _check(ours: pd.DataFrame) -> None:
     missing = [name for name in COLUMNS if name not in ours]
     if missing:
         raise ValueError(f"our results need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `reidlib claims`."""
-    parser.add_argument("paper", nargs="*", help="such as camera_transfer; default all that have a recorded table")
-    parser.add_argument("--folder", default=str(sweeps.NOTEBOOKS), help="where notebooks and their records lie")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Print each paper's claims beside what is recorded in the table of its notebook, `NN_<paper>.csv`."""
-    folder, claims = Path(options.folder), pd.read_csv(resolve(FOLDER) / "claims.csv")
-    tables = {path.stem.partition("_")[2]: path.stem for path in sorted((folder / "recorded").glob("*.csv"))}
-    papers = [name for name in tables if name in set(claims.paper)]
-    with reading_inputs():
-        for paper in options.paper:
-            check_choice("paper", paper, papers)
-        ours = {paper: rows_of(sweeps.recorded(tables[paper], folder)) for paper in options.paper or papers}
-    for paper, rows in ours.items():
-        board = check_claims(rows, paper)
-        print(f"{paper} (recorded in {tables[paper]}): {summary(board)}")
-        if missing := [name for name in claims[claims.paper == paper].id if name not in board.index]:
-            print(f"not recorded: {', '.join(missing)}")
-        print(readable(board).to_string(max_colwidth=90) if len(board) else "", end="\n\n")
-    return 0

@@ -19,14 +19,12 @@ parameters, commit, device, threads and time once to `<notebook>.runs.json` besi
 that no longer counts gets its reason in the column `superseded`. Several sweeps of one notebook share the work.
 """
 
-import argparse
 import itertools
 import json
 import math
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +32,7 @@ from typing import Any
 
 import pandas as pd
 
-from reidlib.checks import reading_inputs, some
+from reidlib.checks import some
 from reidlib.course.jobs import NOTEBOOKS, Job, plan
 from reidlib.course.runner import Outcome, error_words, execute
 from reidlib.course.runs import RESULTS, write_text
@@ -46,7 +44,6 @@ FIELDS = ("about", "base", "sets", "grid", "threads")
 COLUMNS = ("run", "metric", "value", "rule", "superseded")
 FACTS = ("study", "finished", "commit", "profile", "dataset", "image_size", "seed", "device", "threads", "seconds")
 NOT_RECORDED = ("output_root", "data_root", "device")  # where it ran; the row names the real device itself
-PAIR = ("seed", "start")  # parameters that do not change how long a run takes
 
 Table = tuple[pd.DataFrame, dict[str, dict[str, Any]]]  # rows, and each run's facts by its name
 
@@ -241,32 +238,12 @@ def recorded_runs(job: Job, table: Table) -> list[str]:
     for run, theirs in counting.items():
         gone = set(theirs) - set(_kept(job.values))
         fixed = all(other.get(name) == theirs[name] for name in gone for other in counting.values())
-        if fixed and not _unlike(job, theirs):
+        if fixed and not differing(job, theirs):
             found.append(run)
     return found
 
 
-def how_long(job: Job, table: Table) -> tuple[float, str]:
-    """Return how many seconds a run took, or will probably take, and in words with "{}" for the time what that is from.
-
-    A run that is not recorded takes as long as recorded ones that are most like it; where none of its profile is
-    recorded, the time noted in the notebook; not a number where there is none.
-    """
-    runs = table[1]
-    if mine := recorded_runs(job, table):
-        return float(runs[mine[-1]]["seconds"]), f"took {{}} ({mine[-1]})"
-    alike = [run for run, facts in runs.items() if facts["profile"] == job.values.get("profile")]
-    unlike = {run: [name for name in _unlike(job, runs[run]["parameters"]) if name not in PAIR] for run in alike}
-    if unlike:
-        nearest = min(reversed(unlike.values()), key=len)  # of equally near ones, the last recorded
-        seconds = [float(runs[run]["seconds"]) for run, names in unlike.items() if names == nearest]
-        words = f"about {{}}, as {len(seconds)} recorded run{'s' if len(seconds) > 1 else ''} took"
-        return sum(seconds) / len(seconds), words + (f" with another {', '.join(nearest)}" if nearest else "")
-    noted = job.noted_seconds
-    return (noted, "about {}, as the notebook notes for two cores") if noted else (math.nan, "nobody knows how long")
-
-
-def _unlike(job: Job, theirs: Mapping[str, Any]) -> list[str]:
+def differing(job: Job, theirs: Mapping[str, Any]) -> list[str]:
     """Return the parameters in which a recorded run was another than a job, and those given that it had not got yet."""
     mine = _kept(job.values)
     shared = [name for name in mine if name in theirs and not _same(job.parameters[name], theirs[name], mine[name])]
@@ -359,51 +336,3 @@ def run_study(
                     outcome, words = Outcome(job, "failed"), error_words(error, path)
             stopped = outcome.status == "failed" and not keep_going
             yield job, outcome.status, words
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `reidlib sweep`."""
-    parser.add_argument("study", nargs="+", metavar="STUDY", help="<notebook>.<study>, <study>, or a file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list what is missing and how long it takes; run nothing"
-    )
-    parser.add_argument("--limit-minutes", type=float, default=math.inf, help="start no run after so many minutes")
-    parser.add_argument("--output-root", default="runs/studies", help="where runs go (relative: from the repository)")
-    parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks and studies are looked for")
-    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True, help="after a failure")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run studies; return 0 if nothing failed, else 1. Every parameter is checked before anything runs."""
-    with reading_inputs():
-        studies = [read_study(name, Path(options.folder)) for name in options.study]
-        for study in studies:
-            study.jobs(options.output_root)
-    counts: Counter[str] = Counter()
-    how = {"dry_run": options.dry_run, "keep_going": options.keep_going}
-    deadline = time.monotonic() + options.limit_minutes * 60
-    for study in studies:
-        steps = run_study(study, output_root=options.output_root, deadline=deadline, **how)
-        table, times = read_table(study.table), {"recorded": [], "missing": []}
-        for number, (job, state, words) in enumerate(steps, start=1):
-            if options.dry_run:
-                seconds, words = how_long(job, table)
-                words = words.format(f"{seconds / 60:.1f} min")
-                times[state].append(seconds)
-            given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
-            line = f"[{study.name} {number}/{len(study.sets)}] {given}: {state}"
-            print(f"{line} · {words}" if words else line, flush=True)
-            counts[state] += 1
-        if options.dry_run:
-            print(_budget(study, **times))
-    print(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return 1 if counts["failed"] else 0
-
-
-def _budget(study: Study, recorded: Sequence[float], missing: Sequence[float]) -> str:
-    """Add up in words what a study's recorded runs took and its missing ones will take, in seconds."""
-    known = [seconds for seconds in missing if not math.isnan(seconds)]
-    words = f"{study.name}: {len(study.sets)} runs, threads = {study.threads}"
-    words += f"; {len(recorded)} recorded in {sum(recorded) / 60:.0f} min"
-    words += f", {len(missing)} missing: about {sum(known) / 60:.0f} min" if missing else ", none missing"
-    return words + (f" and {len(missing) - len(known)} of unknown length" if len(known) < len(missing) else "")

@@ -188,7 +188,7 @@ def bars(table: pd.DataFrame, *, ylabel: str, title: str = "", errors: pd.DataFr
     return figure
 
 
-def mean_bars(rows: pd.DataFrame, *, title: str, ylabel: str = "percent", sort: bool = False) -> Figure:
+def mean_bars(rows: pd.DataFrame, *, title: str, sort: bool = False) -> Figure:
     """Draw the mean of recorded rows (`label`, `metric`, `value`), with the spread of those that have several.
 
     Groups are labels, in order of appearance or sorted; colours are metrics.
@@ -198,7 +198,7 @@ def mean_bars(rows: pd.DataFrame, *, title: str, ylabel: str = "percent", sort: 
     ['2.0', '5.0']
     """
     mean, spread = (rows.pivot_table("value", "label", "metric", aggfunc=f, sort=sort) for f in ("mean", "std"))
-    return bars(mean, ylabel=ylabel, title=title, errors=spread.reindex_like(mean))
+    return bars(mean, ylabel="percent", title=title, errors=spread.reindex_like(mean))
 
 
 def claims_board(board: pd.DataFrame) -> Figure:

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,29 +34,28 @@ class Outcome:
     error: str = ""
 
 
-def execute(job: Job, *, show: Callable[[str], None] = say, force: bool = False, threads: int | None = None) -> Outcome:
-    """Run one job into its folder: executed notebook, HTML, status.json; `show` gets a line now and then.
+def execute(job: Job, *, force: bool = False, threads: int | None = None) -> Outcome:
+    """Run one job into its folder: executed notebook, HTML, status.json; print a line now and then.
 
     A run that was interrupted, of the same code and parameters, finds its checkpoints again unless `force`. A folder
     where another runner works is left to it ("busy"), and a full disk is a failure like any other.
 
     Args:
         job: see `plan`.
-        show: gets a line now and then.
         force: start afresh.
         threads: of torch in the notebook's kernel; default as many as it takes by itself.
     """
     started = time.monotonic()
     try:
         with locked(job.folder):
-            return _execute(job, show, force, threads)
+            return _execute(job, force, threads)
     except InUseError as error:
         return Outcome(job, "busy", error=str(error))
     except OSError as error:
         return Outcome(job, "failed", time.monotonic() - started, "", error_words(error, job.folder))
 
 
-def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | None) -> Outcome:
+def _execute(job: Job, force: bool, threads: int | None) -> Outcome:
     from papermill.exceptions import PapermillExecutionError
 
     resume = not force and job.status().get("code") == job.code
@@ -65,7 +63,7 @@ def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | 
     _write_status(job, status="running")
     started = time.monotonic()
     cell = error = export = ""
-    lines = _Lines(job, show)
+    lines = _Lines(job)
     try:
         if job.problem:
             raise UnreadableNotebook(job.problem)
@@ -88,7 +86,7 @@ def _execute(job: Job, show: Callable[[str], None], force: bool, threads: int | 
             write_text(job.executed.with_suffix(".html"), to_html(job.executed))
         except Exception as failure:  # its numbers are recorded all the same
             export = f"{job.executed.name} cannot be shown as HTML: {error_words(failure, job.folder)}"
-            show(f"  {job.name}: {export}")
+            say(f"  {job.name}: {export}")
     status = "failed" if error else "done"
     _write_status(job, status=status, seconds=seconds, cell=cell, error=error, export=export)
     return Outcome(job, status, seconds, cell, error)
@@ -111,8 +109,8 @@ def _write_status(job: Job, **facts: Any) -> None:
 class _Lines(io.TextIOBase):
     """Progress for a terminal or a log: the cell, and the last line that the notebook printed."""
 
-    def __init__(self, job: Job, show: Callable[[str], None]) -> None:
-        self.name, self.show = job.name, show
+    def __init__(self, job: Job) -> None:
+        self.name = job.name
         self.cells = len(job.content.cells) + bool(job.given)  # papermill adds one for the parameters
         self.started = self.last = time.monotonic()
         self.cell, self.heading, self.printed = "", "", ""
@@ -131,7 +129,7 @@ class _Lines(io.TextIOBase):
         if now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
             parts = [f"  {self.name}", self.cell, f"{now - self.started:.0f} s", self.heading, self.printed[:80]]
-            self.show(" · ".join(filter(None, parts)))
+            say(" · ".join(filter(None, parts)))
 
 
 def _papermill(job: Job, lines: _Lines, resume: bool, threads: int | None) -> None:

@@ -103,10 +103,10 @@ def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_c
     seen = []
     monkeypatch.setattr(jobs, "REPOSITORY", root / "check out")
     monkeypatch.setattr(runner, "_papermill", lambda job, lines, resume, threads: seen.append(resume))
-    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
-    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None, force=True)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs))
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), force=True)
     write_notebook(notebook, work='raise RuntimeError("warmer now")')
-    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs))
     assert seen == [True, False, False]
     assert not jobs.plan(root / "note books" / "00_good.ipynb", {"profile": "smoke", "seed": "4"}, **kwargs).is_done()
 

@@ -21,9 +21,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "run": Command("course.runner", "run notebooks and write an index to read", '--profile smoke "02*" -p seed 3'),
-    "sweep": Command("course.sweeps", "run what a study has not recorded yet", "02_reid_baseline.seeds --dry-run"),
-    "claims": Command("course.paper_tables", "hold a paper's claims against the recorded tables", "pn_gan"),
+    "run": Command("tools.run", "run notebooks and write an index to read", '--profile smoke "02*" -p seed 3'),
+    "sweep": Command("tools.sweep", "run what a study has not recorded yet", "02_reid_baseline.seeds --dry-run"),
+    "claims": Command("tools.claims", "hold a paper's claims against the recorded tables", "pn_gan"),
     "render": Command("tools.render", "render people, draw contact sheets, measure difficulty", "--network dukemtmc"),
     "table": Command("tools.people_table", "make a table of your photographs", 'mine --pattern "cam{camid}_{pid}_{n}"'),
     "annotate": Command("tools.annotate", "make key points and masks for photographs", "photographs --device cuda"),

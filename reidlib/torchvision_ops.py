@@ -19,7 +19,6 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_library: torch.library.Library | None = None  # a schema lives as long as its Library object
 
 
 def _has_compiled_ops() -> bool:
@@ -36,28 +35,23 @@ def _has_compiled_ops() -> bool:
     return False
 
 
-def ensure_importable() -> bool:
+def _declare_missing() -> torch.library.Library | None:
     """Declare the missing operator schemas if, and only if, torchvision's own operators cannot load.
 
     Returns:
-        True where schemas were declared (torchvision's compiled operators are absent: no `torchvision.ops.nms`, no
-        `torchvision.io`), False where there was nothing to do.
+        the library of the declared schemas (torchvision's compiled operators are absent: no `torchvision.ops.nms`, no
+        `torchvision.io`), None where there was nothing to do.
 
-    >>> ensure_importable() in (True, False)
-    True
     >>> import torchvision
     """
-    global _library
-    if _library is not None:
-        return True
     if _has_compiled_ops():
-        return False
+        return None
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
             library.define(schema)
-    _library = library
-    return True
+    return library
 
 
-COMPILED_OPS = not ensure_importable()
+_library = _declare_missing()  # a schema lives as long as its Library object
+COMPILED_OPS = _library is None

@@ -13,8 +13,7 @@ from tiny_notebooks import write_notebook
 
 from reidlib.__main__ import COMMANDS, main
 from reidlib.checks import WrongInput
-from reidlib.course import runner
-from reidlib.tools import scaling, train_judges
+from reidlib.tools import run, scaling, train_judges
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -71,7 +70,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(tmp_path: Path, monkeypatch,
 
     monkeypatch.setattr(train_judges, "procedural_people", broken)
     monkeypatch.setattr(scaling, "resolve", broken)
-    monkeypatch.setattr(runner, "announce", broken)
+    monkeypatch.setattr(run, "announce", broken)
     write_notebook(tmp_path / "books" / "00_toy.ipynb")
     folders = ["--folder", str(tmp_path / "books"), "--output-root", str(tmp_path / "runs")]
     for words in (["judges"], ["scaling"], ["run", *folders]):

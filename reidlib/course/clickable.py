@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import anywidget
 import traitlets
@@ -9,32 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Point = tuple[float, float]
-
-SCRIPT = """
-function render({ model, el }) {
-  const picture = document.createElement("img");
-  Object.assign(picture, { draggable: false, className: "reidlib-clickable" });
-  Object.assign(picture.style, { maxWidth: "100%", cursor: "crosshair", touchAction: "none" });
-  const show = () => { picture.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" })); };
-  const place = (event) => {
-    const box = picture.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  };
-  let start = [0, 0];
-  picture.addEventListener("pointerdown", (event) => {
-    start = place(event);
-    picture.setPointerCapture(event.pointerId);
-  });
-  picture.addEventListener("pointerup", (event) => {
-    model.set("drag", [...start, ...place(event)]);
-    model.save_changes();
-  });
-  model.on("change:png", show);
-  show();
-  el.appendChild(picture);
-}
-export default { render };
-"""
 
 
 class ClickablePicture(anywidget.AnyWidget):
@@ -51,7 +26,7 @@ class ClickablePicture(anywidget.AnyWidget):
     5 5 5 5
     """
 
-    _esm = SCRIPT
+    _esm = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")  # the part that runs in the browser
     png = traitlets.Bytes().tag(sync=True)
     drag = traitlets.List(traitlets.Float()).tag(sync=True)  # x and y of start and end, shares from the upper left
 

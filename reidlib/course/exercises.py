@@ -6,12 +6,11 @@ in `notebooks/solutions/`, one plain Python file a notebook.
 """
 
 import functools
-import importlib.util
 import re
+import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -61,13 +60,14 @@ def exercise(name: str, folder: Path = SOLUTIONS) -> Exercise:
     return known[name]
 
 
+@functools.cache
 def exercises_of(path: Path) -> dict[str, Exercise]:
     """Return the exercises of one file of solutions by name, in its order.
 
     >>> list(exercises_of(SOLUTIONS / "03_camera_transfer.py"))[:2]
     ['03-1', '03-2']
     """
-    return {value.name: value for value in vars(_module(path)).values() if isinstance(value, Exercise)}
+    return {value.name: value for value in runpy.run_path(str(path)).values() if isinstance(value, Exercise)}
 
 
 def check(exercise: Exercise, answer: Callable) -> bool:
@@ -118,14 +118,6 @@ def whole(generator: torch.Generator, low: int, high: int) -> int:
     [2, 3, 4]
     """
     return int(torch.randint(low, high + 1, (1,), generator=generator))
-
-
-@functools.cache
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"solutions_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _draw(trial: int) -> torch.Generator:

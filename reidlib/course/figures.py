@@ -144,14 +144,11 @@ def learning_curves(curves: Mapping[str, pd.Series], *, xlabel: str, ylabel: str
     return figure
 
 
-def loss_curves(losses: Mapping[str, pd.DataFrame], *, log: bool = True, extra: int = 0) -> Figure:
-    """Draw the losses of `History.losses` over steps, one panel a name, smoothed over five rows.
-
-    `extra` more panels stay empty for the caller.
-    """
-    panels = len(losses) + extra
-    figure, axes = plt.subplots(1, panels, figsize=(3.4 * panels, 2.8), squeeze=False, layout="constrained")
-    for axis, (title, table) in zip(axes[0], losses.items(), strict=False):
+def loss_curves(losses: Mapping[str, pd.DataFrame], *, log: bool = True) -> Figure:
+    """Draw the losses of `History.losses` over steps, one panel a name, smoothed over five rows."""
+    size = (3.4 * len(losses), 2.8)
+    figure, axes = plt.subplots(1, len(losses), figsize=size, squeeze=False, layout="constrained")
+    for axis, (title, table) in zip(axes[0], losses.items(), strict=True):
         shown = table.set_index("step").filter(regex=r"^(?!lr/|(images|seconds|images_per_second)$)")
         axis.plot(shown.index, shown.rolling(5, min_periods=1).mean(), label=list(shown))
         axis.set(title=title, xlabel="step", yscale="log" if log else "linear")
@@ -191,7 +188,7 @@ def bars(table: pd.DataFrame, *, ylabel: str, title: str = "", errors: pd.DataFr
     return figure
 
 
-def mean_bars(rows: pd.DataFrame, *, title: str, ylabel: str = "percent", sort: bool = False) -> Figure:
+def mean_bars(rows: pd.DataFrame, *, title: str, sort: bool = False) -> Figure:
     """Draw the mean of recorded rows (`label`, `metric`, `value`), with the spread of those that have several.
 
     Groups are labels, in order of appearance or sorted; colours are metrics.
@@ -201,10 +198,10 @@ def mean_bars(rows: pd.DataFrame, *, title: str, ylabel: str = "percent", sort: 
     ['2.0', '5.0']
     """
     mean, spread = (rows.pivot_table("value", "label", "metric", aggfunc=f, sort=sort) for f in ("mean", "std"))
-    return bars(mean, ylabel=ylabel, title=title, errors=spread.reindex_like(mean))
+    return bars(mean, ylabel="percent", title=title, errors=spread.reindex_like(mean))
 
 
-def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:
+def claims_board(board: pd.DataFrame) -> Figure:
     """Draw the board of `paper_tables.check_claims`: a row a claim, its pairs as dots, the interval, the verdict.
 
     To the right of zero lies what speaks for the claim; within the grey band a difference is too small to matter. Full
@@ -229,7 +226,7 @@ def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:
             if "pair" not in b.verdict:
                 words += f" · n = {b.look} of {b.n}" if b.look < b.n else f" · n = {b.n}"
         axis.text(1.015, y, words, transform=axis.get_yaxis_transform(), color=colour, va="center", fontsize=8.5)
-    title = title if len(board) else "no claim has a recorded pair yet"
+    title = "" if len(board) else "no claim has a recorded pair yet"
     axis.set(xlim=(-reach, reach), ylim=(len(board) - 0.4, -0.6), title=title)
     axis.set_xlabel("difference in percentage points: against the claim  ←  0  →  as claimed")
     axis.set_yticks(range(len(board)), [textwrap.fill(f"{b.Index} · {b.claim}", 64) for b in board.itertuples()])
@@ -238,7 +235,7 @@ def claims_board(board: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
-def draw_keypoints(axis: plt.Axes, keypoints: Tensor, limbs: Sequence[tuple[int, int]], size: float = 9) -> None:
+def draw_keypoints(axis: plt.Axes, keypoints: Tensor, limbs: Sequence[tuple[int, int]]) -> None:
     """Draw the visible key points [18,3] and the limbs between them over an image; the person's right side is warm."""
     right, left = "#ff8c1a", "#3db7ff"
     side = {**dict.fromkeys((2, 3, 4, 8, 9, 10, 14, 16), right), **dict.fromkeys((5, 6, 7, 11, 12, 13, 15, 17), left)}
@@ -248,7 +245,7 @@ def draw_keypoints(axis: plt.Axes, keypoints: Tensor, limbs: Sequence[tuple[int,
             axis.plot(points[[a, b], 0], points[[a, b], 1], color=side.get(b, side.get(a, "white")), linewidth=1.6)
     seen = points[:, 2] > 0
     dots = [side.get(i, "white") for i in np.flatnonzero(seen)]
-    axis.scatter(points[seen, 0], points[seen, 1], s=size, c=dots, edgecolors="black", linewidths=0.4, zorder=3)
+    axis.scatter(points[seen, 0], points[seen, 1], s=9, c=dots, edgecolors="black", linewidths=0.4, zorder=3)
 
 
 def parse_pictures(parsing: Tensor) -> Tensor:
@@ -260,7 +257,7 @@ def parse_pictures(parsing: Tensor) -> Tensor:
     return torch.from_numpy(lip_palette())[parsing.cpu().long()].permute(0, 3, 1, 2)
 
 
-def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *, height: float = 1.6) -> Figure:
+def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]]) -> Figure:
     """Draw a batch of the data contract in four rows: image, key points, person mask, parsing labels.
 
     Args:
@@ -269,7 +266,7 @@ def truth_rows(batch: Mapping[str, Tensor], limbs: Sequence[tuple[int, int]], *,
     images, masks, parsing = (batch[name].cpu() for name in ("images", "masks", "parsing"))
     colours = parse_pictures(parsing)
     rows = {"image": images, "key points": images, "mask": masks[:, None].expand_as(images), "parsing": colours}
-    figure = image_rows(rows, height=height)
+    figure = image_rows(rows, height=1.6)
     for axis, keypoints in zip(figure.axes[len(images) : 2 * len(images)], batch["keypoints"], strict=True):
         draw_keypoints(axis, keypoints, limbs)
     return figure

@@ -105,14 +105,8 @@ def _first_value(draw: Callable[..., Figure], name: str, control: Any) -> Any:
 def _widget(name: str, control: Any, value: Any) -> Any:
     import ipywidgets
 
-    common = {"description": name.replace("_", " "), "value": value, "style": {"description_width": "initial"}}
-    match control:
-        case bool():
-            return ipywidgets.Checkbox(**common)
-        case str():
-            return ipywidgets.Text(**common, continuous_update=False)
-        case list():
-            return ipywidgets.Dropdown(**common, options=control)
-    kind = ipywidgets.IntSlider if all(isinstance(number, int) for number in control) else ipywidgets.FloatSlider
-    low, high, step = control
-    return kind(**common, min=low, max=high, step=step, continuous_update=False)
+    widget = ipywidgets.interactive.widget_from_abbrev(control)
+    widget.value, widget.description = value, name.replace("_", " ")
+    widget.style.description_width = "initial"
+    widget.continuous_update = False  # a slider draws when it is let go, a text when it is entered
+    return widget

@@ -15,7 +15,7 @@ import torch
 
 from reidlib.course import settings
 from reidlib.course.runs import RESULTS, STATUS, run_id
-from reidlib.course.settings import ParameterError, UnreadableNotebook
+from reidlib.course.settings import Parameter, ParameterError, UnreadableNotebook
 from reidlib.files import REPOSITORY, resolve
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -46,6 +46,7 @@ class Job:
     """A notebook, and the parameters to hand to it."""
 
     notebook: Path
+    parameters: Mapping[str, Parameter]  # of its cell
     given: Mapping[str, Any]  # handed to papermill
     values: Mapping[str, Any]  # with the cell's defaults
     output_root: Path
@@ -70,6 +71,11 @@ class Job:
     def content(self) -> nbformat.NotebookNode:
         """The notebook, without cells where it cannot be read."""
         return nbformat.v4.new_notebook() if self.problem else settings.read_notebook(self.notebook)
+
+    @property
+    def noted_seconds(self) -> float | None:
+        """How long the notebook says that this profile takes on two CPU cores."""
+        return self.content.metadata.get("reidlib", {}).get("seconds_on_two_cores", {}).get(self.values.get("profile"))
 
     @cached_property
     def code(self) -> str:
@@ -108,7 +114,7 @@ def plan(notebook: Path, given: Mapping, *, output_root: str | os.PathLike = "ru
     try:
         parameters = settings.read_parameters(notebook)
     except UnreadableNotebook as error:
-        return Job(notebook, {}, {}, root, str(error))
+        return Job(notebook, {}, {}, {}, root, str(error))
     settings.check_names(parameters, given, notebook.name)
     if "output_root" in given:
         raise ParameterError(f"{notebook.name}: output_root is no choice of one run here; use --output-root")
@@ -124,4 +130,4 @@ def plan(notebook: Path, given: Mapping, *, output_root: str | os.PathLike = "ru
         settings.check_shared(all_values)
     except ParameterError as error:
         raise ParameterError(f"{notebook.name}: {error}") from error
-    return Job(notebook, values, all_values, root)
+    return Job(notebook, parameters, values, all_values, root)

@@ -7,16 +7,14 @@ has them, `start` (the weights a re-ID network started from) and `generator` (th
 share).
 """
 
-import argparse
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from reidlib.checks import check_choice, reading_inputs
+from reidlib.checks import check_choice
 from reidlib.course import sweeps
 from reidlib.course.verdicts import MARGIN, SECOND_START, Verdict, expected_false_holds, verdict, with_second_start
 from reidlib.files import resolve
@@ -48,13 +46,17 @@ def printed(paper: str) -> pd.DataFrame:
     >>> table[(table.row == "T7|market1501|c5+G6|Model 4") & (table.metric == "mAP")].value.item()
     20.7
     """
+    return _results(paper).drop(columns="is_ours")
+
+
+def _results(paper: str) -> pd.DataFrame:
+    """Return what a paper prints, and in the column `is_ours` whether a method is its own."""
     table = pd.read_csv(resolve(FOLDER) / "results.csv")
     check_choice("paper", paper, sorted(set(table.paper)))
-    table = table[table.paper == paper].drop(columns=["paper", "is_ours", "note"])
-    table["value"] = pd.to_numeric(table.value, errors="coerce")
-    table.insert(0, "row", table.table + "|" + table.dataset + "|" + table.setting + "|" + table.method)
-    table["row"] = table.row.replace(MISPRINTS)
-    return table.reset_index(drop=True)
+    table = table[table.paper == paper].drop(columns=["paper", "note"]).reset_index(drop=True)
+    row = table.table + "|" + table.dataset + "|" + table.setting + "|" + table.method
+    table.insert(0, "row", row.replace(MISPRINTS))
+    return table
 
 
 def rows_of(metrics: pd.DataFrame | Mapping[str, Mapping], seed: int = 0) -> pd.DataFrame:
@@ -102,8 +104,7 @@ def side_by_side(
             values = chosen[chosen.metric == metric].value
             line[f"{metric} paper"] = paper_values.get((row, metric), float("nan"))
             line[f"{metric} ours"] = mean_text(values) if len(values) else ""
-    names = ["table", "data set", "setting", "method"]
-    index = pd.MultiIndex.from_tuples(list(lines), names=names) if lines else None
+    index = pd.MultiIndex.from_tuples(list(lines), names=["table", "data set", "setting", "method"])
     return pd.DataFrame(list(lines.values()), index=index)
 
 
@@ -141,14 +142,11 @@ def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
     [[6, 2.5, 'holds']]
     """
     _check(ours)
-    folder = resolve(FOLDER)
-    claims, results = pd.read_csv(folder / "claims.csv"), pd.read_csv(folder / "results.csv")
-    results = results[(results.paper == paper) & results.is_ours]
-    rows = results.table + "|" + results.dataset + "|" + results.setting + "|" + results.method
-    own = set(rows.replace(MISPRINTS)) | set(RIVALS)
+    claims, results = pd.read_csv(resolve(FOLDER) / "claims.csv"), _results(paper)
+    own = set(results.row[results.is_ours]) | set(RIVALS)
     lines = []
     for claim in claims[claims.paper == paper].itertuples():
-        names = [MISPRINTS.get(name.strip(), name.strip()) for name in claim.comparison.split(" vs ")]
+        names = [MISPRINTS.get(name, name) for name in claim.comparison.split(" vs ")]
         pairs = _pairs(ours, names, claim.metric)
         foreign = [name for name in names if name not in own]
         if pairs.empty and not foreign:
@@ -246,16 +244,13 @@ def readable(board: pd.DataFrame) -> pd.DataFrame:
     """
     shown = board[["claim", "metric"]].copy()
     shown["n"] = [f"{b.look} of {b.n}" if b.n > b.look else f"{b.n}" for b in board.itertuples()]
-    shown["difference"] = ["" if pd.isna(d) else f"{d:+.1f} {_ends(*ends)}" for d, *ends in _numbers(board)]
+    numbers = board[["difference", "low", "high"]].astype(float).values.tolist()
+    shown["difference"] = ["" if pd.isna(d) else f"{d:+.1f} {_ends(*ends)}" for d, *ends in numbers]
     shown["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in board.p]
     shown["verdict"] = board.verdict
     shown["mAP"] = ["" if pd.isna(d) else f"{d:+.1f}" for d in board["mAP"]]
     shown["second start"] = board["second start"]
     return shown if shown["second start"].any() else shown.drop(columns="second start")
-
-
-def _numbers(board: pd.DataFrame) -> list[list[float]]:
-    return board[["difference", "low", "high"]].astype(float).values.tolist()
 
 
 def _ends(low: float, high: float) -> str:
@@ -285,27 +280,3 @@ def _check(ours: pd.DataFrame) -> None:
     missing = [name for name in COLUMNS if name not in ours]
     if missing:
         raise ValueError(f"our results need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `reidlib claims`."""
-    parser.add_argument("paper", nargs="*", help="such as camera_transfer; default all that have a recorded table")
-    parser.add_argument("--folder", default=str(sweeps.NOTEBOOKS), help="where notebooks and their records lie")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Print each paper's claims beside what is recorded in the table of its notebook, `NN_<paper>.csv`."""
-    folder, claims = Path(options.folder), pd.read_csv(resolve(FOLDER) / "claims.csv")
-    tables = {path.stem.partition("_")[2]: path.stem for path in sorted((folder / "recorded").glob("*.csv"))}
-    papers = [name for name in tables if name in set(claims.paper)]
-    with reading_inputs():
-        for paper in options.paper:
-            check_choice("paper", paper, papers)
-        ours = {paper: rows_of(sweeps.recorded(tables[paper], folder)) for paper in options.paper or papers}
-    for paper, rows in ours.items():
-        board = check_claims(rows, paper)
-        print(f"{paper} (recorded in {tables[paper]}): {summary(board)}")
-        if missing := [name for name in claims[claims.paper == paper].id if name not in board.index]:
-            print(f"not recorded: {', '.join(missing)}")
-        print(readable(board).to_string(max_colwidth=90) if len(board) else "", end="\n\n")
-    return 0

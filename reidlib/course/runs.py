@@ -10,7 +10,7 @@ In a notebook, after the parameters cell:
     run.metric("ide_lsr/mAP (plain AP)", 0.71)                # or one by one; the rule in brackets or as rule=
     run.finish(figures=["learning_curves"], metrics=["ide_lsr", "*/mAP*"])
 
-`reidlib run` runs the notebooks (see `reidlib.course.runner`).
+`reidlib run` runs the notebooks (see `reidlib.tools.run` and `reidlib.course.runner`).
 """
 
 import fnmatch

@@ -19,14 +19,12 @@ parameters, commit, device, threads and time once to `<notebook>.runs.json` besi
 that no longer counts gets its reason in the column `superseded`. Several sweeps of one notebook share the work.
 """
 
-import argparse
 import itertools
 import json
 import math
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +32,11 @@ from typing import Any
 
 import pandas as pd
 
-from reidlib.checks import reading_inputs, some
+from reidlib.checks import some
 from reidlib.course.jobs import NOTEBOOKS, Job, plan
 from reidlib.course.runner import Outcome, error_words, execute
 from reidlib.course.runs import RESULTS, write_text
-from reidlib.course.settings import Parameter, ParameterError, read_parameters, read_value
+from reidlib.course.settings import Parameter, ParameterError, read_value
 from reidlib.course.verdicts import SECOND_START
 from reidlib.files import atomic_path, locked
 
@@ -46,7 +44,6 @@ FIELDS = ("about", "base", "sets", "grid", "threads")
 COLUMNS = ("run", "metric", "value", "rule", "superseded")
 FACTS = ("study", "finished", "commit", "profile", "dataset", "image_size", "seed", "device", "threads", "seconds")
 NOT_RECORDED = ("output_root", "data_root", "device")  # where it ran; the row names the real device itself
-PAIR = ("seed", "start")  # parameters that do not change how long a run takes
 
 Table = tuple[pd.DataFrame, dict[str, dict[str, Any]]]  # rows, and each run's facts by its name
 
@@ -66,8 +63,19 @@ class Study:
         return table_path(self.notebook, self.notebook.parent)
 
     def jobs(self, output_root: str | os.PathLike) -> list[Job]:
-        """Return its runs, every parameter checked against the notebook's cell."""
-        return [plan(self.notebook, values, output_root=output_root, typed=True) for values in self.sets]
+        """Return its runs, every parameter checked against the notebook's cell.
+
+        Raises ValueError where recorded runs had another number of threads, naming one, its threads and the study's.
+        """
+        jobs = [plan(self.notebook, values, output_root=output_root, typed=True) for values in self.sets]
+        table = read_table(self.table)
+        for job in jobs:
+            threads = {table[1][run]["threads"]: run for run in recorded_runs(job, table)}
+            if threads and self.threads not in threads:
+                other, run = next(iter(threads.items()))
+                said = f"{self.name} runs with threads = {self.threads}, but {run} was recorded with {other}"
+                raise ValueError(f'{said}: numbers do not mix; write "threads": {other} into the study')
+        return jobs
 
 
 def read_study(study: str | os.PathLike, folder: Path = NOTEBOOKS) -> Study:
@@ -218,11 +226,6 @@ def mean_and_spread(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return groups.agg(mean="mean", spread="std", runs="count").reset_index()
 
 
-def is_recorded(job: Job, path: Path) -> bool:
-    """Say whether the table has a run of these parameters of which rows still count (`recorded_runs`)."""
-    return bool(recorded_runs(job, read_table(path)))
-
-
 def recorded_runs(job: Job, table: Table) -> list[str]:
     """Return the runs of these parameters of which rows still count.
 
@@ -230,52 +233,21 @@ def recorded_runs(job: Job, table: Table) -> list[str]:
     passed over where all recorded runs had the same value, and words are compared by the notebook's present types.
     """
     rows, runs = table
-    parameters, mine = read_parameters(job.notebook), _kept(job.values)
     counting = {run: runs[run]["parameters"] for run in rows.loc[rows["superseded"] == "", "run"].unique()}
     found = []
     for run, theirs in counting.items():
-        same = all(_same(parameters[name], theirs[name], mine[name]) for name in theirs if name in mine)
-        fixed = all(other.get(name) == theirs[name] for name in set(theirs) - set(mine) for other in counting.values())
-        if same and fixed and not (set(mine) - set(theirs)) & set(job.given):
+        gone = set(theirs) - set(_kept(job.values))
+        fixed = all(other.get(name) == theirs[name] for name in gone for other in counting.values())
+        if fixed and not differing(job, theirs):
             found.append(run)
     return found
 
 
-def check_threads(study: Study, table: Table) -> None:
-    """Refuse to go on with a study whose recorded runs had another number of threads.
-
-    Raises ValueError naming the run, its threads and the study's.
-    """
-    for job in study.jobs("runs"):
-        threads = {table[1][run]["threads"]: run for run in recorded_runs(job, table)}
-        if threads and study.threads not in threads:
-            other, run = next(iter(threads.items()))
-            raise ValueError(f"{study.name} runs with threads = {study.threads}, but {run} was recorded with {other}: "
-                             f'numbers do not mix; write "threads": {other} into the study')  # fmt: skip
-
-
-def expected_seconds(job: Job, table: Table) -> tuple[float, str]:
-    """Return how long a run will probably take, and what that is known from: recorded runs that are most like it.
-
-    Where none of its profile is recorded it is the time noted in the notebook; not a number where there is none.
-    """
-    profile = job.values.get("profile")
-    unlike = {run: _unlike(job, facts) for run, facts in table[1].items() if facts["profile"] == profile}
-    if unlike:
-        nearest = min(reversed(unlike.values()), key=len)  # of equally near ones, the last recorded
-        seconds = [float(table[1][run]["seconds"]) for run, names in unlike.items() if names == nearest]
-        words = f"as {len(seconds)} recorded run{'s' if len(seconds) > 1 else ''} took"
-        return sum(seconds) / len(seconds), words + (f" with another {', '.join(nearest)}" if nearest else "")
-    noted = job.content.metadata.get("reidlib", {}).get("seconds_on_two_cores", {}).get(profile)
-    return (float(noted), "as the notebook notes for two cores") if noted else (math.nan, "nobody knows how long")
-
-
-def _unlike(job: Job, facts: Mapping[str, Any]) -> list[str]:
-    """Return the parameters in which a recorded run was another than a job, as far as they may change its length."""
-    parameters, mine, theirs = read_parameters(job.notebook), _kept(job.values), facts["parameters"]
-    new = [name for name in mine if name not in theirs and name in job.given]
-    shared = [name for name in mine if name in theirs and not _same(parameters[name], theirs[name], mine[name])]
-    return [name for name in shared + new if name not in PAIR]
+def differing(job: Job, theirs: Mapping[str, Any]) -> list[str]:
+    """Return the parameters in which a recorded run was another than a job, and those given that it had not got yet."""
+    mine = _kept(job.values)
+    shared = [name for name in mine if name in theirs and not _same(job.parameters[name], theirs[name], mine[name])]
+    return shared + [name for name in mine if name not in theirs and name in job.given]
 
 
 def _same(parameter: Parameter, theirs: Any, mine: Any) -> bool:
@@ -302,9 +274,9 @@ def append(job: Job, study: str, path: Path) -> int:
     values = {**job.values, **results["parameters"], **results, "study": study}
     facts = {name: values.get(name, "") for name in FACTS} | {"parameters": _kept(job.values)}
     with locked(path, wait=True):
-        if is_recorded(job, path):
+        rows, runs = table = read_table(path)
+        if recorded_runs(job, table):
             return 0
-        rows, runs = read_table(path)
         names = (f"{job.folder.name}{'' if n == 1 else f'.{n}'}" for n in itertools.count(1))
         name = next(name for name in names if name not in set(rows["run"]))  # a repeat is a run of its own
         new = pd.DataFrame([{"run": name, "superseded": "", "metric": m, **e} for m, e in results["metrics"].items()])
@@ -346,9 +318,8 @@ def run_study(
     Raises ValueError for a study whose recorded runs had another number of threads.
     """
     path, stopped = study.table, False
-    check_threads(study, read_table(path))
     for job in study.jobs(output_root):
-        if is_recorded(job, path):
+        if recorded_runs(job, read_table(path)):
             yield job, "recorded", ""
         elif dry_run:
             yield job, "missing", ""
@@ -365,67 +336,3 @@ def run_study(
                     outcome, words = Outcome(job, "failed"), error_words(error, path)
             stopped = outcome.status == "failed" and not keep_going
             yield job, outcome.status, words
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `reidlib sweep`."""
-    parser.add_argument("study", nargs="+", metavar="STUDY", help="<notebook>.<study>, <study>, or a file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list what is missing and how long it takes; run nothing"
-    )
-    parser.add_argument("--limit-minutes", type=float, default=math.inf, help="start no run after so many minutes")
-    parser.add_argument("--output-root", default="runs/studies", help="where runs go (relative: from the repository)")
-    parser.add_argument("--folder", default=str(NOTEBOOKS), help="where notebooks and studies are looked for")
-    parser.add_argument("--keep-going", action=argparse.BooleanOptionalAction, default=True, help="after a failure")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run studies; return 0 if nothing failed, else 1. Every parameter is checked before anything runs."""
-    with reading_inputs():
-        studies = [read_study(name, Path(options.folder)) for name in options.study]
-        for study in studies:
-            study.jobs(options.output_root)
-            check_threads(study, read_table(study.table))
-    counts: Counter[str] = Counter()
-    how = {"dry_run": options.dry_run, "keep_going": options.keep_going}
-    deadline = time.monotonic() + options.limit_minutes * 60
-    for study in studies:
-        steps = run_study(study, output_root=options.output_root, deadline=deadline, **how)
-        budget = Budget(study)
-        for number, (job, state, words) in enumerate(steps, start=1):
-            given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
-            line = f"[{study.name} {number}/{len(study.sets)}] {given}: {state}"
-            words = budget.add(job, state) if options.dry_run else words
-            print(f"{line} · {words}" if words else line, flush=True)
-            counts[state] += 1
-        if options.dry_run:
-            print(budget)
-    print(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return 1 if counts["failed"] else 0
-
-
-class Budget:
-    """What a dry run adds up: the minutes of a study's recorded and missing runs."""
-
-    def __init__(self, study: Study) -> None:
-        self.study, self.table = study, read_table(study.table)
-        self.seconds: dict[str, list[float]] = {"recorded": [], "missing": []}
-
-    def add(self, job: Job, state: str) -> str:
-        """Count a run and return its time in words."""
-        if state == "recorded":
-            run = recorded_runs(job, self.table)[-1]
-            seconds, words = float(self.table[1][run]["seconds"]), f"took {{}} ({run})"
-        else:
-            seconds, source = expected_seconds(job, self.table)
-            words = source if math.isnan(seconds) else f"about {{}}, {source}"
-        self.seconds[state].append(seconds)
-        return words.format(f"{seconds / 60:.1f} min")
-
-    def __str__(self) -> str:
-        took, missing = self.seconds["recorded"], self.seconds["missing"]
-        known = [seconds for seconds in missing if not math.isnan(seconds)]
-        words = f"{self.study.name}: {len(took) + len(missing)} runs, threads = {self.study.threads}"
-        words += f"; {len(took)} recorded in {sum(took) / 60:.0f} min"
-        words += f", {len(missing)} missing: about {sum(known) / 60:.0f} min" if missing else ", none missing"
-        return words + (f" and {len(missing) - len(known)} of unknown length" if len(known) < len(missing) else "")

@@ -57,24 +57,16 @@ class Verdict:
         return sign_flip_p(np.array(self.differences[: self.look]) - self.against)
 
 
-def verdict(
-    differences: Sequence[float],
-    *,
-    direction: str = "a>b",
-    groups: Sequence | None = None,
-    margin: float = MARGIN,
-    looks: Sequence[int] = LOOKS,
-    level: float = LEVEL,
-) -> Verdict:
+def verdict(differences: Sequence[float], *, direction: str = "a>b", groups: Sequence | None = None) -> Verdict:
     r"""Decide a claim by its paired differences at the first look that decides it.
 
-    A look takes the first 6, 12, 24 differences, $n$ of them with mean $\bar d$ and standard deviation $s$, and the
-    two-sided interval of Student's t,
+    A look takes the first 6, 12, 24 differences (`LOOKS`), $n$ of them with mean $\bar d$ and standard deviation $s$,
+    and the two-sided interval of Student's t with `LEVEL`,
 
     $$\bar d \pm t_{n-1,\,(1 + \text{level})/2}\; s / \sqrt n.$$
 
     - *holds*: the lower end is above 0; *reversed*: the upper end is below 0;
-    - *no effect above m*: the interval lies inside ±m; with one of the first two also "holds, below m";
+    - *no effect above m*: the interval lies inside ±m (`MARGIN`); with one of the first two also "holds, below m";
     - *undecided*: the rest; it waits for the next look. Fewer pairs than the first look needs are always undecided.
 
     A claim "a>=b" holds where the lower end is above -m, and is reversed where the upper end is below -m.
@@ -84,12 +76,9 @@ def verdict(
         direction: "a>b", "a<b" (the same rule) or "a>=b".
         groups: one label a difference, such as the generator that several seeds share: differences are averaged within
             a group first, and n counts groups.
-        margin: m, percentage points from 0 on.
-        looks: numbers of differences, rising, at least 2.
-        level: of one look's interval, between 0 and 1.
 
     Raises:
-        ValueError: for no differences, one that is not finite, groups of another number, or arguments out of range.
+        ValueError: for no differences, one that is not finite, groups of another number, or an unknown direction.
 
     >>> decided = verdict([2.0, 3.0, 2.5, 3.5, 2.0, 3.0])
     >>> decided.verdict, round(decided.mean, 2), round(decided.low, 2), decided.p
@@ -98,17 +87,12 @@ def verdict(
     'undecided (3 pairs)'
     """
     check_choice("direction", direction, DIRECTIONS)
-    looks = tuple(looks)
-    if not looks or looks[0] < 2 or list(looks) != sorted(set(looks)):
-        raise ValueError(f"looks must be rising numbers from 2 on, got {looks}")
-    if not 0 < level < 1 or not margin >= 0:
-        raise ValueError(f"level={level} must lie between 0 and 1, margin={margin} at 0 or above")
     values = _by_group(differences, groups)
-    against = -margin if direction == "a>=b" else 0.0
-    reached = [look for look in looks if look <= len(values)]
+    against = -MARGIN if direction == "a>=b" else 0.0
+    reached = [look for look in LOOKS if look <= len(values)]
     for look in reached or [len(values)]:
-        mean, low, high = interval(values[:look], level)
-        words = _words(low, high, against, margin)
+        mean, low, high = interval(values[:look])
+        words = _words(low, high, against)
         if words != "undecided":
             break
     if not reached:
@@ -131,12 +115,12 @@ def _by_group(differences: Sequence[float], groups: Sequence | None) -> np.ndarr
     return np.array([np.mean(members) for members in of_group.values()])
 
 
-def _words(low: float, high: float, against: float, margin: float) -> str:
+def _words(low: float, high: float, against: float) -> str:
     """Say what an interval decides; `against` is below 0 for a claim "a>=b"."""
     words = "holds" if low > against else "reversed" if high < against else ""
-    if against or not -margin < low <= high < margin:
+    if against or not -MARGIN < low <= high < MARGIN:
         return words or "undecided"
-    return f"{words}, below {margin:g}" if words else f"no effect above {margin:g}"
+    return f"{words}, below {MARGIN:g}" if words else f"no effect above {MARGIN:g}"
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
@@ -181,13 +165,13 @@ def with_second_start(first: Verdict, second: Verdict) -> Verdict:
     return first
 
 
-def expected_false_holds(pairs: Iterable[int], looks: Sequence[int] = LOOKS, level: float = LEVEL) -> float:
+def expected_false_holds(pairs: Iterable[int]) -> float:
     """Return how many claims of "more" or "less" chance alone would let hold at most, if none of them had an effect.
 
-    Each look lets a claim without an effect hold with probability (1 - level) / 2; a claim has had as many looks as its
-    number of pairs allows.
+    Each look lets a claim without an effect hold with probability (1 - `LEVEL`) / 2; a claim has had as many looks as
+    its number of pairs allows.
 
     >>> round(expected_false_holds([6, 6, 24, 3]), 4)  # 1 + 1 + 3 + 0 looks, each 1.67 %
     0.0833
     """
-    return sum(look <= n for n in pairs for look in looks) * (1 - level) / 2
+    return sum(look <= n for n in pairs for look in LOOKS) * (1 - LEVEL) / 2

@@ -1,1 +1,1 @@
-"""Commands beside the course: annotation of photographs, training of the judges, difficulty, scaling."""
+"""Commands: notebooks, studies and claims; annotation of photographs, training of the judges, difficulty, scaling."""

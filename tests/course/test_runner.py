@@ -15,6 +15,7 @@ from tiny_notebooks import settings_of, write_notebook
 from reidlib.__main__ import main
 from reidlib.course import jobs, runner, runs
 from reidlib.course.index import format_value, write_index
+from reidlib.tools.run import announce
 
 
 def run_cli(*arguments: str, checkout: Path, cwd: Path) -> subprocess.CompletedProcess:
@@ -102,10 +103,10 @@ def test_an_interrupted_run_of_the_same_code_finds_its_checkpoints_and_changed_c
     seen = []
     monkeypatch.setattr(jobs, "REPOSITORY", root / "check out")
     monkeypatch.setattr(runner, "_papermill", lambda job, lines, resume, threads: seen.append(resume))
-    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
-    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None, force=True)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs))
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), force=True)
     write_notebook(notebook, work='raise RuntimeError("warmer now")')
-    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs), show=lambda line: None)
+    runner.execute(jobs.plan(notebook, {"profile": "smoke"}, **kwargs))
     assert seen == [True, False, False]
     assert not jobs.plan(root / "note books" / "00_good.ipynb", {"profile": "smoke", "seed": "4"}, **kwargs).is_done()
 
@@ -194,9 +195,9 @@ def test_announce_says_how_long_before_the_start(tmp_path):
     notebook.metadata["reidlib"] = {"seconds_on_two_cores": {"smoke": 20, "course": 150}}
     nbformat.write(notebook, known)
     planned = [jobs.plan(path, {"profile": "course"}, output_root=tmp_path / "runs") for path in (known, unknown)]
-    line = runner.announce(planned)
+    line = announce(planned)
     assert line.startswith("2 of 2 notebooks to run: about 2 min on two CPU cores (and 1 of unknown length)")
     (short,) = [jobs.plan(known, {"profile": "smoke", "data_root": str(tmp_path)}, output_root=tmp_path / "runs")]
-    assert runner.announce([short]) == "1 of 1 notebooks to run: about 20 s; the first run also renders the data set"
+    assert announce([short]) == "1 of 1 notebooks to run: about 20 s; the first run also renders the data set"
     (tmp_path / "procedural" / "made").mkdir(parents=True)
-    assert runner.announce([short]).endswith("about 20 s")
+    assert announce([short]).endswith("about 20 s")

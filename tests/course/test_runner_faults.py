@@ -16,6 +16,7 @@ from reidlib.__main__ import main
 from reidlib.course import export, jobs, runner, runs
 from reidlib.course.index import write_index
 from reidlib.files import locked
+from reidlib.tools import run
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_full_disk_is_said_and_the_next_notebook_runs(
     if where == "papermill":
         monkeypatch.setattr(runner, "_papermill", fails)
     elif where == "index":
-        monkeypatch.setattr(runner, "write_index", full_disk)
+        monkeypatch.setattr(run, "write_index", full_disk)
     else:
         monkeypatch.setattr(runner, "_write_status", no_status)
     assert call(tmp_path, "--profile", "smoke") == (0 if where == "index" else 1)

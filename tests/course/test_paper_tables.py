@@ -229,6 +229,8 @@ def test_nothing_recorded_is_an_empty_board_that_can_be_shown():
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="missing: seed"):
         paper_tables.check_claims(ours().drop(columns="seed"), "camera_transfer")
+    with pytest.raises(ValueError, match=r"paper must be one of .*; got 'pngan'"):
+        paper_tables.check_claims(ours(), "pngan")
 
 
 def test_the_misprinted_row_of_table_13_is_found_under_its_corrected_name():

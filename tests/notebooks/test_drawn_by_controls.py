@@ -1,4 +1,4 @@
-"""What notebooks 02, 03 and 04 draw when a reader moves their controls, on small made-up sets."""
+"""What notebooks 02 to 07 draw when a reader moves their controls, on small made-up sets."""
 
 import ast
 import re
@@ -13,9 +13,14 @@ import torch
 import reidlib.generators.synthesis
 from reidlib.course import figures
 from reidlib.datasets import PersonImages, poses
+from reidlib.datasets.annotations import LIP_LABELS
+from reidlib.embedders.resnet import Embedder
 from reidlib.files import REPOSITORY
 from reidlib.generators.camera_transfer import CameraTransfer
+from reidlib.generators.dg_net import DGNet
 from reidlib.generators.pn_gan import PNGAN
+from reidlib.generators.pose_attention import PoseAttention
+from reidlib.generators.semantic_attention import SAN
 from reidlib.networks import denormalise, normalise
 
 RUN = SimpleNamespace(device=torch.device("cpu"))
@@ -143,3 +148,79 @@ def test_a_click_on_the_map_takes_the_nearest_point():
     photograph.imshow(np.zeros((2, 2)))
     assert nearest_point(points, (9, 9), (3.0, 1.0), {"point": 0}) == {"point": 1}
     assert nearest_point(photograph, (9, 9), (3.0, 1.0), {"point": 0}) == {}
+
+
+def test_pose_attention_draws_a_person_in_the_next_eight_poses():
+    test, artist = people(20), PoseAttention(preset="smoke")
+    watched = torch.stack([torch.arange(10), torch.arange(10, 20)], 1)
+    names = dict(people=test, watched=watched, artist=artist, whose_weights="nobody's")
+    (draw,) = functions("05", "draw", **names)
+    figure = draw(person=13, first_pose=7)  # the fourth of ten; poses 7, 8, 9, 0, ...
+    sources, poses_of = torch.tensor([3] * 8), torch.tensor([17, 18, 19, 10, 11, 12, 13, 14])
+    assert row_labels(figure) == ["photograph", "pose asked for", "its key points", "drawn (nobody's)"]
+    photographs, asked, maps, drawn = pictures(figure).split(8)
+    assert torch.equal(photographs, test.images[sources]) and torch.equal(asked, test.images[poses_of])
+    assert torch.equal(maps, poses.skeleton_images(test.keypoints[poses_of], (64, 32)))
+    made = KNOWN["synthesise"](artist, test, torch.stack([sources, poses_of], 1), targets=test).images
+    assert torch.equal(drawn, made)
+
+
+def labelled(n: int) -> PersonImages:
+    """Three people, half clothes and half street; nobody but person 2 wears a skirt."""
+    made, parsing = people(n), torch.zeros(n, 64, 32, dtype=torch.uint8)
+    parsing[:, 20:40], parsing[:, 40:60] = LIP_LABELS.index("upper-clothes"), LIP_LABELS.index("pants")
+    pids = torch.arange(n) % 3
+    parsing[pids == 2, 40:50] = LIP_LABELS.index("skirt")
+    return PersonImages(made.images, pids, made.camids, masks=made.masks, keypoints=made.keypoints, parsing=parsing)
+
+
+def of_06(*wanted: str, test: PersonImages):
+    artist = SAN(preset="smoke", use_perceptual=False)
+    names = dict(test=test, artist=artist, people=[0, 1, 2], LABEL={name: i for i, name in enumerate(LIP_LABELS)})
+    return artist, functions("06", *wanted, PersonImages=PersonImages, SLEEVES={}, **names)
+
+
+def test_san_draws_one_person_after_the_maps_of_others_or_their_own():
+    test = labelled(30)
+    artist, (drawn, strip) = of_06("drawn", "strip", test=test)
+    own = torch.arange(1, 30, 3)
+    others = torch.tensor([row for row in range(30) if row % 3 != 1])[::2][:8]
+    for choice, targets in (("other people", others), ("the person", own[1:9])):
+        figure = strip(person=1, poses_of=choice)
+        assert row_labels(figure) == ["photograph", "parse map", "drawn"]
+        photographs, maps, made = pictures(figure).split(len(targets) + 1)
+        rows = torch.cat([torch.tensor([1]), targets])
+        assert torch.equal(photographs, test.images[rows]) and torch.equal(made[0], test.images[1])
+        assert torch.equal(maps, figures.parse_pictures(test.parsing[rows]))
+        sources, wanted = test.select(indices=[1] * len(targets)), test.select(indices=targets)
+        assert torch.equal(made[1:], drawn(artist, sources, wanted))
+
+
+def test_a_painted_class_is_repainted_in_the_map_and_in_no_other_place():
+    test = labelled(9)
+    *_, paint = of_06("drawn", "relabelled", "paint", test=test)[1]
+    shown = pictures(paint(person=2, over="skirt", paint="left-leg"))
+    before, after = test.parsing[2:3], test.parsing[2:3].clone()
+    after[after == LIP_LABELS.index("skirt")] = LIP_LABELS.index("left-leg")
+    assert torch.equal(shown[0], test.images[2]) and torch.equal(shown[1], figures.parse_pictures(before)[0])
+    assert torch.equal(shown[3], figures.parse_pictures(after)[0])
+    change = 3 * (shown[2].float() - shown[4].float()).abs().mean(0)
+    assert torch.equal(shown[5], change.clamp(max=255).expand(3, -1, -1).byte())
+    with pytest.raises(ValueError, match="this person's map has no skirt"):
+        paint(person=0, over="skirt", paint="left-leg")
+
+
+def test_dg_net_walks_between_two_outfits_and_frames_the_chosen_share():
+    test, heads = people(4), [dict(dimensions=16, norm="batch")] * 2
+    method = DGNet(Embedder(4, width=4, last_stride=1, pool="max", heads=heads), preset="smoke", feed_generated=False)
+    outfits = [normalise(test.images[[row]], "signed") for row in (0, 1)]
+    condition = method.condition(test.batch([2]))
+    (walk,) = functions("07", "walk", drawer=method, outfits=outfits, condition=condition)
+    figure = walk(share=0.3)
+    shares = [0, 0.125, 0.25, 0.3, 0.375, 0.5, 0.625, 0.75, 0.875, 1]
+    made = [denormalise(method.interpolate(*outfits, condition, share), "signed") for share in shares]
+    shown = pictures(figure)
+    assert torch.equal(shown[[0, -1]], test.images[:2])
+    assert (shown[1:-1].int() - torch.cat(made).int()).abs().max() <= 1  # rounded by the figure
+    framed = [axis.get_title() for axis in figure.axes if axis.spines["left"].get_visible() and axis.images]
+    assert framed == ["0.30"]

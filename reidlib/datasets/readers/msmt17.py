@@ -105,13 +105,13 @@ def _find(root: str | os.PathLike, versions: tuple[str, ...]) -> tuple[Path, str
 def _read_list(path: Path) -> list[tuple[str, int, int]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; MSMT17 has {', '.join(f'list_{part}.txt' for part in LISTS)}")
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    rows = [parse_line(line) for line in lines]
+    lines = [(i, line) for i, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    rows = [parse_line(line) for _, line in lines]
     if None in rows:
-        i = rows.index(None)
+        i, line = lines[rows.index(None)]
         raise ValueError(
-            f"{path}, line {i + 1}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
-            f"as the path's third field between underscores expected, got {lines[i]!r}"
+            f"{path}, line {i}: `relative/path.jpg pid` (at most 18 digits) with the camera (1 to {CAMERAS}) "
+            f"as the path's third field between underscores expected, got {line!r}"
         )
     if not rows:
         raise ValueError(f"{path} lists no image")

@@ -121,6 +121,7 @@ def test_malformed(make, read, tmp_path):
         ("\n", "list_query.txt lists no image"),
         (LISTS["query"][0].replace(" 0", " " + "9" * 20), r"line 1: .*at most 18 digits.*got .* 9{20}'"),
         ("0000/a.jpg 0\n", r"list_query\.txt, line 1: .*got '0000/a\.jpg 0'"),
+        ("\n\n0000/a.jpg 0\n", r"list_query\.txt, line 3: .*got '0000/a\.jpg 0'"),
         (LISTS["query"][0] + "\n" + LISTS["query"][0], "lists 1 images twice"),
     ):
         query.write_text(text)

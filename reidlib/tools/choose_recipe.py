@@ -5,7 +5,8 @@ camera 5 alone (5,000, as notebook 03) on the training people of seed 2, and is 
 row that the file has is not run again, unless the recipe has changed since (the column "recipe" tells).
 
 `reidlib recipe --task LSRO` compares shares and weights of unlabelled images for notebook 04 in the same way: its
-network A with DCGAN images added, at as many photographs seen (12,000).
+network A with DCGAN images added, at as many photographs seen (12,000). `reidlib recipe --task Siamese` asks whether
+notebook 06 trains its Siamese network for long enough.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import torch
 from reidlib.checks import check_choice, reading_inputs
 from reidlib.datasets import Benchmark, PersonImages, extend, load
 from reidlib.embedders.recipes import RECIPES, Recipe
+from reidlib.embedders.siamese import SIAMESE_RECIPES, train_siamese
 from reidlib.evaluators import RetrievalScores
 from reidlib.experiments import score_benchmark, train_baseline
 from reidlib.files import atomic_path, resolve
@@ -41,16 +43,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"augmentation {name}": dict(augmentation=name) for name in ("none", "flip_crop", "softmax", "bag_of_tricks")},
 }
 TASKS = {"every camera": (None, 12_000), "camera 5": ([5], 5_000)}
+LENGTHS = {f"{seen:,} images": seen for seen in (8_000, 16_000, 32_000)}  # the first is notebook 06's
 DCGAN_IMAGES = 48_000
 LSRO: dict[str, tuple[float, float]] = {  # unlabelled images for each photograph, weight of their loss
     "photographs alone": (0.0, 1.0),
     **{f"{share:g} of weight {weight:g}": (share, weight) for share in (0.25, 0.5, 1, 2) for weight in (1.0, 0.3, 0.1)},
 }
 
+OTHER_TASKS: dict[str, dict[str, Any]] = {"LSRO": LSRO, "Siamese": LENGTHS}  # with variants of their own
+
 
 def recipe_of(task: str, variant: str) -> Recipe:
     """Return the recipe that a variant is trained by."""
-    return RECIPES["two_step"] if task == "LSRO" else replace(RECIPES["course"], **VARIANTS[variant])
+    others = {"LSRO": RECIPES["two_step"], "Siamese": SIAMESE_RECIPES["course"]}
+    return others[task] if task in others else replace(RECIPES["course"], **VARIANTS[variant])
 
 
 def short_name(recipe: Recipe) -> str:
@@ -65,7 +71,9 @@ def short_name(recipe: Recipe) -> str:
 def _score(bench: Benchmark, task: str, variant: str, loss: str, seed: int) -> RetrievalScores:
     """Train what a row is about and score it."""
     options = dict(seed=seed, progress=False)
-    if task == "LSRO":
+    if task == "Siamese":
+        method, _ = train_siamese(bench.train, images_seen=LENGTHS[variant], **options)
+    elif task == "LSRO":
         share, weight = LSRO[variant]
         images = extend(bench.train, unlabelled(bench.train, share, seed)) if share else bench.train
         network = dict(form="pn_gan", loss=loss, normalise=False, unlabelled_weight=weight)
@@ -95,8 +103,8 @@ def variants_of(task: str) -> dict[str, Any]:
     Raises:
         ValueError: another task.
     """
-    check_choice("task", task, (*TASKS, "LSRO"))
-    return LSRO if task == "LSRO" else VARIANTS
+    check_choice("task", task, (*TASKS, *OTHER_TASKS))
+    return OTHER_TASKS.get(task, VARIANTS)
 
 
 def compare(
@@ -114,8 +122,8 @@ def compare(
     Args:
         variants: of `variants_of` the tasks; default all. The first is what the others are compared with.
         seeds: of the trainings.
-        loss: see `Baseline`; default lsr, for LSRO softmax, as the notebooks.
-        tasks: of `TASKS`, or "LSRO" alone.
+        loss: see `Baseline`; default lsr, for the other tasks softmax, as the notebooks.
+        tasks: of `TASKS`, or one of `OTHER_TASKS` alone.
         size, root: of the rendered people.
         file: CSV with rank-1 and mAP in percent, a row a training.
 
@@ -129,8 +137,10 @@ def compare(
     for task in tasks:
         for name in variants:
             check_choice("variant", name, variants_of(task))
-    loss = loss or ("softmax" if "LSRO" in tasks else "lsr")
-    scene = "generation" if "LSRO" in tasks else "retrieval"
+    loss = loss or ("softmax" if tasks[0] in OTHER_TASKS else "lsr")
+    if "Siamese" in tasks:
+        check_choice("loss of a Siamese network", loss, ("softmax",))
+    scene = "generation" if tasks[0] in OTHER_TASKS else "retrieval"
     file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2, scene=scene)
     table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
     for seed, variant, task in ((s, v, t) for s in seeds for v in variants for t in tasks):
@@ -170,10 +180,13 @@ def summary(table: pd.DataFrame, base: str) -> pd.DataFrame:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `reidlib recipe`."""
-    parser.add_argument("variant", nargs="*", help=f"which; default all of the task's: {', '.join([*VARIANTS, *LSRO])}")
+    parser.add_argument(
+        "variant", nargs="*", help=f"which; default all of the task's: {', '.join([*VARIANTS, *LSRO, *LENGTHS])}"
+    )
     parser.add_argument("--seeds", type=int, default=6, help="so many seeds, from 0 (default: 6)")
-    parser.add_argument("--loss", help="of the trainings (default: lsr, for LSRO softmax)")
-    parser.add_argument("--task", action="append", choices=[*TASKS, "LSRO"], help="which; default: all but LSRO")
+    parser.add_argument("--loss", help="of the trainings (default: lsr; softmax for LSRO and Siamese)")
+    known = [*TASKS, *OTHER_TASKS]
+    parser.add_argument("--task", action="append", choices=known, help=f"which; default: {', '.join(TASKS)}")
     parser.add_argument("--size", default="course", help="how many people: course (default) or smoke")
     parser.add_argument("--root", default="data", help="where the people are rendered to (default: data)")
     parser.add_argument("--file", default=FILE, help=f"rows go here, and are read from here (default: {FILE})")

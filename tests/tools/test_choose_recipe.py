@@ -79,6 +79,26 @@ def test_shares_and_weights_of_unlabelled_images(monkeypatch, tmp_path):
         choose_recipe.compare(["batch 32"], **options)
 
 
+def test_lengths_of_a_siamese_network(monkeypatch, tmp_path):
+    calls = []
+
+    def train(images, *, images_seen, seed, progress):
+        calls.append((images_seen, seed, len(images.pids.unique()) > 1))
+        return images_seen, None
+
+    scores = SimpleNamespace
+    monkeypatch.setattr(choose_recipe, "train_siamese", train)
+    monkeypatch.setattr(
+        choose_recipe, "score_benchmark", lambda seen, _: scores(rank=lambda k: 0.5, mAP=seen / 100_000)
+    )
+    options = dict(tasks=["Siamese"], size="smoke", file=tmp_path / "rows.csv")
+    table = choose_recipe.compare(seeds=[1, 2], **options)
+    assert calls == [(8_000, 1, True), (16_000, 1, True), (8_000, 2, True), (16_000, 2, True)]
+    assert table.loc[("Siamese", "softmax", "16,000 images")].tolist() == [16, 8, 0, "2 of 2"]
+    with pytest.raises(ValueError, match="loss of a Siamese network must be one of 'softmax'; got 'lsr'"):
+        choose_recipe.compare(loss="lsr", **options)
+
+
 def test_the_command_names_what_it_does_not_know(tmp_path, capsys):
     file = str(tmp_path / "rows.csv")
     assert main(["recipe", "batch 12", "--file", file]) == 2

@@ -187,7 +187,8 @@ def against(
         pairs = _pairs(ours, (row, base_of(row)), metric)
         if row != base_of(row) and len(pairs):
             lines[row, metric] = _judged(pairs, pairs, "a>b")
-    found = pd.DataFrame(lines).T.reindex(columns=["n", "difference", "low", "high", "verdict", "second start"])
+    columns = ["n", "difference", "low", "high", "verdict", "second start"]
+    found = pd.DataFrame(lines).T.reindex(columns=columns).infer_objects()
     return found if found["second start"].any() else found.drop(columns="second start")
 
 

@@ -73,7 +73,7 @@ class GuidedPose(nn.Module):
         self.deviations = blocks.deviations(self.settings, PRESETS["paper"])
         width = chosen["width"]
         self.G = blocks.ResidualGenerator(6, width=width, units=chosen["units"])
-        self.D = blocks.PatchDiscriminator(9, width=width, norm="instance", biases=(True, True, True))
+        self.D = blocks.PatchDiscriminator(9, width=width, norm="instance")
         self.apply(normal_init)
 
     def optimizers(self) -> blocks.Optimizers:

@@ -73,27 +73,18 @@ class UNet(nn.Module):
         channels: of the input.
         image_size: (height, width), both divisible by $2^n$.
         width: w, 64 as published.
-        halvings: n; default the most that fit.
         smooth: put the last doubling through `Smooth`; not in the published network.
 
     Raises:
-        ValueError: fewer than 5 halvings, or an image size that n halvings do not divide.
+        ValueError: a size of fewer than 5 halvings, or that n of them do not divide.
 
     >>> UNet(3, (64, 32), width=8)(torch.zeros(2, 3, 64, 32)).shape
     torch.Size([2, 3, 64, 32])
     """
 
-    def __init__(
-        self,
-        channels: int,
-        image_size: tuple[int, int],
-        *,
-        width: int = 64,
-        halvings: int | None = None,
-        smooth: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, image_size: tuple[int, int], *, width: int = 64, smooth: bool = False) -> None:
         super().__init__()
-        n = int(log2(min(image_size))) if halvings is None else halvings
+        n = int(log2(min(image_size)))
         if n < 5 or any(side < 1 or side % 2**n for side in image_size):
             raise ValueError(
                 f"a U-Net with {n} halvings does not fit {image_size[0]}x{image_size[1]} images: it takes at least 5, "

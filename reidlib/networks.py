@@ -1,11 +1,10 @@
 """What networks of several packages share: pixel scaling, evaluation mode, weights, the small backbone."""
 
-import contextlib
 import copy
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +289,7 @@ def load_state(
         if shapes[0].get(name) != shapes[1].get(name)
     ]
     if wrong:
-        with contextlib.suppress(RuntimeError):  # a method that knows what its weights were trained for says it better
+        with suppress(RuntimeError):  # a method that knows what its weights were trained for says it better
             copy.deepcopy(network).load_state_dict(given, strict=False)
         raise ValueError(f"{source} does not fit {type(network).__name__}: {some(wrong)}")
     network.load_state_dict(given, strict=not skip, assign=assign)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.checks import check_choice
+from reidlib.networks import evaluating
 
 SCORES = ("map", "features")
 # of a setting; of others 0
@@ -114,8 +115,8 @@ class PatchDiscriminator(nn.Module):
     Args:
         channels: of the input (condition and candidate together).
         width: channels of the first layer; then 2, 4 and 8 times as many.
-        norm: after the three middle layers, see `make_norm`.
-        biases: of the first, the middle and the last layers.
+        norm: after the three middle layers, see `make_norm`; they have no bias before batch normalisation.
+        outer_biases: of the first and the last layer; PN-GAN has none.
         padding: of the last two layers; the paper of PN-GAN has 0 there, which needs images of 56 pixels and more.
 
     >>> PatchDiscriminator(6, width=8)(torch.zeros(1, 6, 64, 32)).shape
@@ -123,22 +124,16 @@ class PatchDiscriminator(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        width: int = 64,
-        norm: str = "batch",
-        biases: tuple[bool, bool, bool] = (True, False, True),
-        padding: int = 1,
+        self, channels: int, *, width: int = 64, norm: str = "batch", outer_biases: bool = True, padding: int = 1
     ) -> None:
         super().__init__()
-        first, middle, last = biases
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=first), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=outer_biases), nn.LeakyReLU(0.2)]
         for i in range(3):
             stride, pad = (2, 1) if i < 2 else (1, padding)
             ins, outs = width * 2**i, width * 2 ** (i + 1)
-            layers += [nn.Conv2d(ins, outs, 4, stride, pad, bias=middle), make_norm(norm, outs), nn.LeakyReLU(0.2)]
-        layers.append(nn.Conv2d(width * 8, 1, 4, 1, padding, bias=last))
+            conv = nn.Conv2d(ins, outs, 4, stride, pad, bias=norm != "batch")
+            layers += [conv, make_norm(norm, outs), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(width * 8, 1, 4, 1, padding, bias=outer_biases))
         self.layers = nn.Sequential(*layers)
         self.padding = padding
 
@@ -196,7 +191,7 @@ class ResidualUnit(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """The pose transfer networks' conditional discriminator: 7x7, two halvings, residual units, a score.
+    """The pose transfer networks' conditional discriminator: 7x7, two halvings, three residual units, a score.
 
     It looks at condition and candidate joined along the channels. Zhu et al., "Progressive Pose Attention Transfer for
     Person Image Generation", CVPR 2019, whose network ends in the units' maps. Khatun et al. and Liu et al. (SAN)
@@ -204,10 +199,8 @@ class ResidualDiscriminator(nn.Module):
 
     Args:
         channels: of the input (image and image: 6; 18 pose maps and image: 21).
-        width: channels of the first layer, 64 as published; the units have 4 times as many.
-        units: residual units.
+        width: channels of the first layer, 64 as published; the units, with dropout 0.5, have 4 times as many.
         norm: "batch" (Market-1501), or "instance" (DeepFashion).
-        dropout: in the units; 0.5 as published.
         score: "map", a 1x1 convolution to one linear score a place, or "features": the units' 4 width maps are the
             scores, as published.
 
@@ -215,23 +208,14 @@ class ResidualDiscriminator(nn.Module):
     torch.Size([1, 1, 16, 8])
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        width: int = 64,
-        units: int = 3,
-        norm: str = "batch",
-        dropout: float = 0.5,
-        score: str = "map",
-    ) -> None:
+    def __init__(self, channels: int, *, width: int = 64, norm: str = "batch", score: str = "map") -> None:
         super().__init__()
         check_choice("score", score, SCORES)
         bias = norm != "batch"
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7, bias=bias), make_norm(norm, width), nn.ReLU()]
         for ins in (width, 2 * width):
             layers += [nn.Conv2d(ins, 2 * ins, 3, 2, 1, bias=bias), make_norm(norm, 2 * ins), nn.ReLU()]
-        layers += [ResidualUnit(4 * width, norm=norm, dropout=dropout) for _ in range(units)]
+        layers += [ResidualUnit(4 * width, norm=norm, dropout=0.5) for _ in range(3)]
         layers += [nn.Conv2d(4 * width, 1, 1)] if score == "map" else []
         self.layers = nn.Sequential(*layers)
 
@@ -246,41 +230,33 @@ class ResidualDiscriminator(nn.Module):
 class ResidualGenerator(nn.Module):
     """The residual image-to-image generator: 7x7 stem, two halvings, residual units, two doublings, 7x7 and tanh.
 
-    Instance normalisation without learnt scale throughout. CycleGAN's form is the default; PN-GAN's has zero padding
-    in the units, a ReLU after each sum and no bias in the last layer.
+    Instance normalisation without learnt scale throughout.
 
     Args:
         channels: of the input.
         width: channels of the stem; the units have 4 times as many.
         units: residual units.
-        unit_padding: "reflect" or "zeros".  relu_after_sum, last_bias: see above.
         dropout: in the units; CamStyle's networks have 0.5.
+        pn_gan: PN-GAN's form in place of CycleGAN's: zero padding in the units, a ReLU after each sum and no bias in
+            the last layer.
 
     >>> ResidualGenerator(6, width=8, units=2)(torch.zeros(1, 6, 64, 32)).shape
     torch.Size([1, 3, 64, 32])
     """
 
     def __init__(
-        self,
-        channels: int = 3,
-        *,
-        width: int = 64,
-        units: int = 9,
-        unit_padding: str = "reflect",
-        relu_after_sum: bool = False,
-        last_bias: bool = True,
-        dropout: float = 0.0,
+        self, channels: int = 3, *, width: int = 64, units: int = 9, dropout: float = 0.0, pn_gan: bool = False
     ) -> None:
         super().__init__()
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7), nn.InstanceNorm2d(width), nn.ReLU()]
         for ins in (width, 2 * width):
             layers += [nn.Conv2d(ins, 2 * ins, 3, 2, 1), nn.InstanceNorm2d(2 * ins), nn.ReLU()]
-        options = dict(padding_mode=unit_padding, relu_after_sum=relu_after_sum, dropout=dropout)
-        layers += [ResidualUnit(4 * width, **options) for _ in range(units)]
+        options = dict(padding_mode="zeros", relu_after_sum=True) if pn_gan else {}
+        layers += [ResidualUnit(4 * width, dropout=dropout, **options) for _ in range(units)]
         for ins in (4 * width, 2 * width):
             up = nn.ConvTranspose2d(ins, ins // 2, 3, 2, 1, output_padding=1)
             layers += [up, nn.InstanceNorm2d(ins // 2), nn.ReLU()]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7, bias=last_bias), nn.Tanh()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7, bias=not pn_gan), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     @staticmethod
@@ -355,16 +331,13 @@ def as_frozen_copy(network: nn.Module, *inputs: Tensor, dropout: bool = False) -
     >>> layer.weight.grad is None, torch.equal(x.grad, layer.weight.detach().expand(2, 3))
     (True, True)
     """
-    modes = [(part, part.training) for part in network.modules()]
     state = {name: value.detach() for name, value in network.named_parameters()}
     state |= {name: value.clone() for name, value in network.named_buffers()}
-    for part, _ in modes:
-        part.training = isinstance(part, nn.modules.batchnorm._BatchNorm) or (dropout and isinstance(part, nn.Dropout))
-    try:
+    awake = (nn.modules.batchnorm._BatchNorm, *([nn.Dropout] if dropout else []))
+    with evaluating(network):
+        for part in network.modules():
+            part.training = isinstance(part, awake)
         return torch.func.functional_call(network, state, inputs)
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def logits_of(output: Any) -> Tensor:

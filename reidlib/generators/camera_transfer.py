@@ -29,7 +29,7 @@ from reidlib.datasets.augment import PREFIXES, Batch, crop, flip
 from reidlib.datasets.camera_pairs import camera_pair, random_targets
 from reidlib.datasets.contract import check_size
 from reidlib.datasets.person_images import PersonImages
-from reidlib.datasets.sampling import Augment, seeded
+from reidlib.datasets.sampling import seeded
 from reidlib.generators import blocks, inputs
 from reidlib.generators.synthesis import synthesise, train_generator
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss, right_answers
@@ -73,27 +73,18 @@ class UNet(nn.Module):
         channels: of the input.
         image_size: (height, width), both divisible by $2^n$.
         width: w, 64 as published.
-        halvings: n; default the most that fit.
         smooth: put the last doubling through `Smooth`; not in the published network.
 
     Raises:
-        ValueError: fewer than 5 halvings, or an image size that n halvings do not divide.
+        ValueError: a size of fewer than 5 halvings, or that n of them do not divide.
 
     >>> UNet(3, (64, 32), width=8)(torch.zeros(2, 3, 64, 32)).shape
     torch.Size([2, 3, 64, 32])
     """
 
-    def __init__(
-        self,
-        channels: int,
-        image_size: tuple[int, int],
-        *,
-        width: int = 64,
-        halvings: int | None = None,
-        smooth: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, image_size: tuple[int, int], *, width: int = 64, smooth: bool = False) -> None:
         super().__init__()
-        n = int(log2(min(image_size))) if halvings is None else halvings
+        n = int(log2(min(image_size)))
         if n < 5 or any(side < 1 or side % 2**n for side in image_size):
             raise ValueError(
                 f"a U-Net with {n} halvings does not fit {image_size[0]}x{image_size[1]} images: it takes at least 5, "
@@ -410,7 +401,6 @@ def train_transfer(
     images_seen: int | None = None,
     batch_size: int | None = None,
     per_source: int = 10,
-    augment: Augment | None = None,
     **options: Any,
 ) -> tuple[CameraTransfer, History]:
     """Train a model to move images of camera a to camera b, and return it with its history.
@@ -421,10 +411,10 @@ def train_transfer(
         images_seen: length of the training in pairs; default the thesis's 10 epochs.
         batch_size: default the preset's (course 16; paper 1, model 4: 32).
         per_source: random targets of each image, for model 4.
-        augment: instead of `load_pairs`; it must give images of the networks' size.
         options: further arguments of `CameraTransfer` (model, preset, the ablation switches) and of `train_generator`
-            (seed, device, run_dir, evaluate, evaluations, ema, progress); `seed` also draws the pairs, and `ema` is the
-            preset's (course 0.99) where it is not given.
+            (seed, device, run_dir, evaluate, evaluations, ema, augment, progress). `seed` also draws the pairs, `ema`
+            is the preset's (course 0.99) where it is not given, and `augment` is `load_pairs`; another one must give
+            images of the networks' size.
 
     Raises:
         ValueError: see `transfer_pairs` and `CameraTransfer`; less than a batch to see.
@@ -440,15 +430,9 @@ def train_transfer(
     if images_seen is None:  # the last batch of an epoch is a full one, too
         full = min(len(pairs), batch_size)
         images_seen = EPOCHS * -(-len(pairs) // full) * full
-    return train_generator(
-        partial(CameraTransfer, **switches),
-        train,
-        pairs,
-        images_seen=images_seen,
-        batch_size=batch_size,
-        augment=augment or partial(load_pairs, image_size=size),
-        **{"ema": TRAINING[preset]["ema"], "settings": facts} | options,
-    )
+    usual = {"ema": TRAINING[preset]["ema"], "settings": facts, "augment": partial(load_pairs, image_size=size)}
+    options = usual | options | {"images_seen": images_seen, "batch_size": batch_size}
+    return train_generator(partial(CameraTransfer, **switches), train, pairs, **options)
 
 
 def transfer(

@@ -101,10 +101,9 @@ class CycleGAN(nn.Module):
         self.image_size, self.cameras = tuple(chosen["image_size"]), cameras
         if cameras is not None and len(set(cameras)) != 2:
             raise ValueError(f"cameras must be the numbers of two cameras, got {cameras}")
-        width, options = chosen["width"], dict(norm="instance", biases=(True, True, True))
-        generator = dict(width=width, units=chosen["units"], dropout=dropout)
-        self.G_A, self.G_B = (blocks.ResidualGenerator(3, **generator) for _ in range(2))
-        self.D_A, self.D_B = (blocks.PatchDiscriminator(3, width=width, **options) for _ in range(2))
+        width, units = chosen["width"], chosen["units"]
+        self.G_A, self.G_B = (blocks.ResidualGenerator(width=width, units=units, dropout=dropout) for _ in range(2))
+        self.D_A, self.D_B = (blocks.PatchDiscriminator(3, width=width, norm="instance") for _ in range(2))
         self.G_A.check_size(self.image_size)
         self.D_A.check_size(self.image_size)
         self.apply(normal_init)

@@ -34,15 +34,12 @@ from reidlib.datasets.augment import compose, erase, flip, pad_crop
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Augment, seeded, two_pair_batches
 from reidlib.generators import blocks, inputs
-from reidlib.generators.dg_net_networks import (  # noqa: F401 - some for whoever knows this module alone
-    ASPP,
-    BANDS,
+from reidlib.generators.dg_net_networks import (
     AppearanceEncoder,
     Decoder,
     MultiScaleDiscriminator,
     StructureEncoder,
     enlarged,
-    fuse,
     grey,
 )
 from reidlib.generators.synthesis import train_generator

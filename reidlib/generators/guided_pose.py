@@ -73,7 +73,7 @@ class GuidedPose(nn.Module):
         self.deviations = blocks.deviations(self.settings, PRESETS["paper"])
         width = chosen["width"]
         self.G = blocks.ResidualGenerator(6, width=width, units=chosen["units"])
-        self.D = blocks.PatchDiscriminator(9, width=width, norm="instance", biases=(True, True, True))
+        self.D = blocks.PatchDiscriminator(9, width=width, norm="instance")
         self.apply(normal_init)
 
     def optimizers(self) -> blocks.Optimizers:
@@ -104,17 +104,12 @@ class GuidedPose(nn.Module):
         terms = {"GAN": adversarial_loss(self.D(torch.cat([seen, fake], 1)), True), "L1": F.l1_loss(fake, target)}
         loss = terms["GAN"] + self.settings["lambda_l1"] * terms["L1"]
         if self._guide is not None:
-            logits = self.guess(self._guide.on(fake.device), fake)
+            logits = blocks.logits_of(self._guide.on(fake.device)(signed_to_imagenet(fake)))
             terms["identity"] = cross_entropy(logits, batch["labels"])
             terms["identity accuracy"] = (logits.argmax(1) == batch["labels"]).float().mean()
             loss = loss + self.settings["lambda_identity"] * terms["identity"]
         update("G", loss)
         return {"D": loss_d, **terms}
-
-    @staticmethod
-    def guess(guide: nn.Module, images: Tensor) -> Tensor:
-        """Return the guide's logits [B,K], float32, of images in [-1, 1]; gradients reach the images."""
-        return blocks.logits_of(guide(signed_to_imagenet(images)))
 
     def condition(self, targets: dict[str, Tensor], sources: dict[str, Tensor] | None = None) -> Tensor:
         """Return the skeleton pictures of the targets' key points, float [B,3,H,W] in [-1, 1].

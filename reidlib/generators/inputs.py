@@ -80,9 +80,8 @@ def wanted_images(batch: Mapping[str, Tensor], background: str = "target") -> tu
     target = normalise(batch["target_images"], "signed")
     if background == "target":
         return target, torch.ones_like(target[:, :1])
-    if missing := [name for name in ("masks", "target_masks") if name not in batch]:
-        raise ValueError(f'background="source" needs the masks of both images; this set lacks {", ".join(missing)}')
-    here, there = (batch[name][:, None].float() / 255 for name in ("masks", "target_masks"))
+    masks = (annotation(batch, name, "pairs", "background='source'") for name in ("masks", "target_masks"))
+    here, there = (each[:, None].float() / 255 for each in masks)
     known = 1 - (1 - there) * F.max_pool2d(here, 3, 1, 1)
     return torch.lerp(normalise(batch["images"], "signed"), target, there), known
 
@@ -122,11 +121,6 @@ def foreground_l1(
         raise ValueError("foreground_weight above 1 needs the targets' masks, which this set lacks; pass 1")
     weights = known if weight == 1 else known * (1 + (weight - 1) * batch["target_masks"][:, None].float() / 255)
     return masked_l1(generated, wanted, weights, normalise_by_mask_area=True)
-
-
-def person_alone(images: Tensor, masks: Tensor) -> Tensor:
-    """Return images [B,3,H,W] in [-1, 1] in which all but the person (masks uint8 [B,H,W], 0 to 255) is grey, 0."""
-    return images * (masks[:, None].float() / 255)
 
 
 def annotation(batch: Mapping[str, Tensor] | None, name: str, role: str, method: str) -> Tensor:

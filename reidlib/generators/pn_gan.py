@@ -116,9 +116,8 @@ class PNGAN(nn.Module):
         check_choice("background", background, inputs.BACKGROUNDS)
         self.deviations = blocks.deviations(self.settings, PAPER)
         self._guide = None if guide is None else Frozen(guide)  # no part of the state
-        options = dict(unit_padding="zeros", relu_after_sum=True, last_bias=False)
-        self.G = blocks.ResidualGenerator(6, width=chosen["width"], units=chosen["units"], **options)
-        options = dict(norm="instance", biases=(False, True, False), padding=chosen["padding"])
+        self.G = blocks.ResidualGenerator(6, width=chosen["width"], units=chosen["units"], pn_gan=True)
+        options = dict(norm="instance", outer_biases=False, padding=chosen["padding"])
         self.D = blocks.PatchDiscriminator(3, width=chosen["discriminator_width"], **options)
         self.G.check_size(chosen["image_size"])
         self.D.check_size(chosen["image_size"])

@@ -223,7 +223,8 @@ class PoseAttention(nn.Module):
         # beside the whole source D_I would know the true image by its other background
         beside = source
         if background == "source":
-            beside = inputs.person_alone(source, inputs.annotation(batch, "masks", "pairs", "background='source'"))
+            masks = inputs.annotation(batch, "masks", "pairs", "background='source'")
+            beside = source * (masks[:, None].float() / 255)  # all but the person is grey
         sides = {"I": (self.D_I, self.pool_I, beside), "P": (self.D_P, self.pool_P, pose)}
         sides = {name: side for name, side in sides.items() if side[0] is not None}
         terms = dict.fromkeys(("L_I", "L_P", "L_S"), fake.new_zeros(()))

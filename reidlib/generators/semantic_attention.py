@@ -285,7 +285,7 @@ class SAN(nn.Module):
             ValueError: a batch without pairs or parsing, of another image size, with masks of another size; a
                 perceptual loss without a guide.
         """
-        gamma, size = self.settings["gamma"], tuple(self.settings["image_size"])
+        gamma, layer, size = self.settings["gamma"], self.settings["layer"], tuple(self.settings["image_size"])
         source, target = inputs.pair_images(batch, "SAN", "parsing", "target_parsing", image_size=size)
         if gamma and self._guide is None:
             raise ValueError(
@@ -301,13 +301,11 @@ class SAN(nn.Module):
             seen = {name: image * condition[name][:, :1] for name, image in seen.items()}
         beside = seen[self.settings["fake_cond"]]
         terms = {"L_adv": adversarial_loss(self._score(beside, fake), True)}
-        masks = {"masks": condition["source"][:, 0], "target_masks": condition["target"][:, 0]}
-        pair = {**batch, **{name: 255 * mask for name, mask in masks.items()}}
+        pair = {**batch, "masks": 255 * condition["source"][:, 0], "target_masks": 255 * condition["target"][:, 0]}
         terms["L_l1"] = inputs.foreground_l1(fake, pair, self.settings["foreground_weight"], background)
         if gamma:
-            layers = self.settings["layer"] and [self.settings["layer"]]
-            options = dict(layers=layers, p=self.settings["p"], relative=self.settings["relative"])
-            options |= dict(shift=self.settings["guide_shift"])
+            options = {"p": self.settings["p"], "relative": self.settings["relative"]}
+            options |= {"layers": layer and [layer], "shift": self.settings["guide_shift"]}
             wanted = inputs.where_known(fake, pair, background)
             terms["L_perc"] = perceptual_loss(self._guide.on(fake.device), fake, wanted, **options)
         loss = sum(self.settings[WEIGHTS[name]] * value for name, value in terms.items())

@@ -12,13 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from reidlib.checks import check_choice
 from reidlib.datasets.person_images import PersonImages
 from reidlib.datasets.sampling import Sampler, pair_batches, seeded
 from reidlib.files import atomic_path, locked, resolve, take_space
-from reidlib.machine import free_memory, has_fast_bfloat16, progress_bar
+from reidlib.machine import free_memory, progress_bar
 from reidlib.networks import denormalise, device_of, normalise
-from reidlib.training import PRECISIONS, History, train
+from reidlib.training import History, settle_precision, train
 from reidlib.training.fingerprints import digest, images_digest, plain, weights_digest
 
 
@@ -104,7 +103,7 @@ def stream(
     pairs = check_pairs(sources, pairs, targets)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    device, half = device_of(method), _settled(precision, method) == "bf16"
+    device, half = device_of(method), settle_precision(precision, device_of(method)) == "bf16"
     for first in range(start, len(pairs), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(pairs)))
         batch = sources.batch(pairs[rows, 0], device)
@@ -163,14 +162,9 @@ def synthesise(
     (['b_to_a', 'a_to_a'], [5, 4], [6, 6], [True, True])
     """
     known = check_pairs(sources, pairs, targets)
-    made_from, shape = known[:, 0], (len(known), 3, *sources.image_size)
-    labels = {"pids": sources.pids[made_from], "camids": sources.camids[made_from]}
-    for name, value in (("pids", pids), ("camids", camids)):
-        if value is not None:
-            labels[name] = torch.full((len(known),), value) if isinstance(value, int) else torch.as_tensor(value)
-        if labels[name].shape != made_from.shape:  # said before the work, not after it
-            got = list(labels[name].shape)
-            raise ValueError(f"{name} must be one number or {len(known)}, one a pair; got shape {got}")
+    shape = (len(known), 3, *sources.image_size)
+    given = {name: labels for name, labels in (("pids", pids), ("camids", camids)) if labels is not None}
+    made_from = sources.select(indices=known[:, 0]).with_labels(**given)  # a wrong label is said before the work
     place = None if folder is None else resolve(folder) / "images.npy"
     with nullcontext() if place is None else locked(place, wait=5):
         if place is None:
@@ -182,7 +176,7 @@ def synthesise(
                 "pairs": digest(known),
                 "method": f"{type(method).__name__} {weights_digest(method)}",
                 "settings": plain(getattr(method, "settings", None)),
-                "precision": _settled(precision, method),
+                "precision": settle_precision(precision, device_of(method)),
                 "seed": seed,
             }
             store = _File(place, shape, facts)
@@ -191,26 +185,20 @@ def synthesise(
         for rows, images in watched(made, len(known), "generating", progress, start=store.done):
             store.write(int(rows[0]), images.cpu().numpy())
         pixels = store.finish()
-    info = {"source": [sources.names[i] for i in made_from.tolist()]}
+    info = {"source": made_from.names}
     if targets is not None:
         info["target"] = [targets.names[j] for j in known[:, 1].tolist()]
     stems = [[os.path.splitext(name)[0] for name in names] for names in info.values()]  # noqa: PTH122 - names, no files
     endings = ["generated"] * len(known) if targets is None else [f"to_{stem}" for stem in stems[1]]
     return PersonImages(
         pixels,
-        **labels,
-        sequences=sources.sequences[made_from],
+        made_from.pids,
+        made_from.camids,
+        sequences=made_from.sequences,
         names=[f"{stem}_{ending}" for stem, ending in zip(stems[0], endings, strict=True)],
         is_generated=torch.ones(len(known), dtype=torch.bool),
         info=pd.DataFrame(info),
     )
-
-
-def _settled(precision: str, method: nn.Module) -> str:
-    """Say what "auto" means where the method lies."""
-    check_choice("precision", precision, PRECISIONS)
-    automatic = "bf16" if has_fast_bfloat16(device_of(method)) else "fp32"
-    return automatic if precision == "auto" else precision
 
 
 def check_pairs(sources: PersonImages, pairs: Tensor | None, targets: PersonImages | None) -> Tensor:

@@ -54,11 +54,17 @@ from reidlib.training.updates import deterministic_kernels, postponed_sigint
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
+def settle_precision(precision: str, device: torch.device) -> str:
+    """Say what a precision means on a device: "auto" is bfloat16 where the hardware is quick at it, else float32."""
+    check_choice("precision", precision, PRECISIONS)
+    automatic = "bf16" if has_fast_bfloat16(device) else "fp32"
+    return automatic if precision == "auto" else precision
+
+
 def _numerics(stored: Mapping[str, Any] | None, device: torch.device, precision: str) -> dict[str, Any]:
     """Settle the precision (for "auto" the checkpoint's, else what suits the hardware) and the memory layout."""
-    if precision == "auto":
-        fast = "bf16" if has_fast_bfloat16(device) else "fp32"
-        precision = fast if stored is None else stored["settings"]["precision"]
+    precision = stored["settings"]["precision"] if stored and precision == "auto" else precision
+    precision = settle_precision(precision, device)
     # never on a CPU: torch 2.13 corrupts memory there in the backward pass of some batch sizes (27 images, width 8,
     # two threads, fp32 and bf16 alike), and the layout gains a few percent
     return {"precision": precision, "channels_last": precision == "bf16" and device.type == "cuda"}

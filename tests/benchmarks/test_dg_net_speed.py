@@ -18,7 +18,8 @@ from torch import nn
 from reidlib.datasets import PersonImages
 from reidlib.datasets.sampling import Batches, two_pair_batches
 from reidlib.embedders import Baseline
-from reidlib.generators.dg_net import DGNet, grey
+from reidlib.generators.dg_net import DGNet
+from reidlib.generators.dg_net_networks import grey
 from reidlib.losses.distillation import distillation_loss
 from reidlib.losses.identity import cross_entropy
 from reidlib.machine import peak_memory, watch_memory

@@ -14,7 +14,8 @@ from reidlib.datasets.sampling import Batches, two_pair_batches
 from reidlib.embedders.resnet import Embedder
 from reidlib.evaluators import evaluate_retrieval
 from reidlib.generators.blocks import as_frozen_copy
-from reidlib.generators.dg_net import Decoder, DGNet, MultiScaleDiscriminator, StructureEncoder, fuse, grey
+from reidlib.generators.dg_net import DGNet
+from reidlib.generators.dg_net_networks import Decoder, MultiScaleDiscriminator, StructureEncoder, fuse, grey
 from reidlib.networks import normalise
 from reidlib.training import fit
 

@@ -17,7 +17,8 @@ from reidlib.evaluators.judges import load_judges
 from reidlib.experiments import judge_generator, train_baseline
 from reidlib.generators import dg_net
 from reidlib.generators.blocks import as_frozen_copy
-from reidlib.generators.dg_net import Decoder, DGNet, enlarged, fuse, grey, train_dg_net
+from reidlib.generators.dg_net import DGNet, train_dg_net
+from reidlib.generators.dg_net_networks import Decoder, enlarged, fuse, grey
 from reidlib.generators.synthesis import stream, synthesise
 from reidlib.networks import imagenet_to_signed, load_weights, normalise, save_weights, signed_to_imagenet
 from reidlib.training import fit

@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused():
         (ValueError, {"targets": targets}, "targets were given without pairs"),
         (ValueError, {}, "Shift.condition got no targets, and missed TypeError"),
         (ValueError, {"pairs": pairs[:1], "targets": people()}, "got targets with images.*missed KeyError.'keypoints'"),
-        (ValueError, {"pairs": pairs, "targets": targets, "pids": [1, 2]}, "pids must be one number or 40"),
+        (ValueError, {"pairs": pairs, "targets": targets, "pids": [1, 2]}, "must have one value for each of the 40"),
         (
             ValueError,
             {"pairs": pairs, "targets": targets, "precision": "fp16"},

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from reidlib.embedders.resnet import Embedder
 from reidlib.generators import dg_net
-from reidlib.generators.dg_net import ASPP, Decoder, DGNet, MultiScaleDiscriminator, StructureEncoder
+from reidlib.generators.dg_net import DGNet
+from reidlib.generators.dg_net_networks import ASPP, Decoder, MultiScaleDiscriminator, StructureEncoder
 
 NETWORKS, STEP = "dg_net_networks", "dg_net_step"
 HEADS = [dict(dimensions=512, norm="batch", dropout=p) for p in (0.5, 0.75)]

@@ -93,7 +93,7 @@ def describe(value: Any, depth: int = 6) -> str:
         name, held = type(value).__qualname__, vars(value)
     else:
         name = getattr(value, "__name__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    options = ", ".join(f"{key}={inner(option)}" for key, option in held.items())
+    options = ", ".join(f"{key}={inner(held[key])}" for key in sorted(held, key=str))  # given in whatever order
     return f"{name}({options})" if held else name
 
 

@@ -220,6 +220,15 @@ def test_a_long_list_of_differences_is_cut(tmp_path):
         training.fit(Regressor(), ToyBatches(), 3, tmp_path, settings=dict.fromkeys(map(str, range(40)), 2), **QUIET)
 
 
+def test_the_order_in_which_options_are_written_is_no_difference():
+    assert (
+        describe({"width": 4, "lr": 1e-3}) == describe({"lr": 1e-3, "width": 4}) != describe({"lr": 4, "width": 1e-3})
+    )
+    one, other = (functools.partial(darkened, **options) for options in ({"by": 1, "a": 2}, {"a": 2, "by": 1}))
+    assert describe(one) == describe(other)
+    assert describe((1, 2)) != describe((2, 1))  # of a list it counts
+
+
 def test_descriptions_are_the_same_in_every_process_and_end():
     @dataclass
     class Options:

@@ -353,7 +353,7 @@ def test_15_embed_adds_the_mirror_image_and_takes_head_1_first():
 def test_16_four_images_are_learnt_by_heart():
     """The sheet's: reconstruction alone, networks as published, four 128x64 images, fixed random codes, Adam 1e-4.
 
-    What differs: the images are rendered, and it ends after 100 steps, a minute; the sheet also asks for 0.2 after 200.
+    What differs: the images are rendered.
     """
     torch.manual_seed(0)
     E_s, G, f = StructureEncoder(), Decoder(8192), torch.randn(4, 8192)
@@ -361,12 +361,12 @@ def test_16_four_images_are_learnt_by_heart():
     x = normalise(made.images)
     optimizer = torch.optim.Adam([*E_s.parameters(), *G.parameters()], lr=1e-4, betas=(0.0, 0.999), weight_decay=5e-4)
     errors = []
-    for _ in range(100):
+    for _ in range(200):
         errors.append((G(E_s(grey(x)), f) - x).abs().mean())
         optimizer.zero_grad()
         (5 * errors[-1]).backward()
         optimizer.step()
-    assert errors[0] > 0.7 and errors[-1] < 0.25
+    assert errors[0] > 0.7 and errors[99] < 0.25 and errors[-1] < 0.2
 
 
 def test_17_the_teacher_stays_and_the_rest_learns():

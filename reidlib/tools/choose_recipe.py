@@ -107,6 +107,13 @@ def variants_of(task: str) -> dict[str, Any]:
     return OTHER_TASKS.get(task, VARIANTS)
 
 
+def _check(tasks: Sequence[str], loss: str | None) -> None:
+    if len(tasks) > 1 and (alone := [task for task in tasks if task in OTHER_TASKS]):
+        raise ValueError(f"the task {alone[0]} is compared alone, got {', '.join(tasks)}")
+    if "Siamese" in tasks:
+        check_choice("loss of a Siamese network", loss or "softmax", ("softmax",))
+
+
 def compare(
     variants: Sequence[str] | None = None,
     *,
@@ -131,15 +138,14 @@ def compare(
         A row a variant and task: mean, "difference" and its standard deviation over seeds, of mAP, and seeds that won.
 
     Raises:
-        ValueError: an unknown variant or task.
+        ValueError: an unknown variant or task, one of `OTHER_TASKS` beside others, another loss for a Siamese network.
     """
     variants = list(variants_of(tasks[0])) if variants is None else variants
     for task in tasks:
         for name in variants:
             check_choice("variant", name, variants_of(task))
+    _check(tasks, loss)
     loss = loss or ("softmax" if tasks[0] in OTHER_TASKS else "lsr")
-    if "Siamese" in tasks:
-        check_choice("loss of a Siamese network", loss, ("softmax",))
     scene = "generation" if tasks[0] in OTHER_TASKS else "retrieval"
     file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2, scene=scene)
     table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
@@ -199,6 +205,7 @@ def run(given: argparse.Namespace) -> int:
         known = list(variants_of(tasks[0]))
         for name in given.variant:
             check_choice("variant", name, known)
+        _check(tasks, given.loss)
     variants = [known[0], *(name for name in given.variant or known if name != known[0])]
     options = dict(loss=given.loss, tasks=tasks, size=given.size, root=given.root, file=given.file)
     print(compare(variants, seeds=range(given.seeds), **options).to_string())

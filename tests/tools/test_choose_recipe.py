@@ -79,7 +79,7 @@ def test_shares_and_weights_of_unlabelled_images(monkeypatch, tmp_path):
         choose_recipe.compare(["batch 32"], **options)
 
 
-def test_lengths_of_a_siamese_network(monkeypatch, tmp_path):
+def test_lengths_of_a_siamese_network(monkeypatch, tmp_path, capsys):
     calls = []
 
     def train(images, *, images_seen, seed, progress):
@@ -97,6 +97,10 @@ def test_lengths_of_a_siamese_network(monkeypatch, tmp_path):
     assert table.loc[("Siamese", "softmax", "16,000 images")].tolist() == [16, 8, 0, "2 of 2"]
     with pytest.raises(ValueError, match="loss of a Siamese network must be one of 'softmax'; got 'lsr'"):
         choose_recipe.compare(loss="lsr", **options)
+    assert main(["recipe", "--task", "Siamese", "--loss", "lsr"]) == 2
+    assert main(["recipe", "--task", "Siamese", "--task", "camera 5"]) == 2
+    told = capsys.readouterr().err
+    assert "loss of a Siamese network" in told and "the task Siamese is compared alone, got Siamese, camera 5" in told
 
 
 def test_the_command_names_what_it_does_not_know(tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_the_notebook_refuses_what_it_would_leave_out():
     people = coloured(6, 4)
     labels = (torch.arange(24 * 64 * 32) % 3).to(torch.uint8).view(24, 64, 32)  # background and two garments
     people = PersonImages(people.images, people.pids, people.camids, parsing=labels)
-    line = cell("preset, rendered", "enlarging = ", "\n")
+    line = cell("preset, rendered", "larger = ", "\n")
     for alpha, message in (([0], "alpha must be .* got 0"), ([2, -1], "got -1"), ([25], "needs 24 .* there are 23")):
         with pytest.raises(ValueError, match=message):
             exec(line, at_the_door(alpha=alpha) | {"san": semantic_attention, "train": people})

@@ -6,7 +6,7 @@ published form at course size; REIDLIB_BENCHMARK=paper takes those of the paper 
 `budgets.md`. On 2026-11-27, with the second core idle, ours took 31 s and 5.3 GiB (bf16: 35 s); twice the released
 code's speed is out of reach here, as two thirds of it are convolutions that both need. A late step of the published
 batch, 8 rows or 32 images, takes 9.3 GiB (same day, another machine: 72 s of processor time); the authors state 10 to
-15 GB. That was one `made("paper").training_step(batch_of(method, 8), LATE, plain_update(method))` in a process of its
+15 GB. That was one `made("paper").training_step(batches_of(method, 8)(0), LATE, plain_update(method))` in a process of its
 own with OMP_NUM_THREADS=1, by the largest resident size of the process.
 Without a benchmark flag the same code runs on the smoke preset. The losses of both ways must agree.
 """
@@ -46,12 +46,12 @@ def made(preset):
     return method
 
 
-def batch_of(method, rows):
+def batches_of(method, rows):
     height, width = method.settings["image_size"]
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4 * IDENTITIES, 3, height, width), generator=g, dtype=torch.uint8)
     people = PersonImages(images, [i // 4 for i in range(len(images))], [1] * len(images))
-    return Batches(people, two_pair_batches(people.pids, rows, distinct=True))(0)
+    return Batches(people, two_pair_batches(people.pids, rows, distinct=True))
 
 
 def image_by_image(method, batch, optimizers):
@@ -111,7 +111,7 @@ def image_by_image(method, batch, optimizers):
 def test_a_step_beside_one_image_by_image(benchmark, preset):
     rows, rounds = SIZES[preset]
     plain, ours = made(preset), made(preset)
-    batch, update = batch_of(ours, rows), plain_update(ours)
+    batch, update = batches_of(ours, rows)(0), plain_update(ours)
     optimizers = {name: entry[1] for name, entry in plain.optimizers().items()}
     since = watch_memory(torch.device("cpu"))
     found = ours.training_step(batch, LATE, update)  # the first step sets up kernels

@@ -1,9 +1,9 @@
 """Images a second and memory of the methods' own sizes where a GPU is at hand: `python tests/benchmarks/gpu_speed.py`.
 
 Trains pose attention (128x64, width 64, ResNet-50; joint steps of 32 pairs) and DG-Net (256x128, ResNet-50; steps of 8
-rows, 32 images, over a schedule of 100 steps and on at its end) by `fit` on random images, in float32 and bfloat16, after
-some steps that set up kernels. Writes gpu_speed.csv beside this file: a line for each device, method and precision,
-newest last. `--preset smoke --device cpu --steps 2 --out FILE` tries it anywhere.
+rows, 32 images, over a schedule of 100 steps and on at its end) by `fit` on random images, in float32 and bfloat16,
+after some steps that set up kernels. Writes gpu_speed.csv beside this file: a line for each device, method and
+precision, newest last. `--preset smoke --device cpu --steps 2 --out FILE` tries it anywhere.
 """
 
 import argparse

@@ -6,8 +6,8 @@ published form at course size; REIDLIB_BENCHMARK=paper takes those of the paper 
 `budgets.md`. On 2026-11-27, with the second core idle, ours took 31 s and 5.3 GiB (bf16: 35 s); twice the released
 code's speed is out of reach here, as two thirds of it are convolutions that both need. A late step of the published
 batch, 8 rows or 32 images, takes 9.3 GiB (same day, another machine: 72 s of processor time); the authors state 10 to
-15 GB. That was one `made("paper").training_step(batches_of(method, 8)(0), LATE, plain_update(method))` in a process of its
-own with OMP_NUM_THREADS=1, by the largest resident size of the process.
+15 GB. That was one `made("paper").training_step(batches_of(method, 8)(0), LATE, plain_update(method))` in a process of
+its own with OMP_NUM_THREADS=1, by the largest resident size of the process.
 Without a benchmark flag the same code runs on the smoke preset. The losses of both ways must agree.
 """
 

@@ -76,6 +76,7 @@ def watch_memory(device: torch.device) -> int | None:
     peaks = _peaks.setdefault(str(device), [])
     before = peak_memory(device, since=len(peaks))
     if device.type == "cuda":
+        torch.cuda.init()  # before the first tensor there is no peak to set back
         torch.cuda.reset_peak_memory_stats(device)
     else:
         try:

@@ -52,12 +52,13 @@ def main() -> None:
     """Measure every method in both precisions and append the lines."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--methods", nargs="+", default=[*BATCH], choices=[*BATCH])
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
     device = pick_device(options.device)
-    for name in BATCH:
+    for name in options.methods:
         for precision in ("fp32", "bf16"):
             row = pd.DataFrame([measure(name, options.preset, precision, device, options.steps)])
             print(row.to_string(index=False, header=precision == "fp32"), flush=True)

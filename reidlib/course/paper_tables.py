@@ -30,8 +30,8 @@ RIVALS = {
     "T3|dukemtmc|SL|Basel. +LSRO": "T3|dukemtmc|SL|ResNet-50-A (SL)",
 }
 NOT_TESTABLE = "not testable"
-BOARD = ("claim", "metric", "paper a", "paper b", "direction", "ours a", "ours b", "n", "look", "difference", "low",
-         "high", "p", "verdict", "mAP", "second start", "reason", "differences")  # fmt: skip
+BOARD = ("claim", "row a", "row b", "metric", "paper a", "paper b", "direction", "ours a", "ours b", "n", "look",
+         "difference", "low", "high", "p", "verdict", "mAP", "second start", "reason", "differences")  # fmt: skip
 
 
 def printed(paper: str) -> pd.DataFrame:
@@ -131,9 +131,10 @@ def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
         paper: whose claims.
 
     Returns:
-        a line a claim: claim, metric, paper a, paper b, direction, ours a, ours b (means over all pairs), n (pairs, or
-        generators), look (how many of them the next ones rest on), difference, low, high (points, as claimed), p,
-        verdict, mAP (the mAP's difference), second start (its verdict), reason (why not testable), differences.
+        a line a claim: claim, row a, row b, metric, paper a, paper b, direction, ours a, ours b (means over all pairs),
+        n (pairs, or generators), look (how many of them the next ones rest on), difference, low, high (points, as
+        claimed), p, verdict, mAP (the mAP's difference), second start (its verdict), reason (why not testable),
+        differences.
 
     >>> values = {"T7|market1501|c5|Baseline": 8.0, "T7|market1501|c5+G6|Model 4": 10.5}
     >>> lines = [(row, "mAP", seed, value + seed % 2) for row, value in values.items() for seed in range(6)]
@@ -147,15 +148,15 @@ def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:
     lines = []
     for claim in claims[claims.paper == paper].itertuples():
         names = [MISPRINTS.get(name, name) for name in claim.comparison.split(" vs ")]
-        pairs = _pairs(ours, names, claim.metric)
+        pairs = pairs_of(ours, names, claim.metric)
         foreign = [name for name in names if name not in own]
         if pairs.empty and not foreign:
             continue
         lines.append({
-            "id": claim.id, "claim": claim.claim, "metric": claim.metric,
+            "id": claim.id, "claim": claim.claim, "row a": names[0], "row b": names[1], "metric": claim.metric,
             "paper a": claim.paper_value_a, "paper b": claim.paper_value_b, "direction": claim.direction,
             "ours a": sweeps.one_start(pairs)["value a"].mean(), "ours b": sweeps.one_start(pairs)["value b"].mean(),
-            **_judged(pairs, _pairs(ours, names, "mAP"), claim.direction),
+            **_judged(pairs, pairs_of(ours, names, "mAP"), claim.direction),
         })  # fmt: skip
         reasons = [f"{name.rpartition('|')[2]}: a method of other authors" for name in foreign if pairs.empty]
         reasons += [_failing(ours, name, claim.metric) for name in names if name in RIVALS]
@@ -184,7 +185,7 @@ def against(
     """
     lines = {}
     for row, metric in itertools.product(ours.row.unique(), metrics):
-        pairs = _pairs(ours, (row, base_of(row)), metric)
+        pairs = pairs_of(ours, (row, base_of(row)), metric)
         if row != base_of(row) and len(pairs):
             lines[row, metric] = _judged(pairs, pairs, "a>b")
     columns = ["n", "difference", "low", "high", "verdict", "second start"]
@@ -192,8 +193,19 @@ def against(
     return found if found["second start"].any() else found.drop(columns="second start")
 
 
-def _pairs(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
-    """Return the pairs of two rows in the order of their seeds: seed, start, generator, value a, value b."""
+def pairs_of(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
+    """Return the pairs of two rows in the order of their seeds: seed, start, generator, value a, value b.
+
+    Args:
+        ours: long table (see this module's head).
+        names: of the two rows; a value of one whose seed and start the other lacks has no pair.
+        metric: mAP, rank1, ...
+
+    >>> lines = [("a", "mAP", 0, 3.0), ("b", "mAP", 0, 2.0), ("b", "mAP", 1, 5.0)]
+    >>> pairs = pairs_of(pd.DataFrame(lines, columns=["row", "metric", "seed", "value"]), ("a", "b"), "mAP")
+    >>> pairs[["seed", "value a", "value b"]].values.tolist()
+    [[0, 3.0, 2.0]]
+    """
     ours = ours.assign(start=ours.start.fillna("") if "start" in ours else "")
     ours = ours.assign(generator=ours.generator if "generator" in ours else pd.NA)
     chosen = (ours[(ours.row == name) & (ours.metric == metric)] for name in names)
@@ -228,7 +240,7 @@ def _judged(pairs: pd.DataFrame, of_map: pd.DataFrame, direction: str) -> dict[s
 
 def _failing(ours: pd.DataFrame, rival: str, metric: str) -> str:
     """Say how far a rival stays below its own baseline; empty where it reaches it."""
-    pairs = sweeps.one_start(_pairs(ours, (rival, RIVALS[rival]), metric))
+    pairs = sweeps.one_start(pairs_of(ours, (rival, RIVALS[rival]), metric))
     method, baseline = (name.rpartition("|")[2] for name in (rival, RIVALS[rival]))
     if pairs.empty:
         return f"{method}: not recorded beside its baseline, {baseline}"

@@ -145,7 +145,7 @@ def test_seeds_that_share_a_generator_are_averaged_first():
     for rows in (of_real, of_real[::-1]):
         table = pd.DataFrame(rows, columns=[*STARTS[:4], "generator"])
         for a, b in itertools.permutations(table.row.unique()):
-            assert paper_tables._pairs(table, (a, b), "mAP").generator.tolist() == [0, 0, 1, 1]
+            assert paper_tables.pairs_of(table, (a, b), "mAP").generator.tolist() == [0, 0, 1, 1]
 
 
 OURS, A, LSRO = (f"T1|market1501|single_query|{name}" for name in ("Ours (SL)", "ResNet-50-A", "Basel.+LSRO"))

@@ -204,7 +204,7 @@ def pairs_of(ours: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFr
     >>> lines = [("a", "mAP", 0, 3.0), ("b", "mAP", 0, 2.0), ("b", "mAP", 1, 5.0)]
     >>> pairs = pairs_of(pd.DataFrame(lines, columns=["row", "metric", "seed", "value"]), ("a", "b"), "mAP")
     >>> pairs[["seed", "value a", "value b"]].values.tolist()
-    [[0, 3.0, 2.0]]
+    [[0.0, 3.0, 2.0]]
     """
     ours = ours.assign(start=ours.start.fillna("") if "start" in ours else "")
     ours = ours.assign(generator=ours.generator if "generator" in ours else pd.NA)

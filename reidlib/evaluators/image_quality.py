@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import reidlib.torchvision_ops  # noqa: F401 - before torchvision
 
 from lpips import LPIPS  # isort: skip
-from torchmetrics.functional.image import structural_similarity_index_measure  # isort: skip
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3  # isort: skip
 
 from reidlib.checks import check_choice
@@ -146,17 +145,28 @@ def ssim(images: Tensor, targets: Tensor, *, window: str = "gaussian") -> Tensor
     check_choice("window", window, ("gaussian", "uniform"))
     if min(images.shape[2:]) < 11:
         raise ValueError(f"SSIM's window needs 11 pixels each way, got {images.shape[2]}x{images.shape[3]}")
-    if window == "uniform":
-        x, y = images.double(), targets.double()
-        mx, my, mxx, myy, mxy = (F.avg_pool2d(each, 7, 1) for each in (x, y, x * x, y * y, x * y))
-        vx, vy, vxy = (49 / 48 * each for each in (mxx - mx * mx, myy - my * my, mxy - mx * my))
-        c1, c2 = 2.55**2, 7.65**2
-        places = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-        return places.mean((1, 2, 3)).float()
-    _, places = structural_similarity_index_measure(  # in float64: float32 loses the small variances of bright pixels
-        images.double(), targets.double(), data_range=255.0, sigma=1.5, reduction="none", return_full_image=True
-    )
-    return places[..., 5:-5, 5:-5].mean((1, 2, 3)).float()  # torchmetrics' own mean counts mirrored borders too
+    taps = torch.full((7,), 1 / 7, dtype=torch.float64)
+    if window == "gaussian":
+        taps = torch.exp(-(torch.arange(-5.0, 6, dtype=torch.float64) ** 2) / (2 * 1.5**2))
+    bands = [_band(taps / taps.sum(), side).to(images.device) for side in images.shape[2:]]
+    sample = 49 / 48 if window == "uniform" else 1.0
+    rows = max(1, 2**19 // (images.shape[2] * images.shape[3]))  # some ten float64 maps of so many pixels at a time
+    parts = zip(images.split(rows), targets.split(rows), strict=True)
+    return torch.cat([_similar(x.double(), y.double(), *bands, sample) for x, y in parts])
+
+
+def _band(taps: Tensor, side: int) -> Tensor:
+    """Return the matrix [side - K + 1, side] that moves a window of K taps along a side."""
+    return torch.stack([F.pad(taps, (k, side - len(taps) - k)) for k in range(side - len(taps) + 1)])
+
+
+def _similar(x: Tensor, y: Tensor, down: Tensor, across: Tensor, sample: float) -> Tensor:
+    """Return the mean SSIM of float64 images [B, 3, H, W] over the places that the whole window reaches."""
+    mx, my, mxx, myy, mxy = (down @ each @ across.T for each in (x, y, x * x, y * y, x * y))
+    vx, vy, vxy = (sample * each for each in (mxx - mx * mx, myy - my * my, mxy - mx * my))
+    c1, c2 = 2.55**2, 7.65**2
+    places = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    return places.mean((1, 2, 3)).float()
 
 
 class Diversity(NamedTuple):

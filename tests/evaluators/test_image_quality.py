@@ -15,6 +15,7 @@ from torchvision.models import alexnet  # isort: skip
 from reidlib.datasets import PersonImages
 from reidlib.evaluators import image_quality
 from reidlib.evaluators.image_quality import diversity, fid, l1, lpips, lpips_net, mask_lpips, silhouette_iou, ssim
+from reidlib.machine import peak_memory, watch_memory
 
 
 def pictures(n, size=(64, 32), seed=0):
@@ -221,6 +222,19 @@ def test_lpips_needs_the_right_weights(tmp_path, monkeypatch):
         lpips_net(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="squeeze"):
         lpips_net(None, net="squeeze")
+
+
+@pytest.mark.parametrize("window", ["gaussian", "uniform"])
+def test_ssim_takes_many_images_in_pieces(window):
+    """512 images of 128x64 at once filled 22 GB, and the system killed the notebook."""
+    x, y = pictures(130, (128, 64)), pictures(130, (128, 64), seed=1)
+    since = watch_memory(torch.device("cpu"))
+    before = peak_memory(torch.device("cpu"), since)
+    found = ssim(x, y, window=window)
+    grown = (peak_memory(torch.device("cpu"), since) or 0) - (before or 0)
+    assert grown < 2**29
+    one_by_one = torch.cat([ssim(a[None], b[None], window=window) for a, b in zip(x, y, strict=True)])
+    torch.testing.assert_close(found, one_by_one, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("noise", [0, 9, 90])

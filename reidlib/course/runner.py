@@ -96,6 +96,8 @@ def error_words(error: Exception, path: Path) -> str:
     """Say in words what stopped the work at `path`."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: {path} could not be written; free some space and give the same command again"
+    if type(error).__name__ == "DeadKernelError":  # nbclient's, which is slow to import
+        return f"{error}: the system ended the notebook's process, most often because memory ran out (`dmesg` says so)"
     return str(error) if isinstance(error, UnreadableNotebook) else f"{type(error).__name__}: {error}"
 
 

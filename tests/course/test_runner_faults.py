@@ -210,3 +210,12 @@ def test_sigterm_leaves_the_status_stopped_and_no_kernel(tmp_path: Path):
     assert status_of(tmp_path, "00_toy")["status"] == "stopped"
     assert 'class="badge stopped"' in (tmp_path / "runs" / "index.html").read_text()
     assert not psutil.pid_exists(int(pids[0].read_text()))
+
+
+def test_a_kernel_that_the_system_kills_is_said_to_want_memory(tmp_path: Path, capsys):
+    """What Linux does when memory runs out: the process is gone in the middle of a cell."""
+    (tmp_path / "books").mkdir()
+    write_notebook(tmp_path / "books" / "03_hungry.ipynb", work="os.kill(os.getpid(), 9)")
+    assert call(tmp_path, "03*") == 1
+    assert "Work: Kernel died" in capsys.readouterr().out
+    assert "memory ran out" in status_of(tmp_path, "03_hungry")["error"]

@@ -32,6 +32,7 @@ COMMANDS = {
     "judges": Command("tools.train_judges", "train and measure the judges of generated images", "--share 0.1"),
     "generators": Command("tools.train_generators", "train and judge the recorded generators", "pn_gan --size smoke"),
     "recipe": Command("tools.choose_recipe", "compare recipes on validation people", '"batch 16" --seeds 2'),
+    "swaps": Command("tools.choose_swaps", "find what makes clothes swap in DG-Net", '"raw codes" --seeds 0'),
     "scaling": Command("tools.scaling", "measure an evaluation's time and memory", "--sizes 1000 10000"),
 }
 

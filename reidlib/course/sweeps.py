@@ -7,11 +7,12 @@ A study is a file beside its notebook, `notebooks/<notebook>.<study>.json`:
       "base": {"profile": "course"},
       "sets": [{"loss": "softmax"}, {"loss": "lsr"}],
       "grid": {"seed": "0..5"},
-      "threads": 1
+      "threads": 1,
+      "minutes": 20
     }
 
 Every set is combined with every point of the grid over the base (here twelve runs); `sets` or `grid` may be left out,
-"0..5" stands for the numbers 0 to 5. All runs of one seed, a pair of every comparison, come before those of the next,
+"0..5" stands for the numbers 0 to 5; `minutes` says how long a run takes as long as none is recorded. All runs of one seed, a pair of every comparison, come before those of the next,
 so a study that is stopped has whole pairs; more pairs are a longer range, "0..11". `reidlib sweep <notebook>.<study>`
 runs those that are not recorded yet, each kernel with the study's number of threads (default one) so that a repeat
 gives the same numbers, and appends each as it finishes: a row a metric to `notebooks/recorded/<notebook>.csv`, its
@@ -40,7 +41,7 @@ from reidlib.course.settings import Parameter, ParameterError, read_value
 from reidlib.course.verdicts import SECOND_START
 from reidlib.files import atomic_path, locked
 
-FIELDS = ("about", "base", "sets", "grid", "threads")
+FIELDS = ("about", "base", "sets", "grid", "threads", "minutes")
 COLUMNS = ("run", "metric", "value", "rule", "superseded")
 FACTS = ("study", "finished", "commit", "profile", "dataset", "image_size", "seed", "device", "threads", "seconds")
 NOT_RECORDED = ("output_root", "data_root", "device")  # where it ran; the row names the real device itself
@@ -56,6 +57,7 @@ class Study:
     notebook: Path
     sets: list[dict[str, Any]]
     threads: int = 1  # of each run's kernel: sums come out otherwise with another number of them
+    minutes: float | None = None  # that a run takes, as noted by who wrote the study
 
     @property
     def table(self) -> Path:
@@ -97,10 +99,12 @@ def read_study(study: str | os.PathLike, folder: Path = NOTEBOOKS) -> Study:
         raise FileNotFoundError(f"{path.name} is the study of {notebook.name}, which is not beside it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        threads = content.get("threads", 1)
+        threads, minutes = content.get("threads", 1), content.get("minutes")
         if type(threads) is not int or threads < 1:
             raise ValueError(f"threads must be a number from 1 on, got {threads!r}")
-        return Study(path.stem, notebook, _expand(content), threads)
+        if minutes is not None and not (type(minutes) in (int, float) and 0 < minutes < math.inf):
+            raise ValueError(f"minutes must be a number above 0, got {minutes!r}")
+        return Study(path.stem, notebook, _expand(content), threads, minutes)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no study: {error}") from error
 

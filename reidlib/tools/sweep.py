@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         table, times = read_table(study.table), {"recorded": [], "missing": []}
         for number, (job, state, words) in enumerate(steps, start=1):
             if options.dry_run:
-                seconds, words = how_long(job, table)
+                seconds, words = how_long(job, table, study.minutes)
                 words = words.format(f"{seconds / 60:.1f} min")
                 times[state].append(seconds)
             given = " ".join(f"{name}={value}" for name, value in job.given.items() if name != "output_root")
@@ -62,17 +62,20 @@ def _budget(study: Study, recorded: Sequence[float], missing: Sequence[float]) -
     return words + (f" and {len(missing) - len(known)} of unknown length" if len(known) < len(missing) else "")
 
 
-def how_long(job: Job, table: Table) -> tuple[float, str]:
+def how_long(job: Job, table: Table, minutes: float | None = None) -> tuple[float, str]:
     """Return how many seconds a run took, or will probably take, and in words with "{}" for the time what that is from.
 
-    A run that is not recorded takes as long as recorded ones that are most like it; where none of its profile is
-    recorded, the time noted in the notebook; not a number where there is none.
+    A run that is not recorded takes as long as recorded ones of the same parameters but the seed; where there are none,
+    the study's `minutes`, else as long as recorded ones that are most like it; where none of its profile is recorded,
+    the time noted in the notebook; not a number where there is none.
     """
     runs = table[1]
     if mine := recorded_runs(job, table):
         return float(runs[mine[-1]]["seconds"]), f"took {{}} ({mine[-1]})"
     alike = [run for run, facts in runs.items() if facts["profile"] == job.values.get("profile")]
     unlike = {run: [name for name in differing(job, runs[run]["parameters"]) if name not in PAIR] for run in alike}
+    if minutes and all(unlike.values()):
+        return 60 * minutes, "about {}, as the study notes"
     if unlike:
         nearest = min(reversed(unlike.values()), key=len)  # of equally near ones, the last recorded
         seconds = [float(runs[run]["seconds"]) for run, names in unlike.items() if names == nearest]

@@ -119,6 +119,11 @@ def test_a_dry_run_says_how_long_it_takes_and_from_what_that_is_known(tmp_path: 
     )  # only the seed differs
     assert lines[1].endswith("missing · about 10.0 min, as 1 recorded run took with another limit")
     assert lines[6] == "00_toy.rates: 6 runs, threads = 1; 2 recorded in 3 min, 4 missing: about 32 min"
+    content = {"base": {"profile": "course"}, "sets": [{"rate": 0.5}, {"rate": 1}], "grid": {"seed": "0..2"}}
+    write_study(tmp_path, content | {"minutes": 20})
+    lines = said()  # its own recorded runs come before what is noted, other runs after it
+    assert lines[2].endswith("about 1.5 min, as 2 recorded runs took")
+    assert lines[1].endswith("missing · about 20.0 min, as the study notes")
 
 
 def test_a_study_does_not_mix_numbers_of_threads(tmp_path: Path, no_kernels: list, capsys):
@@ -146,6 +151,7 @@ def test_what_is_no_study_is_refused(tmp_path: Path):
         ({"grids": {}}, "unknown field grids"), ({"grid": {"seed": 1}}, "grid 'seed' must be a list"),
         ({"grid": {"seed": "0-5"}}, "or a range such as '0..5', got '0-5'"), ({"grid": {"seed": "5..0"}}, r"got \[\]"),
         ({"threads": 0}, "threads must be a number from 1 on, got 0"), ({"threads": "2"}, "got '2'"),
+        ({"minutes": 0}, "minutes must be a number above 0, got 0"), ({"minutes": "20"}, "got '20'"),
         ({"sets": [{"seed": 1}, {"seed": 1}]}, "stands twice"), ([1], "is no study"), ({"sets": []}, "no parameter"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):

@@ -12,12 +12,13 @@ A study is a file beside its notebook, `notebooks/<notebook>.<study>.json`:
     }
 
 Every set is combined with every point of the grid over the base (here twelve runs); `sets` or `grid` may be left out,
-"0..5" stands for the numbers 0 to 5; `minutes` says how long a run takes as long as none is recorded. All runs of one seed, a pair of every comparison, come before those of the next,
-so a study that is stopped has whole pairs; more pairs are a longer range, "0..11". `reidlib sweep <notebook>.<study>`
-runs those that are not recorded yet, each kernel with the study's number of threads (default one) so that a repeat
-gives the same numbers, and appends each as it finishes: a row a metric to `notebooks/recorded/<notebook>.csv`, its
-parameters, commit, device, threads and time once to `<notebook>.runs.json` beside it. Rows are never taken out: one
-that no longer counts gets its reason in the column `superseded`. Several sweeps of one notebook share the work.
+"0..5" stands for the numbers 0 to 5; `minutes` says how long a run takes as long as none is recorded. All runs of one
+seed, a pair of every comparison, come before those of the next, so a study that is stopped has whole pairs; more pairs
+are a longer range, "0..11". `reidlib sweep <notebook>.<study>` runs those that are not recorded yet, each kernel with
+the study's number of threads (default one) so that a repeat gives the same numbers, and appends each as it finishes: a
+row a metric to `notebooks/recorded/<notebook>.csv`, its parameters, commit, device, threads and time once to
+`<notebook>.runs.json` beside it. Rows are never taken out: one that no longer counts gets its reason in the column
+`superseded`. Several sweeps of one notebook share the work.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reidlib.course.faults import faults
+from reidlib.tools.faults import faults
 from reidlib.evaluators.image_quality import lpips_net
 from reidlib.evaluators.judges import load_judges
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from reidlib.tools.faults import faults
 from reidlib.evaluators.image_quality import lpips_net
 from reidlib.evaluators.judges import load_judges
+from reidlib.tools.faults import faults
 
 
 @pytest.fixture(scope="module")

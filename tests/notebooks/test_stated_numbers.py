@@ -2,7 +2,7 @@
 
 import nbformat
 
-from reidlib.course import sweeps
+from reidlib.course import sweeps, verdicts
 from reidlib.files import REPOSITORY
 
 
@@ -33,3 +33,25 @@ def test_what_is_said_of_travelling_thresholds():
     assert (miss.drop("none") > miss.loc["none"]).any(axis=1).all() and "No remedy brings every network nearer" in text
     assert (far.loc["camera pairs"] - far.loc["none"]).abs().max() < 0.5 and "less than half a point" in text
     assert (own.idxmax() == "re-ranked").sum() == 4 and "best on four of the five networks" in text
+
+
+def test_what_is_said_of_clothes_that_swap():
+    cells = nbformat.read(REPOSITORY / "notebooks" / "07_dg_net.ipynb", as_version=4).cells
+    (text,) = [cell.source for cell in cells if "*What makes clothes swap.*" in cell.source]
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = sweeps.recorded("07_dg_net")
+    rows = rows[(rows["network"] == "market1501") & rows["metric"].str.startswith("swaps/DG-Net/")]
+    whole = rows[rows["study"] == "07_dg_net.tables"].pivot_table("value", "seed", "metric")
+    back = rows[rows["study"] == "07_dg_net.background"]
+    shown, far, pose = (f"swaps/DG-Net/{name}" for name in ("appearance first", "FID", "PCK@0.1"))
+    assert f"{100 * whole[shown].mean():.1f} % of the swaps" in text and len(whole) == 6
+    ways = {"drawn": back["background"] == "drawn", "raw": back["code_scale"] == "raw", "0": back["encoder_seen"] == 0}
+    for way, verdict in (("drawn", "holds"), ("0", "holds"), ("raw", "undecided")):
+        without = back[ways[way]].pivot_table("value", "seed", "metric")
+        assert verdicts.verdict(100 * (whole - without)[shown]).verdict == verdict and len(without) == 6
+        share = f"{100 * without[shown].mean():.1f} %"
+        assert share in text and share in readme
+    drawn = back[ways["drawn"]].pivot_table("value", "seed", "metric")
+    assert f"PCK {100 * drawn[pose].mean():.0f} % in place of {100 * whole[pose].mean():.0f} %" in text
+    fids = f"{drawn[far].mean():.1f} in place of {whole[far].mean():.1f}"
+    assert fids in text and fids in readme

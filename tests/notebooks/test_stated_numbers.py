@@ -1,9 +1,11 @@
 """Numbers that a notebook's text states of a recorded study are those recorded."""
 
 import nbformat
+import pandas as pd
 
 from reidlib.course import sweeps, verdicts
 from reidlib.files import REPOSITORY
+from reidlib.tools import choose_swaps
 
 
 def test_what_is_said_of_travelling_thresholds():
@@ -55,3 +57,14 @@ def test_what_is_said_of_clothes_that_swap():
     assert f"PCK {100 * drawn[pose].mean():.0f} % in place of {100 * whole[pose].mean():.0f} %" in text
     fids = f"{drawn[far].mean():.1f} in place of {whole[far].mean():.1f}"
     assert fids in text and fids in readme
+
+
+def test_what_is_said_of_other_ways_to_make_clothes_swap():
+    cells = nbformat.read(REPOSITORY / "notebooks" / "07_dg_net.ipynb", as_version=4).cells
+    (text,) = [cell.source for cell in cells if "`reidlib swaps` changes one thing at a time" in cell.source]
+    rows = pd.read_csv(REPOSITORY / choose_swaps.FILE)
+    shares = 100 * rows.groupby("variant")["appearance first"].mean()
+    said = [name for name in choose_swaps.VARIANTS if name not in ("twice the rows", "L_id^c with weight 2")]
+    assert all(f"{shares[name]:.1f} %" in text for name in said)
+    longer = rows[rows["variant"] == "twice the rows"].set_index("seed")["appearance first"]
+    assert all(f"{100 * share:.1f} %" in text for share in longer)

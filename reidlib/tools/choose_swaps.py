@@ -109,6 +109,7 @@ def compare(
     for name in variants:
         check_choice("variant", name, VARIANTS)
     file = resolve(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     for seed, variant in ((s, v) for s in seeds for v in variants):
         row: dict[str, Any] = dict(zip(KEY, (variant, seed, size), strict=True))
         if _has(_read(file), row):

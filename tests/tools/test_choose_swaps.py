@@ -15,16 +15,16 @@ def test_rows_are_kept_and_not_run_again(monkeypatch, tmp_path):
         return pd.Series({"appearance first": 0.1 * len(ran), "PCK@0.1": 0.5})
 
     monkeypatch.setattr(choose_swaps, "_swapped", swapped)
-    options = dict(size="smoke", file=tmp_path / "rows.csv")
+    options = dict(size="smoke", file=tmp_path / "new folder" / "rows.csv")
     names = ["as in the course", "raw codes"]
     table = choose_swaps.compare(names, seeds=[0, 1], **options)
     assert ran == [(name, seed) for seed in (0, 1) for name in names]
     assert table["appearance first"].tolist() == pytest.approx([0.2, 0.3]) and table.seeds.tolist() == [2, 2]
     assert choose_swaps.compare(names[1:], seeds=[0, 1, 2], **options).seeds.tolist() == [3]
     assert ran[4:] == [("raw codes", 2)]
-    rows = pd.read_csv(tmp_path / "rows.csv")
+    rows = pd.read_csv(options["file"])
     assert len(rows) == 5 and not rows.isna().any(axis=None)
-    assert choose_swaps.compare(names, seeds=[0], size="course", file=tmp_path / "rows.csv").seeds.tolist() == [1, 1]
+    assert choose_swaps.compare(names, seeds=[0], size="course", file=options["file"]).seeds.tolist() == [1, 1]
 
 
 def test_a_variant_changes_what_it_says(monkeypatch, tmp_path):

@@ -76,10 +76,10 @@ def load(
     if name == "procedural":
         from reidlib.datasets import procedural
         from reidlib.datasets.procedural.networks import network_named
+        from reidlib.datasets.procedural.write import stored_size
 
-        rendered = (128, 64) if height <= 128 and width <= 64 else (256, 128)
         choice = {"size": size, "seed": seed, "scene": scene, "network": network, "difficulty": difficulty}
-        root = procedural.make(root, image_size=rendered, progress=progress, **choice)
+        root = procedural.make(root, image_size=stored_size((height, width)), progress=progress, **choice)
         layout = network_named(network).layout
     read = readers.reader(layout).read
     accepted = sorted(set(inspect.signature(read).parameters) - {"root"})

@@ -1,21 +1,26 @@
 """Pictures on demand, and what no camera can do: any pose, no background, the same frame in two cameras."""
 
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ..augment import resize
 from .compose import Rendered, draw_shots
 from .networks import network_named
 from .occluders import OCCLUDERS
 from .people import SCENES, describe, people
 from .shots import mutedness, shots
+from .write import encode, jpeg_qualities, stored_size
 
 BATCH = 64
 POSE = ("yaw", "phase", "walking", "head", "nod", "lean", "splay", "arms", "fill", "x", "y", "aspect")  # with the crop
+LOSSLESS = ("cuhk03", "cuhk01")  # layouts whose files are PNG
 
 
 class Pictures(NamedTuple):
@@ -113,6 +118,28 @@ def _draw(
     )
 
 
+def _photographed(
+    pids: list[int],
+    shot: dict[str, Tensor],
+    image_size: tuple[int, int],
+    scene: str,
+    difficulty: float,
+    network: str,
+    seed: int,
+    device: str,
+) -> Pictures:
+    """Render shots as `load` would read them: drawn at the stored size, saved as the camera does, then resized."""
+    made = _draw(pids, shot, scene, difficulty, network, seed, stored_size(image_size), "scene", True, device)
+    planes = {name: getattr(made, name) for name in ("images", "keypoints", "masks", "parsing")}
+    known = network_named(network)
+    if known.layout not in LOSSLESS:
+        pixels = made.images.permute(0, 2, 3, 1).cpu().numpy()
+        files = (encode(p, "jpeg", q) for p, q in zip(pixels, jpeg_qualities(shot, known), strict=True))
+        again = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+        planes["images"] = torch.from_numpy(again).permute(0, 3, 1, 2).contiguous().to(made.images.device)
+    return made._replace(**resize(planes, image_size))
+
+
 def _shots(
     pids: list[int], camids: list[int], moments: Tensor, network: str, seed: int, scene: str, difficulty: float
 ) -> dict[str, Tensor]:
@@ -197,7 +224,9 @@ def same_frame(
     r"""Render the same people at the same moment as two cameras would see them from the same place.
 
     The two pictures agree pixel by pixel in the person (pose, mask, parsing, key points) and differ in scene, light and
-    camera: aligned pairs that no real camera gives, an oracle for transfer between cameras. Arguments as in `render`.
+    camera: aligned pairs that no real camera gives, an oracle for transfer between cameras. Arguments as in `render`;
+    as photographs of the set they are drawn at the size of its files, saved by the camera's JPEG and reduced to
+    `image_size`.
 
     >>> a, b = same_frame([3, 4], 5, 6, image_size=(64, 32))
     >>> bool((a.masks == b.masks).all()), bool((a.images == b.images).all())
@@ -217,8 +246,8 @@ def same_frame(
         "camera": torch.full_like(shot["camera"], camera_b - 1),
         "distance": second.near + part * (second.far - second.near),
     }
-    options = (scene, difficulty, network, seed, image_size, "scene", True, device)
-    return _draw(pids, shot, *options), _draw(pids, other, *options)
+    options = (image_size, scene, difficulty, network, seed, device)
+    return _photographed(pids, shot, *options), _photographed(pids, other, *options)
 
 
 def in_pose(
@@ -236,7 +265,8 @@ def in_pose(
 
     Person, camera, light and track are those of `people`; direction, gait, head, arms and crop are those of `poses`;
     nothing stands in front. It is the true answer to "this person in that pose", which no photograph gives, and so an
-    upper bound for a generator.
+    upper bound for a generator. Like the photographs of the set it is drawn at the size of its files, saved by the
+    camera's JPEG and reduced to `image_size`: what is sharper than they are would be told from them by that alone.
 
     Args:
         people, poses: `PersonImages.table()` of images that `load("procedural", ...)` gave, of N rows each.
@@ -269,4 +299,4 @@ def in_pose(
     shot, wanted = shots_of(people), shots_of(poses)
     nobody = torch.zeros_like(shot["occluder"])
     shot |= {name: wanted[name] for name in POSE} | {"occluder": nobody, "stranger": nobody, "cut": nobody}
-    return _draw(pids, shot, scene, difficulty, network, seed, image_size, "scene", True, device)
+    return _photographed(pids, shot, image_size, scene, difficulty, network, seed, device)

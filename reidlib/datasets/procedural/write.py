@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ...files import REPOSITORY, atomic_path, resolve
 from ...machine import Advance, progress_bar
@@ -56,6 +57,11 @@ def check(image_size: tuple[int, int], size: str, scene: str, network: str, diff
     return known
 
 
+def stored_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of the stored files from which `datasets.load` makes images of a size."""
+    return (128, 64) if image_size[0] <= 128 and image_size[1] <= 64 else (256, 128)
+
+
 def folder_name(image_size: tuple[int, int], size: str, seed: int, scene: str, network: str, difficulty: float) -> str:
     """Name of a data set's folder: all that its pixels depend on.
 
@@ -75,7 +81,7 @@ def _write(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _encode(array: np.ndarray, kind: str, quality: int = 90) -> bytes:
+def encode(array: np.ndarray, kind: str, quality: int = 90) -> bytes:
     """Encode a picture as JPEG, a mask as PNG, or labels as palette PNG."""
     image, buffer = Image.fromarray(array), io.BytesIO()
     if kind == "jpeg":
@@ -88,14 +94,20 @@ def _encode(array: np.ndarray, kind: str, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_qualities(shot: dict[str, Tensor], network: Network) -> list[int]:
+    """Return the JPEG quality that each shot's camera saves it with."""
+    limits = torch.tensor([camera.quality for camera in network.cameras], dtype=torch.float32)[shot["camera"]]
+    return (limits[:, 0] + (limits[:, 1] - limits[:, 0]) * shot["quality"]).round().int().tolist()
+
+
 def _save(folder: Path, row: dict, images: np.ndarray, mask: np.ndarray, parsing: np.ndarray) -> None:
     """Write one picture with its mask and parsing (hand-drawn extra boxes have neither)."""
     path = row.get("path", row["name"])
     stem, _, ending = path.rpartition(".")
-    files = {f"{row['folder']}/{path}": _encode(images, "jpeg" if ending == "jpg" else "png", row["quality"])}
+    files = {f"{row['folder']}/{path}": encode(images, "jpeg" if ending == "jpg" else "png", row["quality"])}
     if row["subset"] != "gt_bbox":
-        files[f"{row['folder']}_seg/{stem}.png"] = _encode(mask, "mask")
-        files[f"{row['folder']}_parsing/{stem}.png"] = _encode(parsing, "labels")
+        files[f"{row['folder']}_seg/{stem}.png"] = encode(mask, "mask")
+        files[f"{row['folder']}_parsing/{stem}.png"] = encode(parsing, "labels")
     for name, content in files.items():
         if path != row["name"]:
             (folder / name).parent.mkdir(exist_ok=True)
@@ -155,8 +167,7 @@ def _chunk(
         device=device,
     )
     result = Rendered(*(value.cpu() for value in result))
-    limits = torch.tensor([camera.quality for camera in network.cameras], dtype=torch.float32)[shot["camera"]]
-    quality = (limits[:, 0] + (limits[:, 1] - limits[:, 0]) * shot["quality"]).round().int().tolist()
+    quality = jpeg_qualities(shot, network)
     images = result.images.permute(0, 2, 3, 1).contiguous().numpy()
     masks, parsing = result.masks.numpy(), result.parsing.numpy()
     for index, row in enumerate(rows.to_dict("records")):

@@ -70,7 +70,7 @@ def test_a_paper_stands_in_two_parts_with_one_step_written_out(name):
     assert steps[0].count("optimizer.step()") == 2 + of_re_id  # D's and G's
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "07", "09", "10"])
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "07", "08", "09", "10"])
 def test_two_parts_and_predictions(number):
     """Before a main result the reader is asked for a guess, in the text right above the cell."""
     (path,) = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
@@ -205,6 +205,17 @@ def said_of_01(values):
     assert values["verification/A/EER"] < values["verification/B/EER"]
 
 
+def said_of_08(values):
+    """Where generated pictures are worth something, by the recorded studies."""
+    gain = {name.removeprefix("task/"): value for name, value in values.items() if name.startswith("task/")}
+    helps = {
+        "a camera has no labels": gain.pop("a camera has no labels"),
+        "fused": gain.pop("drawn at test time, fused"),
+    }
+    assert helps["a camera has no labels"] > 8 and 0.5 < helps["fused"] < 2
+    assert len(gain) == 4 and max(gain.values()) < 0
+
+
 def said_of_09(values):
     """What its text says of the recorded studies; more of them may make a sentence untrue."""
     wrong = {name.partition("/")[2]: share for name, share in values.items() if name.startswith("one run misleads")}
@@ -222,7 +233,8 @@ def said_of_09(values):
 
 
 CHANGES = ("junk counted as wrong answers", "distractors dropped")
-SAID = {"00_data_tour": said_of_00, "01_retrieval_metrics": said_of_01, "09_ablations": said_of_09}
+SAID = {"00_data_tour": said_of_00, "01_retrieval_metrics": said_of_01}
+SAID |= {"08_compare_methods": said_of_08, "09_ablations": said_of_09}
 
 
 def test_runs_on_a_market_folder(notebook, market_folder, tmp_path):
@@ -235,6 +247,36 @@ def test_runs_on_a_market_folder(notebook, market_folder, tmp_path):
     assert noise(code_cells(tmp_path / "a folder with spaces" / "executed.ipynb")) == []
     if notebook.stem in SAID:
         SAID[notebook.stem]({name: metric["value"] for name, metric in results["metrics"].items()})
+
+
+def test_what_08_says_of_the_five_systems(tmp_path):
+    """Whose person, pose, street and camera the recorded generators show, and what tells their pictures."""
+    notebook = next(path for path in NOTEBOOKS if path.stem.startswith("08"))
+    given = {"dataset": "procedural", "data_root": str(tmp_path)}
+    results = run_smoke(notebook, tmp_path / "unused", tmp_path / "work", **given)
+    found = {name: metric["value"] for name, metric in results["metrics"].items()}
+
+    def whose(system, aspect, side):
+        return found[f"whose/{system}/{aspect} is {side}'s"]
+
+    for system in ("PN-GAN", "pose-attention", "SAN"):
+        assert whose(system, "pose", "B") > 55 and whose(system, "street", "A") > 55
+        assert whose(system, "camera", "A") > 85 and whose(system, "person", "A") > 60
+    assert whose("model-4", "pose", "A") > 75 and whose("model-3", "pose", "B") > whose("model-3", "pose", "A")
+    assert whose("DG-Net", "street", "B") == 100 and whose("DG-Net", "pose", "B") > 2 * whose("DG-Net", "pose", "A")
+    for system in ("model-3", "model-4", "DG-Net", "paste", "colours"):
+        assert whose(system, "camera", "B") > 85
+    assert whose("paste", "pose", "A") > 75 and whose("paste", "street", "B") == 100
+    assert whose("colours", "person", "A") >= max(whose(s, "person", "A") for s in ("model-3", "model-4", "DG-Net"))
+    assert whose("A truly in B's pose", "pose", "B") > 80 and whose("A truly in B's pose", "person", "A") > 90
+    chain = "chain/{}/all four".format
+    assert found[chain("pose attention, then pasted by B's mask")] > found[chain("DG-Net alone")] > 25
+    own, other = {"paste": (6, 5), "SAN": (5, 6)}, {}
+    for system, (aimed, away) in own.items():
+        other[system] = found[f"crowd/{system}/FID to camera {away}"]
+        assert found[f"crowd/{system}/FID to camera {aimed}"] < 20 < 80 < other[system]
+    by_detail = "crowd/{}/told by detail".format
+    assert found[by_detail("A truly in B's pose")] < 0.65 and found[by_detail("paste")] > 0.75
 
 
 def test_noise_is_found():

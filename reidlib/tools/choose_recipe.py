@@ -10,8 +10,6 @@ notebook 06 trains its Siamese network for long enough.
 """
 
 import argparse
-import datetime
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from reidlib.checks import check_choice, reading_inputs
 from reidlib.datasets import Benchmark, PersonImages, extend, load
@@ -27,9 +24,9 @@ from reidlib.embedders.recipes import RECIPES, Recipe
 from reidlib.embedders.siamese import SIAMESE_RECIPES, train_siamese
 from reidlib.evaluators import RetrievalScores
 from reidlib.experiments import score_benchmark, train_baseline
-from reidlib.files import atomic_path, resolve
+from reidlib.files import resolve
 from reidlib.generators.dcgan import DCGAN
-from reidlib.machine import commit, device_name, pick_device
+from reidlib.tools.choices import keep, read, short_name
 from reidlib.tools.rivals import train_dcgan
 
 FILE = "notebooks/recorded/choices/recipe.csv"
@@ -57,15 +54,6 @@ def recipe_of(task: str, variant: str) -> Recipe:
     """Return the recipe that a variant is trained by."""
     others = {"LSRO": RECIPES["two_step"], "Siamese": SIAMESE_RECIPES["course"]}
     return others[task] if task in others else replace(RECIPES["course"], **VARIANTS[variant])
-
-
-def short_name(recipe: Recipe) -> str:
-    """Return eight letters that are others for every other recipe.
-
-    >>> short_name(RECIPES["course"]) == short_name(replace(RECIPES["course"], batch=RECIPES["course"].batch))
-    True
-    """
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
 
 
 def _score(bench: Benchmark, task: str, variant: str, loss: str, seed: int) -> RetrievalScores:
@@ -148,19 +136,15 @@ def compare(
     loss = loss or ("softmax" if tasks[0] in OTHER_TASKS else "lsr")
     scene = "generation" if tasks[0] in OTHER_TASKS else "retrieval"
     file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2, scene=scene)
-    table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
     for seed, variant, task in ((s, v, t) for s in seeds for v in variants for t in tasks):
-        row = dict(zip(KEY, (variant, task, loss, seed, size, short_name(recipe_of(task, variant))), strict=True))
-        if (table[KEY] == pd.Series(row)).all(axis=1).any():
-            continue
-        scores = _score(bench, task, variant, loss, seed)
-        row |= {"rank-1": 100 * scores.rank(1), "mAP": 100 * scores.mAP}
-        row |= dict(date=datetime.date.today().isoformat(), threads=torch.get_num_threads())
-        row |= dict(device=device_name(pick_device()), commit=commit())
-        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(file) as temporary:
-            table.round(2).to_csv(temporary, index=False)
+
+        def measure(of: tuple = (task, variant, loss, seed)) -> dict[str, float]:
+            scores = _score(bench, *of)
+            return {"rank-1": 100 * scores.rank(1), "mAP": 100 * scores.mAP}
+
+        names = variant, task, loss, seed, size, short_name(recipe_of(task, variant))
+        keep(file, dict(zip(KEY, names, strict=True)), measure, digits=2)
+    table = read(file, KEY)
     present = [short_name(recipe_of(task, variant)) for task in tasks for variant in variants]
     return summary(table[(table["size"] == size) & table.task.isin(tasks) & table.recipe.isin(present)], variants[0])
 

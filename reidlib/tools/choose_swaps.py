@@ -2,12 +2,12 @@
 
 Each variant changes one thing of notebook 07's training (1,600 rows of four images; the teacher and the photographs
 that E_a learns from as there). It trains on the training people of seed 2 and draws 256 swaps of the test people of
-seed 2, which are judged as in the notebook. A row that the file has is not run again. Two processes may share the work.
+seed 2, which are judged as in the notebook. A row that the file has is not run again, unless the preset has changed
+since (the column "recipe" tells). Two processes may share the work.
 """
 
 import argparse
 import copy
-import datetime
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -24,13 +24,13 @@ from reidlib.datasets.sampling import seeded, target_pairs
 from reidlib.embedders import Baseline
 from reidlib.evaluators.judges import load_judges
 from reidlib.experiments import train_baseline
-from reidlib.files import atomic_path, locked, resolve
-from reidlib.generators.dg_net import train_dg_net
-from reidlib.machine import commit, device_name, pick_device
+from reidlib.files import resolve
+from reidlib.generators.dg_net import PRESETS, train_dg_net
+from reidlib.tools.choices import FACTS, keep, read, short_name
 from reidlib.tools.swaps import judge_swaps
 
 FILE = "notebooks/recorded/choices/swaps.csv"
-KEY = ["variant", "seed", "size"]
+KEY = ["variant", "seed", "size", "recipe"]
 VARIANTS: dict[str, dict[str, Any]] = {  # switches of DGNet; ahead, rows, people: factors; scenes: replaced at random
     "as in the course": {},
     "street drawn": dict(background="drawn"),
@@ -46,6 +46,11 @@ VARIANTS: dict[str, dict[str, Any]] = {  # switches of DGNet; ahead, rows, peopl
 ROWS = {"course": 1600, "smoke": 16}
 SWAPS = 256
 COURSE = dict(background="kept", code_scale="standardised")
+
+
+def recipe_of(variant: str) -> dict[str, Any]:
+    """Return all that a variant's DG-Net is made of: the course's preset with its switches."""
+    return PRESETS["course"] | COURSE | VARIANTS[variant]
 
 
 @cache
@@ -109,31 +114,15 @@ def compare(
     for name in variants:
         check_choice("variant", name, VARIANTS)
     file = resolve(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     for seed, variant in ((s, v) for s in seeds for v in variants):
-        row: dict[str, Any] = dict(zip(KEY, (variant, seed, size), strict=True))
-        if _has(_read(file), row):
-            continue
-        row |= _swapped(variant, seed, size, root).to_dict()
-        row |= dict(date=datetime.date.today().isoformat(), threads=torch.get_num_threads())
-        row |= dict(device=device_name(pick_device()), commit=commit())
-        with locked(file, wait=True), atomic_path(file) as temporary:
-            if not _has(table := _read(file), row):
-                table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-            table.round(4).to_csv(temporary, index=False)
-    table = _read(file)
-    table = table[(table["size"] == size) & table.variant.isin(variants)]
-    numbers = [name for name in table if name not in (*KEY, "date", "threads", "device", "commit")]
+        names = variant, seed, size, short_name(recipe_of(variant))
+        keep(file, dict(zip(KEY, names, strict=True)), partial(_swapped, variant, seed, size, root))
+    table = read(file, KEY)
+    present = table.recipe.isin([short_name(recipe_of(variant)) for variant in variants])
+    table = table[(table["size"] == size) & table.variant.isin(variants) & present]
+    numbers = [name for name in table if name not in (*KEY, *FACTS)]
     means = table.groupby("variant")[numbers].mean().reindex([v for v in variants if v in set(table.variant)])
     return means.assign(seeds=table.variant.value_counts()).round(3)
-
-
-def _read(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
-
-
-def _has(table: pd.DataFrame, row: dict[str, Any]) -> bool:
-    return bool((table[KEY] == pd.Series({name: row[name] for name in KEY})).all(axis=1).any())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

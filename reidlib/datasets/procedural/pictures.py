@@ -21,6 +21,7 @@ from .write import encode, jpeg_qualities, stored_size
 BATCH = 64
 POSE = ("yaw", "phase", "walking", "head", "nod", "lean", "splay", "arms", "fill", "x", "y", "aspect")  # with the crop
 LOSSLESS = ("cuhk03", "cuhk01")  # layouts whose files are PNG
+LONGEST_TRACK = 64  # pictures
 
 
 class Pictures(NamedTuple):
@@ -250,6 +251,14 @@ def same_frame(
     return _photographed(pids, shot, *options), _photographed(pids, other, *options)
 
 
+def _step_of(phase: Tensor, first: Tensor, stride: Tensor) -> list[int]:
+    """Return how many steps of its track a picture lies behind the first, by its gait phase; 0 where none fits."""
+    ahead = first[:, None] + stride[:, None] * torch.arange(LONGEST_TRACK)
+    off = torch.remainder(ahead - phase[:, None] + torch.pi, 2 * torch.pi) - torch.pi
+    nearest = off.abs().min(1)
+    return torch.where(nearest.values < 0.01, nearest.indices, 0).tolist()
+
+
 def in_pose(
     people: pd.DataFrame,
     poses: pd.DataFrame,
@@ -263,7 +272,7 @@ def in_pose(
 ) -> Pictures:
     r"""Render the people of some images of a rendered set in the poses of others, one for each row of the two tables.
 
-    Person, camera, light and track are those of `people`; direction, gait, head, arms and crop are those of `poses`;
+    Person, camera, light and place are those of `people`; direction, gait, head, arms and crop are those of `poses`;
     nothing stands in front. It is the true answer to "this person in that pose", which no photograph gives, and so an
     upper bound for a generator. Like the photographs of the set it is drawn at the size of its files, saved by the
     camera's JPEG and reduced to `image_size`: what is sharper than they are would be told from them by that alone.
@@ -289,8 +298,11 @@ def in_pose(
         raise ValueError(f"the tables lack {', '.join(missing)}, which images of the procedural set have")
 
     def shots_of(table: pd.DataFrame) -> dict[str, Tensor]:
-        rows = {name: table[name].tolist() for name in needed[:5]} | {"step": [0] * len(table)}
-        shot = shots(rows, network=network_named(network), seed=seed, scene=scene, difficulty=difficulty)
+        rows = {name: table[name].tolist() for name in needed[:5]}
+        options = dict(network=network_named(network), seed=seed, scene=scene, difficulty=difficulty)
+        first, second = (shots(rows | {"step": [step] * len(table)}, **options)["phase"] for step in (0, 1))
+        steps = _step_of(torch.tensor(table["gait_phase"].to_numpy(np.float32)), first, second - first)
+        shot = shots(rows | {"step": steps}, **options)
         known = {"yaw": np.deg2rad(table["yaw"]), "phase": table["gait_phase"]}
         return shot | {name: torch.tensor(column.to_numpy(np.float32)) for name, column in known.items()}
 

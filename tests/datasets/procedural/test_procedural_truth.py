@@ -207,7 +207,9 @@ def test_in_pose_gives_a_set_s_own_images_back_and_moves_people_into_other_poses
     overlap = (masks[0] & masks[1]).sum((1, 2)) / (masks[0] | masks[1]).sum((1, 2))
     assert overlap.mean() > 0.95  # but for the strangers and the rounding of what is written down
     off = (again.images.float() - images.images[:].float()).abs().mean((1, 2, 3))
-    assert off.median() < 0.5  # of 255: saved and reduced as the set's files are; drawn at 64x32 it would be 4.8
+    # of 255: saved and reduced as the set's files are (drawn at 64x32 it would be 4.8), and at its own place of the
+    # track (at the first 3.3 in the course's set); strangers behind and rounding remain
+    assert off.quantile(0.9) < 0.6
     order = torch.arange(len(images)).roll(7)
     moved = in_pose(images.table(), images.select(indices=order).table(), **options)
     assert torch.equal(moved.pids, images.pids) and torch.equal(moved.camids, images.camids)

@@ -25,8 +25,27 @@ def short_name(recipe: Any) -> str:
 
 
 def read(file: Path, key: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of a file; without one an empty table with the columns of `key`."""
-    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(key))
+    """Return the rows of a file; without one an empty table with the columns of `key`.
+
+    Raises:
+        ValueError: a file without one of these columns.
+    """
+    if not file.exists():
+        return pd.DataFrame(columns=list(key))
+    table = pd.read_csv(file, dtype={"recipe": str})  # eight letters may look like a number
+    if missing := [name for name in key if name not in table]:
+        raise ValueError(f"{file} keeps no such rows: it lacks the columns {', '.join(missing)}")
+    return table
+
+
+def rows_of(table: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return those rows of a table that these columns and values name.
+
+    >>> rows_of(pd.DataFrame({"variant": ["a", "b"], "seed": [0, 1]}), [{"variant": "b", "seed": 1}]).index.tolist()
+    [1]
+    """
+    wanted = pd.DataFrame(list(rows))
+    return table[pd.MultiIndex.from_frame(table[list(wanted)]).isin(pd.MultiIndex.from_frame(wanted))]
 
 
 def keep(file: Path, row: Mapping[str, Any], measure: Callable[[], Mapping[str, float]], *, digits: int = 4) -> None:
@@ -35,13 +54,14 @@ def keep(file: Path, row: Mapping[str, Any], measure: Callable[[], Mapping[str, 
     Args:
         file: the CSV; its folder is made.
         row: the columns that name a training.
-        measure: gives the other columns; called only where the file has no such row. Two processes may add to one file.
+        measure: gives the other columns; called only where the file has no such row. Two processes may add to one file;
+            where both measure the same row at once, the first to end is kept.
         digits: that numbers are rounded to.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
 
     def there() -> bool:
-        return bool((read(file, [*row])[[*row]] == pd.Series(row)).all(axis=1).any())
+        return len(rows_of(read(file, [*row]), [row])) > 0
 
     if there():
         return

@@ -26,7 +26,7 @@ from reidlib.evaluators import RetrievalScores
 from reidlib.experiments import score_benchmark, train_baseline
 from reidlib.files import resolve
 from reidlib.generators.dcgan import DCGAN
-from reidlib.tools.choices import keep, read, short_name
+from reidlib.tools.choices import keep, read, rows_of, short_name
 from reidlib.tools.rivals import train_dcgan
 
 FILE = "notebooks/recorded/choices/recipe.csv"
@@ -52,7 +52,7 @@ OTHER_TASKS: dict[str, dict[str, Any]] = {"LSRO": LSRO, "Siamese": LENGTHS}  # w
 
 def recipe_of(task: str, variant: str) -> Recipe:
     """Return the recipe that a variant is trained by."""
-    others = {"LSRO": RECIPES["two_step"], "Siamese": SIAMESE_RECIPES["course"]}
+    others = {"LSRO": RECIPES["two_step_course"], "Siamese": SIAMESE_RECIPES["course"]}
     return others[task] if task in others else replace(RECIPES["course"], **VARIANTS[variant])
 
 
@@ -136,6 +136,7 @@ def compare(
     loss = loss or ("softmax" if tasks[0] in OTHER_TASKS else "lsr")
     scene = "generation" if tasks[0] in OTHER_TASKS else "retrieval"
     file, bench = resolve(file), load("procedural", root, (64, 32), size=size, seed=2, scene=scene)
+    rows = []
     for seed, variant, task in ((s, v, t) for s in seeds for v in variants for t in tasks):
 
         def measure(of: tuple = (task, variant, loss, seed)) -> dict[str, float]:
@@ -143,10 +144,9 @@ def compare(
             return {"rank-1": 100 * scores.rank(1), "mAP": 100 * scores.mAP}
 
         names = variant, task, loss, seed, size, short_name(recipe_of(task, variant))
-        keep(file, dict(zip(KEY, names, strict=True)), measure, digits=2)
-    table = read(file, KEY)
-    present = [short_name(recipe_of(task, variant)) for task in tasks for variant in variants]
-    return summary(table[(table["size"] == size) & table.task.isin(tasks) & table.recipe.isin(present)], variants[0])
+        rows.append(dict(zip(KEY, names, strict=True)))
+        keep(file, rows[-1], measure, digits=2)
+    return summary(rows_of(read(file, KEY), rows), variants[0])
 
 
 def summary(table: pd.DataFrame, base: str) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from reidlib.evaluators.judges import load_judges
 from reidlib.experiments import train_baseline
 from reidlib.files import resolve
 from reidlib.generators.dg_net import PRESETS, train_dg_net
-from reidlib.tools.choices import FACTS, keep, read, short_name
+from reidlib.tools.choices import FACTS, keep, read, rows_of, short_name
 from reidlib.tools.swaps import judge_swaps
 
 FILE = "notebooks/recorded/choices/swaps.csv"
@@ -49,8 +49,8 @@ COURSE = dict(background="kept", code_scale="standardised")
 
 
 def recipe_of(variant: str) -> dict[str, Any]:
-    """Return all that a variant's DG-Net is made of: the course's preset with its switches."""
-    return PRESETS["course"] | COURSE | VARIANTS[variant]
+    """Return what a variant's training is made of: the course's preset with its switches, its length and its swaps."""
+    return PRESETS["course"] | COURSE | VARIANTS[variant] | {"rows seen": ROWS["course"], "swaps": SWAPS}
 
 
 @cache
@@ -114,12 +114,11 @@ def compare(
     for name in variants:
         check_choice("variant", name, VARIANTS)
     file = resolve(file)
+    rows = []
     for seed, variant in ((s, v) for s in seeds for v in variants):
-        names = variant, seed, size, short_name(recipe_of(variant))
-        keep(file, dict(zip(KEY, names, strict=True)), partial(_swapped, variant, seed, size, root))
-    table = read(file, KEY)
-    present = table.recipe.isin([short_name(recipe_of(variant)) for variant in variants])
-    table = table[(table["size"] == size) & table.variant.isin(variants) & present]
+        rows.append(dict(zip(KEY, (variant, seed, size, short_name(recipe_of(variant))), strict=True)))
+        keep(file, rows[-1], partial(_swapped, variant, seed, size, root))
+    table = rows_of(read(file, KEY), rows)
     numbers = [name for name in table if name not in (*KEY, *FACTS)]
     means = table.groupby("variant")[numbers].mean().reindex([v for v in variants if v in set(table.variant)])
     return means.assign(seeds=table.variant.value_counts()).round(3)

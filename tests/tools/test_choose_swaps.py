@@ -21,6 +21,7 @@ def test_rows_are_kept_and_not_run_again(monkeypatch, tmp_path):
     assert ran == [(name, seed) for seed in (0, 1) for name in names]
     assert table["appearance first"].tolist() == pytest.approx([0.2, 0.3]) and table.seeds.tolist() == [2, 2]
     assert choose_swaps.compare(names[1:], seeds=[0, 1, 2], **options).seeds.tolist() == [3]
+    assert choose_swaps.compare(names[1:], seeds=[1], **options)["appearance first"].tolist() == pytest.approx([0.4])
     assert ran[4:] == [("raw codes", 2)]
     rows = pd.read_csv(options["file"])
     assert len(rows) == 5 and not rows.isna().any(axis=None)

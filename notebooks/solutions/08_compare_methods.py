@@ -18,7 +18,8 @@ def streets(g):
     a, b = (255 * torch.rand(size, generator=g) for _ in range(2))
     b = torch.where(torch.rand(size[1:], generator=g) < 0.3, a + 6, b)  # the same street in both
     share = torch.rand(size[1:], generator=g).round(decimals=1)
-    return a, b, torch.lerp(a, b, share), torch.rand(size[1:], generator=g) < 0.7
+    x = torch.lerp(a, b, share) + 6 * torch.randn(size, generator=g)
+    return a, b, x, torch.rand(size[1:], generator=g) < 0.7
 
 
 def _everywhere(a, b, x, outside):
@@ -28,6 +29,12 @@ def _everywhere(a, b, x, outside):
 def _anywhere(a, b, x, outside):
     apart = (a - b).abs().mean(0)
     return tuple(((x - side).abs().mean(0) <= apart / 3)[outside].float().mean() for side in (a, b))
+
+
+def _by_colour(a, b, x, outside):
+    telling = outside & ((a - b).abs().mean(0) > 20)
+    near = ((x - side).abs() <= (a - b).abs() / 3 for side in (a, b))
+    return tuple(one.all(0)[telling].float().mean() for one in near)
 
 
 def _nearer(a, b, x, outside):
@@ -44,6 +51,7 @@ street_exercise = Exercise(
         "people stand there: only the pixels outside are asked": _everywhere,
         "where both photographs look alike a pixel tells nothing": _anywhere,
         "nearer is not near: at most a third of the distance between the two": _nearer,
+        "the mean over the colours is compared, not every colour by itself": _by_colour,
         "that is B's share first": lambda a, b, x, outside: street_shares(b, a, x, outside),
     },
 )
@@ -123,7 +131,7 @@ nearest_exercise = Exercise(
 )
 
 
-# 4 · precision, 5 · density
+# 4 · precision, 5 · coverage
 
 
 def circles(real, k):
@@ -135,8 +143,8 @@ def precision_of(real, drawn, k):
     return (torch.cdist(drawn, real) <= circles(real, k)).any(1).double().mean()
 
 
-def density(real, drawn, k):
-    return (torch.cdist(drawn, real) <= circles(real, k)).double().sum(1).mean() / k
+def coverage_of(real, drawn, k):
+    return (torch.cdist(real, drawn) <= circles(real, k)[:, None]).any(1).double().mean()
 
 
 def two_crowds(g):
@@ -159,17 +167,18 @@ precision_exercise = Exercise(
     },
 )
 
-density_exercise = Exercise(
+coverage_exercise = Exercise(
     "08-5",
-    density,
+    coverage_of,
     two_crowds,
     wrong={
-        "that is precision: count the circles": precision_of,
-        "divide by k, since every photograph has k neighbours in its circle": lambda real, drawn, k: (
-            k * density(real, drawn, k)
+        "that is precision: the share of drawings": precision_of,
+        "the circles are the photographs', not the drawings'": lambda real, drawn, k: precision_of(drawn, real, k),
+        "a photograph's nearest neighbour is itself; it does not count": lambda real, drawn, k: coverage_of(
+            real, drawn, k - 1
         ),
-        "the mean over the drawings, not over all pairs": lambda real, drawn, k: (
-            density(real, drawn, k) * k / len(real)
+        "that is the mean number of drawings in a circle": lambda real, drawn, k: (
+            (torch.cdist(real, drawn) <= circles(real, k)[:, None]).double().sum(1).mean()
         ),
     },
 )

@@ -208,12 +208,13 @@ def said_of_01(values):
 def said_of_08(values):
     """Where generated pictures are worth something, by the recorded studies."""
     gain = {name.removeprefix("task/"): value for name, value in values.items() if name.startswith("task/")}
-    helps = {
-        "a camera has no labels": gain.pop("a camera has no labels"),
-        "fused": gain.pop("drawn at test time, fused"),
-    }
-    assert helps["a camera has no labels"] > 8 and 0.5 < helps["fused"] < 2
+    one_camera = ("labels of camera 5 only, pictures of 6", "of camera 6, pictures of 3", "of camera 3, pictures of 2")
+    one_camera += ("labels of camera 5, the generator's pairs of 5 and 6",)
+    assert min(gain.pop(name) for name in one_camera) > 5
+    assert 1 < gain.pop("labels of two cameras of six") < 4
+    assert 0.5 < gain.pop("all cameras, a second network reads drawings") < 2
     assert len(gain) == 4 and max(gain.values()) < 0
+    assert 0.2 < values["luck/chosen on seeds 0 to 2"] - values["luck/checked on seeds 3 to 5"] < 1
 
 
 def said_of_09(values):
@@ -260,7 +261,7 @@ def test_what_08_says_of_the_five_systems(tmp_path):
         return found[f"whose/{system}/{aspect} is {side}'s"]
 
     for system in ("PN-GAN", "pose-attention", "SAN"):
-        assert whose(system, "pose", "B") > 55 and whose(system, "street", "A") > 55
+        assert whose(system, "pose", "B") > 45 and whose(system, "street", "A") > 55
         assert whose(system, "camera", "A") > 85 and whose(system, "person", "A") > 60
     assert whose("model-4", "pose", "A") > 75 and whose("model-3", "pose", "B") > whose("model-3", "pose", "A")
     assert whose("DG-Net", "street", "B") == 100 and whose("DG-Net", "pose", "B") > 2 * whose("DG-Net", "pose", "A")
@@ -271,6 +272,8 @@ def test_what_08_says_of_the_five_systems(tmp_path):
     assert whose("A truly in B's pose", "pose", "B") > 80 and whose("A truly in B's pose", "person", "A") > 90
     chain = "chain/{}/all four".format
     assert found[chain("pose attention, then pasted by B's mask")] > found[chain("DG-Net alone")] > 25
+    assert found[chain("model-3 alone")] < found[chain("DG-Net alone")]
+    assert whose("another of camera 6", "street", "B") > 40  # what knowing the camera alone gives
     own, other = {"paste": (6, 5), "SAN": (5, 6)}, {}
     for system, (aimed, away) in own.items():
         other[system] = found[f"crowd/{system}/FID to camera {away}"]

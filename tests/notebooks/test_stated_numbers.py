@@ -3,7 +3,7 @@
 import nbformat
 import pandas as pd
 
-from reidlib.course import sweeps, verdicts
+from reidlib.course import paper_tables, sweeps, verdicts
 from reidlib.files import REPOSITORY
 from reidlib.tools import choose_swaps
 
@@ -68,3 +68,21 @@ def test_what_is_said_of_other_ways_to_make_clothes_swap():
     assert all(f"{shares[name]:.1f} %" in text for name in said)
     longer = rows[rows["variant"] == "twice the rows"].set_index("seed")["appearance first"]
     assert all(f"{100 * share:.1f} %" in text for share in longer)
+
+
+def test_what_08_says_of_one_labelled_camera():
+    """Model 4 beside pasting, and what labels of the second camera would give."""
+    cells = nbformat.read(REPOSITORY / "notebooks" / "08_compare_methods.ipynb", as_version=4).cells
+    (text,) = [" ".join(cell.source.split()) for cell in cells if "**One camera has labels:**" in cell.source]
+    rows = paper_tables.rows_of(sweeps.recorded("03_camera_transfer"))
+
+    def gain(row, base):
+        pairs = paper_tables.pairs_of(rows, [f"{name[:2]}|market1501|{name[3:]}" for name in (row, base)], "mAP")
+        return (pairs["value a"] - pairs["value b"]).tolist()
+
+    decided = verdicts.verdict(gain("T7|c5+G6|Model 4", "T7|c5+paste|control"))
+    assert f"({decided.mean:.1f} points between them, {decided.verdict})" in text
+    every, one = (rows[(rows.row == f"{name}|Baseline") & (rows.metric == "mAP")] for name in
+                  ("T8|market1501|c5c6", "T7|market1501|c5"))  # fmt: skip
+    both = every.merge(one, on="seed")
+    assert f"those gains {(both.value_x - both.value_y).mean():.1f} points" in text

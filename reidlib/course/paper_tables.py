@@ -108,14 +108,15 @@ def side_by_side(
     return pd.DataFrame(list(lines.values()), index=index)
 
 
-def mean_text(values: Iterable[float]) -> str:
+def mean_text(values: Iterable[float], digits: int = 1) -> str:
     """Write values as "mean ± standard deviation", or as one number.
 
-    >>> mean_text([1.0, 3.0]), mean_text([2.0])
-    ('2.0 ± 1.4', '2.0')
+    >>> mean_text([1.0, 3.0]), mean_text([2.0]), mean_text([0.25, 0.5], 3)
+    ('2.0 ± 1.4', '2.0', '0.375 ± 0.177')
     """
     values = pd.Series(list(values), dtype=float)
-    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
+    mean, spread = (f"{number:.{digits}f}" for number in (values.mean(), values.std()))
+    return f"{mean} ± {spread}" if len(values) > 1 else mean
 
 
 def check_claims(ours: pd.DataFrame, paper: str) -> pd.DataFrame:

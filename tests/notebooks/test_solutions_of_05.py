@@ -178,7 +178,7 @@ def test_recorded_means_keep_the_studies_apart():
         columns=["study", "metric", "seed", "value"],
     )
     stub = SimpleNamespace(check_claims=lambda *_: None, summary=str, readable=lambda _: None)
-    stub.against = paper_tables.against
+    stub.against, stub.mean_text = paper_tables.against, paper_tables.mean_text
     values = {"real only": 3.0, "copy": 5.0, "real only (pairs: all)": 1.0, "Ours (Ours) (pairs: all)": 2.5}
     values |= {"real only (128x64)": 8.0, "copy (128x64)": 7.0}
     rows = [(f"T1|market1501|SL|{row}", metric, 0, values[row]) for row in values for metric in ("rank1", "mAP")]
@@ -191,7 +191,8 @@ def test_recorded_means_keep_the_studies_apart():
     exec(cell("claims = "), names)
     *_, gains, table = shown
     assert gains["difference"].xs("mAP", level=1).tolist() == [2.0, 1.5, -1.0]
-    assert len(table) == 3 and table["mean"].round(3).tolist() == [0.3, 0.8, 0.9]
+    (line,) = table.rename(columns=lambda study: study.partition(".")[2]).to_dict("records")
+    assert line == {"tables": "0.300 ± 0.141", "pairings": "0.800", "ablations": "0.900"}
 
 
 def test_the_trap_names_both_constants_and_moves_what_the_text_says():
@@ -225,13 +226,15 @@ def test_the_papers_profile_draws_pairs_and_sizes_as_published(profile, epoch, s
         "settings": Settings(values, (128, 64)), "preset": profile, "pairing": "all", "PoseAttention": PoseAttention,
         "torch": torch, "PAIRS_PER_EPOCH": PAIRS_PER_EPOCH, "partial": lambda kind, **options: options,
         "E": SimpleNamespace(embedder=None), "train": SimpleNamespace(has=lambda _: True),
-        "run": SimpleNamespace(device="cpu"), "pose_attention_pairs": lambda *_: None,
+        "run": SimpleNamespace(device="cpu", path=lambda *names: names), "pose_attention_pairs": lambda *_: None,
+        "runs": SimpleNamespace(run_id=str),
         "train_generator": lambda build, *_, **options: given.append((build, options)),
     }  # fmt: skip
     exec(cell("torch.manual_seed(settings.seed)\nn_blocks").split("method = ")[0], names)
     exec(cell("gan_seen = "), names)
     names["pose_generator"]()
     ((build, options),) = given
+    assert options["run_dir"][0] == "training"  # a study that was stopped goes on within a pair
     assert options["pairs_per_epoch"] == epoch and (PRESETS[profile] | build)["encoder_size"] == seen
     assert build["image_size"] == size
 

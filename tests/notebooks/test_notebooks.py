@@ -274,10 +274,9 @@ def test_what_08_says_of_the_five_systems(tmp_path):
     assert found[chain("pose attention, then pasted by B's mask")] > found[chain("DG-Net alone")] > 25
     assert found[chain("model-3 alone")] < found[chain("DG-Net alone")]
     assert whose("another of camera 6", "street", "B") > 40  # what knowing the camera alone gives
-    own, other = {"paste": (6, 5), "SAN": (5, 6)}, {}
-    for system, (aimed, away) in own.items():
-        other[system] = found[f"crowd/{system}/FID to camera {away}"]
-        assert found[f"crowd/{system}/FID to camera {aimed}"] < 20 < 80 < other[system]
+    for system, aimed, away in (("paste", 6, 5), ("SAN", 5, 6)):
+        to = f"crowd/{system}/FID to camera {{}}".format
+        assert found[to(aimed)] < 20 < 80 < found[to(away)]
     by_detail = "crowd/{}/told by detail".format
     assert found[by_detail("A truly in B's pose")] < 0.65 and found[by_detail("paste")] > 0.75
 

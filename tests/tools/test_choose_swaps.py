@@ -27,9 +27,8 @@ def test_rows_are_kept_and_not_run_again(monkeypatch, tmp_path):
     assert len(rows) == 5 and not rows.isna().any(axis=None)
     assert choose_swaps.compare(names, seeds=[0], size="course", file=options["file"]).seeds.tolist() == [1, 1]
     monkeypatch.setitem(choose_swaps.PRESETS, "course", choose_swaps.PRESETS["course"] | {"lr": 0.5})
-    assert choose_swaps.compare(names[:1], seeds=[0], **options).seeds.tolist() == [
-        1
-    ]  # rows of the old preset stay out
+    anew = choose_swaps.compare(names[:1], seeds=[0], **options)
+    assert anew.seeds.tolist() == [1]  # rows of the old preset stay out
     assert len(pd.read_csv(options["file"])) == 8
 
 

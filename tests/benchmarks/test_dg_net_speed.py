@@ -4,10 +4,11 @@
 published form at course size; REIDLIB_BENCHMARK=paper takes those of the paper preset (256x128, ResNet-50, batches of
 4; about three minutes), for comparison with the 32.5 s and 8.7 GB of the released code on one core of the machine of
 `budgets.md`. On 2026-11-27, with the second core idle, ours took 31 s and 5.3 GiB (bf16: 35 s); twice the released
-code's speed is out of reach here, as two thirds of it are convolutions that both need. A late step of the published
-batch, 8 rows or 32 images, takes 9.3 GiB (same day, another machine: 72 s of processor time); the authors state 10 to
-15 GB. That was one `made("paper").training_step(batches_of(method, 8)(0), LATE, plain_update(method))` in a process of
-its own with OMP_NUM_THREADS=1, by the largest resident size of the process.
+code's speed is out of reach here, as two thirds of it are convolutions that both need. On a CPU with instructions for
+bfloat16 (AMD EPYC, 2026-11-28, a busy machine) the ratio is 0.96 in float32 and 1.66 in bf16. A late step of the
+published batch, 8 rows or 32 images, takes 9.3 GiB (2026-11-27, another machine: 72 s of processor time); the authors
+state 10 to 15 GB. That was one `made("paper").training_step(batches_of(method, 8)(0), LATE, plain_update(method))` in a
+process of its own with OMP_NUM_THREADS=1, by the largest resident size of the process.
 Without a benchmark flag the same code runs on the smoke preset. The losses of both ways must agree.
 """
 

@@ -1,4 +1,4 @@
-r"""CycleGAN between two cameras, CamStyle's use of it for all camera pairs, and SPGAN, which keeps identities apart.
+r"""CycleGAN between two cameras, CamStyle's form of it, and SPGAN, which keeps identities apart.
 
 None of them needs to know who is who: the images of camera a and of camera b come unpaired. They change a picture's
 style and hold on to its content, so the scene behind the person stays where it was.
@@ -8,11 +8,9 @@ Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversar
 Preserved Self-Similarity and Domain-Dissimilarity for Person Re-identification", CVPR 2018.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlib.checks import check_choice
-from reidlib.datasets.person_images import PersonImages, extend
 from reidlib.generators import blocks, inputs
-from reidlib.generators.synthesis import synthesise
 from reidlib.losses.adversarial import adversarial_loss, discriminator_loss
 from reidlib.networks import normal_init
 
@@ -344,33 +340,3 @@ def camstyle_gan(cameras: tuple[int, int], **options: Any) -> CycleGAN:
     (0.5, 0.6, (5, 6))
     """
     return CycleGAN(**CAMSTYLE | options, cameras=cameras)
-
-
-def camstyle_images(
-    gans: Sequence[CycleGAN], train: PersonImages, *, folder: str | os.PathLike | None = None, **options: Any
-) -> PersonImages:
-    """Move every training image to every other camera: CamStyle's fakes, L-1 for each image of L cameras.
-
-    They keep their pid and carry the camera they were moved to. `camstyle_gan` makes a GAN of each pair of cameras.
-    Train a re-ID network with `experiments.train_baseline(extend(train, fakes), form="camstyle")`.
-
-    Args:
-        gans: one trained `CycleGAN` with its `cameras` for each unordered pair of the set's cameras.
-        train: the real images.
-        folder: keep the pixels there, in one folder for each pair, see `synthesise`.
-        options: of `synthesise` (batch_size, precision, progress, and `seed` of the noise that dropout draws).
-
-    Raises:
-        ValueError: if a pair of cameras has no GAN or two, or a GAN is of cameras that the set does not have.
-    """
-    cameras = train.camids.unique().tolist()
-    wanted = [(a, b) for i, a in enumerate(cameras) for b in cameras[i + 1 :]]
-    known = [None if gan.cameras is None else tuple(sorted(gan.cameras)) for gan in gans]
-    if len(wanted) != len(known) or set(wanted) != set(known):
-        raise ValueError(f"CamStyle needs one CycleGAN for each of the camera pairs {wanted}, got those of {known}")
-    fakes = []
-    for (a, b), gan in zip(known, gans, strict=True):
-        both = train.select(camids=[a, b])
-        place = None if folder is None else Path(folder) / f"{a}_{b}"
-        fakes.append(synthesise(gan, both, camids=a + b - both.camids, folder=place, **options))
-    return extend(*fakes)

@@ -2,17 +2,21 @@
 
 `draw_rivals`: other ways from camera to camera, CycleGAN, CamStyle's, SPGAN, pose transfer without and with a guide
 (notebook 03 where its `experiments` name "neighbours"); `judge_rivals` says whether they learnt what they are for.
+`camstyle_images`: CamStyle's whole set, every image in every other camera.
 `train_dcgan`: the unconditional generator of LSRO (notebook 04), and `judge_dcgan`.
 """
 
+import os
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from reidlib.datasets import PersonImages, camera_pair, poses
+from reidlib.datasets import PersonImages, camera_pair, extend, poses
 from reidlib.datasets.augment import flip
 from reidlib.datasets.camera_pairs import random_targets
 from reidlib.datasets.sampling import seeded, uniform_batches
@@ -118,6 +122,36 @@ def judge_rivals(
             task = table["PCK@0.1" if posed else "camera style"]
             tables.append(table.assign(**{"beats copy": [None, *(task > task[copy]).tolist()[1:]]}))
     return pd.concat(tables)
+
+
+def camstyle_images(
+    gans: Sequence[CycleGAN], train: PersonImages, *, folder: str | os.PathLike | None = None, **options: Any
+) -> PersonImages:
+    """Move every training image to every other camera: CamStyle's fakes, L-1 for each image of L cameras.
+
+    They keep their pid and carry the camera they were moved to. `cyclegan.camstyle_gan` makes the GAN of a pair.
+    Train a re-ID network with `experiments.train_baseline(extend(train, fakes), form="camstyle")`.
+
+    Args:
+        gans: one trained `CycleGAN` with its `cameras` for each unordered pair of the set's cameras.
+        train: the real images.
+        folder: keep the pixels there, in one folder for each pair, see `synthesise`.
+        options: of `synthesise` (batch_size, precision, progress, and `seed` of the noise that dropout draws).
+
+    Raises:
+        ValueError: if a pair of cameras has no GAN or two, or a GAN is of cameras that the set does not have.
+    """
+    cameras = train.camids.unique().tolist()
+    wanted = [(a, b) for i, a in enumerate(cameras) for b in cameras[i + 1 :]]
+    known = [None if gan.cameras is None else tuple(sorted(gan.cameras)) for gan in gans]
+    if len(wanted) != len(known) or set(wanted) != set(known):
+        raise ValueError(f"CamStyle needs one CycleGAN for each of the camera pairs {wanted}, got those of {known}")
+    fakes = []
+    for (a, b), gan in zip(known, gans, strict=True):
+        both = train.select(camids=[a, b])
+        place = None if folder is None else Path(folder) / f"{a}_{b}"
+        fakes.append(synthesise(gan, both, camids=a + b - both.camids, folder=place, **options))
+    return extend(*fakes)
 
 
 def train_dcgan(train: PersonImages, *, preset: str = "course", **options: Any) -> tuple[DCGAN, History]:

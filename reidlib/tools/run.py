@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reidlib.checks import reading_inputs
-from reidlib.course.index import write_index
 from reidlib.course.jobs import NOTEBOOKS, Job, find_notebooks, plan
 from reidlib.course.runner import Outcome, execute, say
 from reidlib.course.settings import PROFILES, ParameterError, UnreadableNotebook, read_parameters
 from reidlib.files import resolve
+from reidlib.tools.index import write_index
 
 
 def announce(jobs: Sequence[Job], *, force: bool = False) -> str:

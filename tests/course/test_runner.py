@@ -14,7 +14,7 @@ from tiny_notebooks import settings_of, write_notebook
 
 from reidlib.__main__ import main
 from reidlib.course import jobs, runner, runs
-from reidlib.course.index import format_value, write_index
+from reidlib.tools.index import format_value, write_index
 from reidlib.tools.run import announce
 
 

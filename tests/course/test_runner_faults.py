@@ -14,9 +14,9 @@ from tiny_notebooks import PARAMETERS, settings_of, write_notebook
 
 from reidlib.__main__ import main
 from reidlib.course import export, jobs, runner, runs
-from reidlib.course.index import write_index
 from reidlib.files import locked
 from reidlib.tools import run
+from reidlib.tools.index import write_index
 
 
 @pytest.fixture

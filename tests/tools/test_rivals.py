@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 
 from reidlib.datasets import PersonImages, poses
+from reidlib.generators.cyclegan import CycleGAN
 from reidlib.generators.dcgan import DCGAN
+from reidlib.networks import normalise
 from reidlib.tools import rivals
-from reidlib.tools.rivals import draw_rivals, train_dcgan
+from reidlib.tools.rivals import camstyle_images, draw_rivals, train_dcgan
 
 
 def people(keypoints: bool) -> PersonImages:
@@ -93,3 +96,29 @@ def test_a_dcgan_learns_from_single_images():
     assert (history.images, history.steps) == (64, 4)  # batches of all 16
     assert first.sample(2, seed=0).shape == (2, 3, 64, 32)
     assert not torch.equal(first.sample(2, seed=0), second.sample(2, seed=0))
+
+
+def test_camstyle_moves_every_image_to_every_other_camera(tmp_path):
+    images = torch.randint(0, 256, (12, 3, 24, 24), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    train = PersonImages(
+        images, torch.arange(12) // 3 + 1, torch.arange(12) % 3 + 1
+    )  # cameras 1, 2, 3; four images each
+    torch.manual_seed(0)
+    gans = [CycleGAN(preset="smoke", image_size=(24, 24), cameras=pair) for pair in ((2, 1), (1, 3), (2, 3))]
+    fakes = camstyle_images(gans, train, folder=tmp_path, batch_size=5)
+    assert len(fakes) == 12 * 2 and fakes.is_generated.all()
+    seen = set()
+    for i, (name, there) in enumerate(zip(fakes.info["source"], fakes.camids.tolist(), strict=True)):
+        row = train.names.index(name)
+        here = int(train.camids[row])
+        assert here != there and fakes.pids[i] == train.pids[row]
+        seen.add((name, there))
+        if i % 5 == 0:  # made by the right generator, in the right direction
+            gan = next(g for g in gans if set(g.cameras) == {here, there})
+            net = gan.G_A if gan.cameras[0] == here else gan.G_B
+            with torch.no_grad():
+                want = net(normalise(train.images[row][None], "signed"))
+            assert F.l1_loss(normalise(fakes.images[i][None], "signed"), want) < 0.005
+    assert len(seen) == 24
+    with pytest.raises(ValueError, match=r"camera pairs \[\(1, 2\), \(1, 3\), \(2, 3\)\]"):
+        camstyle_images(gans[:2], train)

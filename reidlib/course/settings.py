@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from reidlib.checks import check_choice
 from reidlib.datasets import Benchmark, load, load_splits
+from reidlib.files import resolve
 from reidlib.machine import is_interactive, pick_device
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Settings:
 
     @classmethod
     def of(
-        cls, cell: Mapping[str, Any], *, paper_image_size: tuple[int, int] = (256, 128), **accepted: str
+        cls, cell: dict[str, Any], *, paper_image_size: tuple[int, int] = (256, 128), files: str = "", **accepted: str
     ) -> "Settings":
         """Freeze what the parameters cell has set; call it in the next code cell with `globals()`.
 
@@ -100,6 +101,8 @@ class Settings:
         Args:
             cell: the notebook's names.
             paper_image_size: see above.
+            files: parameters, with blanks between, that name a file where they are not ""; it must be there now, and
+                not only hours later where it is read.
             accepted: by a parameter's name, the words, with blanks between, that it may be, or that its list may hold;
                 a list of "auto" alone may always be.
 
@@ -116,6 +119,9 @@ class Settings:
         for name, kind in types.items():
             written = kind.__name__ if isinstance(kind, type) else str(kind)  # int, or list[int] and float | None
             values[name] = read_value(Parameter(name, written, None, ""), cell[name])
+        for name in files.split():
+            if values[name] and not resolve(values[name]).is_file():
+                raise ParameterError(f"{name} must be a file, or empty; there is none at {resolve(values[name])}")
         return cls(values, paper_image_size, accepted)
 
     def __getattr__(self, name: str) -> Any:

@@ -71,6 +71,16 @@ def test_words_that_no_notebook_knows_are_refused_at_the_door():
         settings.replace(weights="recoded")
 
 
+def test_a_file_that_is_not_there_is_refused_before_anything_runs(tmp_path):
+    weights, more = tmp_path / "vgg19.pth", 'vgg19: str = ""  # its weights'
+    for given in ("", "README.md"):  # a relative path counts from the repository root
+        assert Settings.of(cell(more, vgg19=given), files="vgg19").vgg19 == given
+    with pytest.raises(ParameterError, match=r"vgg19 must be a file, or empty; there is none at .*vgg19\.pth"):
+        Settings.of(cell(more, vgg19=str(weights)), files="vgg19")
+    weights.touch()
+    assert Settings.of(cell(more, vgg19=str(weights)), files="vgg19").vgg19 == str(weights)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

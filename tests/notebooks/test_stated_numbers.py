@@ -86,3 +86,22 @@ def test_what_08_says_of_one_labelled_camera():
                   ("T8|market1501|c5c6", "T7|market1501|c5"))  # fmt: skip
     both = every.merge(one, on="seed")
     assert f"those gains {(both.value_x - both.value_y).mean():.1f} points" in text
+
+
+def test_what_09_says_of_one_claim():
+    """ct14: undecided with the first six of its pairs, decided with twelve."""
+    cells = nbformat.read(REPOSITORY / "notebooks" / "09_ablations.ipynb", as_version=4).cells
+    text = " ".join(" ".join(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    board = paper_tables.check_claims(paper_tables.rows_of(sweeps.recorded("03_camera_transfer")), "camera_transfer")
+    claim = board.loc["ct14"]
+    twelve = list(claim.differences)[:12]
+    assert sum(value > 0 for value in twelve) == 11 and claim.verdict == "holds" and claim.look == 12
+    assert "Eleven of twelve agree, and the verdict is *holds*." in text
+    six = verdicts.verdict(twelve[:6])
+    assert sum(value > 0 for value in twelve[:6]) == 5 and six.low < 0
+    assert six.verdict == "undecided" and f"five of those six agreed, their mean was {six.mean:.1f} points" in text
+    assert round(64 * verdicts.sign_flip_p(twelve[:6])) == 12 and "12 of the 64 patterns" in text
+    assert f"4,096 patterns, and p = {verdicts.sign_flip_p(twelve):.3f}" in text
+    open_one = board.loc["ct07"]
+    assert open_one.verdict == "undecided" and round(open_one.difference, 1) == 1.0 and open_one.n == 12
+    assert "`ct07` a mean of one point that not even twelve pairs decide" in text

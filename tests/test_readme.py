@@ -142,6 +142,21 @@ def test_what_is_said_of_table_3_and_of_the_second_start():
     assert f"{-cost:.1f} points of mAP, and {swapped:.1f} % of the swaps show the appearance's person." in README
 
 
+def test_what_is_said_of_pn_gan_on_other_networks():
+    board = paper_tables.check_claims(paper_tables.rows_of(rows_shown("04_pn_gan")), "pn_gan")
+    verdicts, by = board.verdict, board.difference.map("{:.1f}".format)
+    said = (verdicts == "holds").sum(), (verdicts == "reversed").sum(), (verdicts == "undecided").sum()
+    assert said == (8, 1, 4) and len(board) == 15
+    assert "of the thirteen tested eight hold, one is reversed, four are undecided (pn03, pn09, pn13, pn14)." in README
+    assert verdicts[["pn03", "pn09", "pn13", "pn14"]].eq("undecided").all()
+    assert verdicts[["pn04", "pn05", "pn06"]].eq("holds").all()
+    gains = (
+        f"{by.pn04} points of mAP on DukeMTMC, {by.pn05} of rank-1 on CUHK03 and {by.pn06} on CUHK01 (all three hold)"
+    )
+    assert gains in README
+    assert f"{by.pn09} points of rank-1 above LSRO and {by.pn14} above the system that comes from" in README
+
+
 def test_the_example_runs(tmp_path, capsys):
     code = README[README.index("```python\n") + 10 :].split("```")[0]
     small = code.replace(

@@ -100,9 +100,8 @@ def test_a_dcgan_learns_from_single_images():
 
 def test_camstyle_moves_every_image_to_every_other_camera(tmp_path):
     images = torch.randint(0, 256, (12, 3, 24, 24), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-    train = PersonImages(
-        images, torch.arange(12) // 3 + 1, torch.arange(12) % 3 + 1
-    )  # cameras 1, 2, 3; four images each
+    pids, camids = torch.arange(12) // 3 + 1, torch.arange(12) % 3 + 1  # three cameras, four images each
+    train = PersonImages(images, pids, camids)
     torch.manual_seed(0)
     gans = [CycleGAN(preset="smoke", image_size=(24, 24), cameras=pair) for pair in ((2, 1), (1, 3), (2, 3))]
     fakes = camstyle_images(gans, train, folder=tmp_path, batch_size=5)

@@ -189,7 +189,7 @@ def test_same_frame_shows_the_same_body_in_two_cameras():
 
 
 def test_the_same_frame_is_reduced_from_the_stored_size():
-    """Drawn at 64x32 it would be a third sharper than the photographs of the set, and told from them by that alone."""
+    """Drawn at 64x32 it would be sharper than the photographs of the set, and told from them by that alone."""
     whole, small = (same_frame([3, 9], 5, 6, image_size=size)[1] for size in ((128, 64), (64, 32)))
     wanted = resize({"images": whole.images, "masks": whole.masks, "keypoints": whole.keypoints}, (64, 32))
     assert all(torch.equal(getattr(small, name), value) for name, value in wanted.items())

@@ -212,7 +212,7 @@ def said_of_08(values):
     one_camera += ("labels of camera 5, the generator's pairs of 5 and 6",)
     assert min(gain.pop(name) for name in one_camera) > 5
     assert 1 < gain.pop("labels of two cameras of six") < 4
-    assert 0.5 < gain.pop("all cameras, a second network reads drawings") < 2
+    assert 5 < gain.pop("all cameras, a second network reads drawings") < 6.5  # the paper's pairs
     assert len(gain) == 4 and max(gain.values()) < 0
     assert 0.2 < values["luck/chosen on seeds 0 to 2"] - values["luck/checked on seeds 3 to 5"] < 1
 
@@ -223,13 +223,14 @@ def said_of_09(values):
     assert values["sign_flip_p/ct14, 6 pairs"] == 12 / 64  # undecided, and five of its six pairs agree
     assert 0.0025 < values["sign_flip_p/ct14, 12 pairs"] < 0.0035  # decided, and eleven of its twelve
     assert (
-        wrong["its own pairs, from 3 points on"] == 0 and 0.05 < wrong["its own pairs, effects below 3 points"] < 0.15
+        0.005 < wrong["its own pairs, from 3 points on"] < 0.015
+        and 0.05 < wrong["its own pairs, effects below 3 points"] < 0.15
     )
     assert wrong["rows of different seeds, effects below 3 points"] > wrong["its own pairs, effects below 3 points"]
     assert 0.8 < values["spread/ratio"] < 1.1  # most dots lie along the line
-    assert 0.2 < values["false alarms/95 %, after every pair"] < 0.3 and values["power/24 pairs"] > 0.9
+    assert 0.2 < values["false alarms/95 %, after every pair"] < 0.3 and abs(values["power/24 pairs"] - 0.9) < 0.04
     assert values["false alarms/96.7%, after 6, 12 and 24"] <= 0.1
-    assert abs(values["power/6 pairs"] - 0.3) < 0.06 and abs(values["power/12 pairs"] - 2 / 3) < 0.06
+    assert abs(values["power/6 pairs"] - 0.25) < 0.06 and 0.5 < values["power/12 pairs"] < 2 / 3
     assert values["gain/below 25 %"] > 4 and values["gain/from 25 % on"] < -4
     assert values["guide/identity kept, rank-1"] > -values["guide/FID"] > 0.65 and abs(values["guide/PCK@0.1"]) < 0.65
 

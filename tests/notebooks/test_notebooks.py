@@ -214,7 +214,7 @@ def said_of_08(values):
     assert 1 < gain.pop("labels of two cameras of six") < 4
     assert 5 < gain.pop("all cameras, a second network reads drawings") < 6.5  # the paper's pairs
     assert len(gain) == 4 and max(gain.values()) < 0
-    assert 0.2 < values["luck/chosen on seeds 0 to 2"] - values["luck/checked on seeds 3 to 5"] < 1
+    assert 0.6 < values["luck/chosen on seeds 0 to 2"] - values["luck/checked on seeds 3 to 5"] < 1
 
 
 def said_of_09(values):

@@ -171,8 +171,8 @@ def test_what_is_said_of_pn_gan():
     shown = once.pivot_table("value", "metric", "pairs")
     kept, pose = (100 * shown.loc[f"canonical/PN-GAN/{name}"] for name in ("identity kept, rank-1", "PCK@0.1"))
     fid, copied = (shown.loc[f"pairs/{name}/FID"] for name in ("PN-GAN", "copy of the source"))
-    three = f"FID {fid['all']:.0f} in the judges' features; {fid.auto:.1f} with pairs of one camera, {copied.auto:.1f}"
-    assert f"{three} for a copy of the source" in README
+    far_fids = f"(FID {fid['all']:.0f} in the judges' features, a copy of the source {copied['all']:.1f}; "
+    assert f"{far_fids}with pairs of one camera {fid.auto:.1f} and {copied.auto:.1f})" in README
     assert f"({kept['all']:.0f} % against {kept.auto:.0f} %)" in README
     assert f"({pose['all']:.0f} % of the joints against {pose.auto:.0f} %)" in README
     of_six = rows[rows.seed < 6]
@@ -183,6 +183,16 @@ def test_what_is_said_of_pn_gan():
     assert f"\n{far:.1f} points of mAP with them over A against {near:.1f} (six pairs each;" in README
     assert f"{change.mean():.1f} points from one to the other, holds)" in README
     assert verdict(change.tolist()).verdict == "holds" and len(change) == 6
+    of_b = gains_of(of_six, f"{T4}ResNet-50-B (pairs: all)", f"{T4}ResNet-50-B").mean()
+    text_04, text_08 = (
+        " ".join("".join("".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"]).split())
+        for path in (REPOSITORY / "notebooks" / f"{name}.ipynb" for name in ("04_pn_gan", "08_compare_methods"))
+    )
+    assert f"(FID {fid.auto:.1f} against {fid['all']:.0f})" in text_04
+    assert f"({kept.auto:.0f} % against {kept['all']:.0f} %)" in text_04
+    assert f"({pose.auto:.0f} % of the joints against {pose['all']:.0f} %)" in text_04
+    assert f"gains {far:.1f} points of mAP over A in place of {near:.1f} (six" in text_04
+    assert f"B alone is {of_b:.1f} points better" in text_04 and f"and {far:.1f} (holds) where the generator" in text_08
     assert (lsro < 0).sum() == 5 and len(lsro) == 6 and "its mAP is below A's in five of six pairs here" in README
 
 
